@@ -1,0 +1,42 @@
+# make run    a model trained on the demo site, from web pages to a promoted model
+# make test   lint, types, tests, benchmark floors, deployment dry run
+# Both make the environment first: .venv, from the versions in constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+
+.PHONY: run test lint types tests floors deployments install clean
+
+run: install
+	$(BIN)/prosemill demo
+
+test: install lint types tests floors deployments
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+tests:
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+floors:
+	$(BIN)/python -m benchmarks.floors
+
+deployments:
+	$(BIN)/python -m deployments.apply --dry-run > /dev/null
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prosemill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Next: make PYTHON=python3.11")'
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a few minutes the first time) …"
+	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[demo,dev]"
+	@touch .venv/installed
+
+clean:
+	rm -rf data/store .mypy_cache .ruff_cache .pytest_cache

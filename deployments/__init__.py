@@ -1,0 +1,1 @@
+"""What runs where, and on what schedule: everything an operator touches."""

@@ -1,0 +1,171 @@
+"""What the command shows a person: progress while it works, and one screen when it is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from prosemill import progress, report
+from prosemill.pages import with_interval
+
+LINE_SECONDS = 10  # without a terminal, a line at most this often
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def showing_progress(quiet: bool = False) -> Iterator[None]:
+    """Bars on a terminal, now and then a line elsewhere, nothing when `quiet`; always on standard error."""
+    if quiet:
+        yield
+        return
+    try:
+        if sys.stderr.isatty():
+            with _bars() as bars:
+                progress.listen(_BarListener(bars))
+                yield
+        else:
+            progress.listen(_LineListener())
+            yield
+    finally:
+        progress.listen(None)
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=errors, transient=True)
+
+
+class _BarListener:
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+
+
+class _LineListener:
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        is_last = total is not None and done >= total
+        if is_last or now - self._last.get(what, now - LINE_SECONDS) >= LINE_SECONDS:
+            self._last[what] = now
+            errors.print(f"{what:>10}  {done}{f' of {total}' if total else ''}")
+
+
+def show_outcome(outcome: Mapping[str, Any], next_steps: Sequence[str]) -> None:
+    """Funnel, times, scores, decision, samples, and what to type next."""
+    output.print(_funnel_table(outcome["funnel"]))
+    output.print(_time_line(outcome["seconds"]))
+    output.print(_score_table(outcome["scores"]))
+    for sample in outcome["samples"][:2]:
+        output.print(f"\n[bold]Prompt:[/] {_inline(sample['prompt'])}", markup=True)
+        for label, text in sample["texts"].items():
+            output.print(f"  [bold]{label}[/]", end="  ")
+            output.print(_inline(text)[:400], markup=False)
+    output.print(f"\n[bold]{outcome['verdict']}[/]  {outcome['model']}: ", end="")
+    output.print(outcome["reason"], markup=False)
+    if outcome["partial"]:
+        output.print(
+            "A source could not be read to its end: this run is partial. See the ledger with `prosemill trace URL`."
+        )
+    if next_steps:
+        output.print("\nNext:")
+    for step in next_steps:
+        output.print(f"  {step}", markup=False)
+
+
+def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="From pages to chunks", title_justify="left", box=None, pad_edge=False)
+    for name, justify in (
+        ("stage", "left"),
+        ("seen", "right"),
+        ("kept", "right"),
+        ("dropped, by reason", "left"),
+        ("made", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in funnel:
+        made = _made(row)
+        table.add_row(row["stage"], f"{row['seen']:,}", f"{row['kept']:,}", report.reasons(row["dropped"]), made)
+    return table
+
+
+def _made(row: Mapping[str, Any]) -> str:
+    """The stage's own figures, for example "212 train_chunks, 214,003 train_tokens"."""
+    rest = {key: value for key, value in row.items() if key not in ("stage", "seen", "kept", "dropped")}
+    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in rest.items() if value)
+
+
+def _time_line(seconds: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items())
+    return f"\nWhere the time went: {parts}; in all {sum(seconds.values()):.1f} s\n"
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(
+        title="On text that no model has seen (test split, 95 % intervals)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name in ("model", "perplexity", "bits per byte", "documents"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in scores:
+        perplexity, bits = with_interval(row, "perplexity", 2), with_interval(row, "bits_per_byte", 4)
+        table.add_row(row["model"], perplexity, bits, f"{row['documents']:,}")
+    return table
+
+
+def show_found(found: Mapping[str, Any], depth: int = 0) -> None:
+    """A trace as an indented tree."""
+    facts = ", ".join(
+        f"{key} {value}" for key, value in found.items() if key not in ("kind", "name", "leads_to") and value
+    )
+    output.print(f"{'  ' * depth}{found['kind']} {found['name']}{f'  ({facts})' if facts else ''}", markup=False)
+    for each in found.get("leads_to", []):
+        show_found(each, depth + 1)
+
+
+def _inline(text: str) -> str:
+    return " ".join(text.split())
+
+
+def show_models(rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line a version: what it is called now, when it was made, how it scored, what was decided."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "alias", "as of", "perplexity", "bits per byte", "decision", "snapshot"):
+        table.add_column(name, justify="right" if name in ("perplexity", "bits per byte") else "left")
+    for row in rows:
+        scores = [
+            f"{row[key]:.{digits}f}" if row.get(key) is not None else ""
+            for key, digits in (("perplexity", 2), ("bits_per_byte", 4))
+        ]
+        table.add_row(row["model"], ", ".join(row["aliases"]), row["as_of"], *scores, row["verdict"], row["snapshot"])
+    output.print(table)
+
+
+def show_changes(changes: Mapping[str, Any]) -> None:
+    """A diff, most telling part first."""
+    output.print(f"{changes['stage']}: {changes['before']} → {changes['after']}", markup=False)
+    for key in ("added", "removed", "changed"):
+        if key in changes:
+            examples = ", ".join(changes[key]["examples"])
+            output.print(f"{key:>9}  {changes[key]['number']}{f'  ({examples} …)' if examples else ''}", markup=False)
+    for key in ("settings", "counts", "totals"):
+        for name, (old, new) in changes[key].items():
+            output.print(f"{key:>9}  {name}: {old} → {new}", markup=False)

@@ -1,0 +1,100 @@
+"""Prefect servers and workers as child processes that never outlive whoever started them, kill -9 included."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from prosemill import children, environment
+from prosemill.errors import ProsemillError
+
+START_SECONDS = 180  # a first start migrates the database: 10 s, and several times that on a busy machine
+# The API alone, without the UI, as Prefect's own temporary server: that one is left behind when its client is killed.
+_API_ALONE = [
+    "uvicorn",
+    "--factory",
+    "prefect.server.api.server:create_app",
+    "--log-level",
+    "error",
+    "--lifespan",
+    "on",
+]
+_TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+
+
+@contextlib.contextmanager
+def some_server() -> Iterator[None]:
+    """The server that the environment names; where it names none, one for as long as the block lasts."""
+    if environment.api_url():
+        yield
+        return
+    port, log = free_port(), environment.prefect_home() / "server.log"
+    command = [*_API_ALONE, "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, log, more=_TEMPORARY) as server:
+        wait_until_healthy(server, port, log)
+        environment.use_server(f"http://127.0.0.1:{port}/api")
+        try:
+            yield
+        finally:
+            environment.use_server("")
+
+
+@contextlib.contextmanager
+def full_server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A server with UI and services on loopback, answering when the block begins and gone when it ends."""
+    with running(["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], log) as server:
+        wait_until_healthy(server, port, log)
+        yield server
+
+
+@contextlib.contextmanager
+def worker(pool: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["prefect", "worker", "start", "--pool", pool, "--name", f"{pool}-worker", *arguments]
+    with running(command, log) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path, more: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m command…` for as long as the block lasts, in a process group of its own."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prosemill.children", str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            env=environment.of_child() | dict(more or {}),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        children.end_group(process, 10.0)
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(f"http://127.0.0.1:{port}/api"):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise ProsemillError(
+                f"the Prefect server did not start on port {port}: {children.last_line(log)} (see {log})"
+            )
+        time.sleep(0.2)
+
+
+def answers(api_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

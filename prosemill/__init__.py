@@ -1,0 +1,1 @@
+"""What the stages do. Knows nothing of Prefect; usable as a library."""

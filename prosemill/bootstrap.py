@@ -1,0 +1,41 @@
+"""Intervals by resampling documents (Efron & Tibshirani 1993, percentile method).
+
+The document is the unit: tokens of one document are not independent. Figures are ratios of sums (nats over bytes, over
+tokens), so each resample is a ratio of sums again, not a mean of ratios. Pairing (both models on the same resampled
+documents) takes out what makes a document hard for any model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+BATCH_CELLS = 1_000_000  # drawn documents held at once: 8 MB, which a cache can hold
+RESAMPLES = 10_000  # the end of a 95 % interval is then known to about 3 % of its width
+SEED = 0
+
+
+def ratio_interval(
+    numerator: Floats, denominator: Floats, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+) -> tuple[float, float]:
+    """Interval of sum(numerator) / sum(denominator) over resampled documents; one value per document in each.
+
+    For a paired difference of two models, `numerator` holds the differences of their nats.
+    """
+    drawings = _drawings(len(numerator), resamples, seed)
+    ratios = np.concatenate([numerator[drawn].sum(axis=1) / denominator[drawn].sum(axis=1) for drawn in drawings])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _drawings(num_documents: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Which documents each resample consists of: rows of `num_documents` numbers, batch by batch."""
+    random = np.random.default_rng(seed)
+    batch = max(1, BATCH_CELLS // num_documents)
+    for first in range(0, resamples, batch):
+        yield random.integers(0, num_documents, size=(min(batch, resamples - first), num_documents))

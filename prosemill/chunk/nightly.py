@@ -1,0 +1,260 @@
+"""The stage: a night's new training and validation documents become chunks; those of earlier nights are inherited.
+
+A chunk is exactly `chunk_tokens` ids. Each document ends with the end-of-text id; what is left of a chunk is filled
+with the same id and is no part of `num_tokens`. `starts` lists where positions restart: at each piece, and at the
+padding, so that padding is a piece of its own that nothing else attends to.
+
+Files are Arrow streams, as `datasets.Dataset.from_file` maps them: two bytes a token where the vocabulary allows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from prosemill.bases import Base, end_of_text_id, load_tokenizer
+from prosemill.chunk.packing import Piece, pack, pieces_of
+from prosemill.corpus import assignments_of, documents_of
+from prosemill.errors import CorpusEmpty, RecipeError
+from prosemill.progress import report
+from prosemill.records import CHUNK_MAP, Counts, Manifest, snapshot_id
+from prosemill.settings import Chunk
+from prosemill.storage import SnapshotWriter, Store
+
+STAGE = "chunk"
+STAGE_VERSION = 1
+PARTS = ("train", "validation")  # test documents are scored one by one, never chunked
+UINT16_VOCABULARY = 65_536  # the largest whose ids fit into two bytes
+BATCH_DOCUMENTS = 256  # encoded at once: enough for every thread of the tokenizer
+BATCH_CHUNKS = 1024  # rows of an Arrow batch: 2 MB of ids
+
+Ids = NDArray[np.uint16] | NDArray[np.int32]
+
+
+def chunk(
+    store: Store,
+    dedup: str,
+    split: str,
+    base: Base,
+    settings: Chunk,
+    *,
+    as_of: str,
+    previous: str = "",
+    flow_run_id: str = "",
+) -> str:
+    """Chunk what `split` assigned to train and validation; the id of the snapshot of all chunks so far.
+
+    Roles train and validation (input_ids, starts, num_tokens) and map (records.CHUNK_MAP). Chunks of `previous` are
+    kept if it was made with the same tokenizer and settings on the way to this split; else all are made anew.
+    Counts are of the documents that this run looked at.
+    """
+    if settings.chunk_tokens > base.context_tokens:
+        raise RecipeError(
+            f"chunk.chunk_tokens {settings.chunk_tokens} is longer than the context of base {base.name} "
+            f"({base.context_tokens} tokens); set it to {base.context_tokens} or less"
+        )
+    dtype = "uint16" if base.vocabulary_size <= UINT16_VOCABULARY else "int32"
+    options = settings.model_dump() | {"tokenizer": base.tokenizer_digest, "dtype": dtype}
+    parents = [dedup, split, previous] if previous else [dedup, split]
+    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=options)
+    if store.has(id):
+        return id
+    store.require(*parents)
+    past = _usable(store, previous, options, dedup, split)
+    with store.write(
+        id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
+    ) as writer:
+        writer.inherit(past.shards if past else [])
+        encoder = _Encoder.of(base, settings, np.dtype(dtype))
+        known = _known_shards(store, past)
+        written = {part: _chunk_part(store, writer, encoder, part, (dedup, split), known) for part in PARTS}
+        writer.counts = _counts(store, split, known, written)
+        writer.totals = _totals(writer, past, written, settings)
+        if not writer.totals["train_chunks"]:
+            raise CorpusEmpty(f"chunk: no text to train on ({split}); add pages or sources")
+    return id
+
+
+@dataclass
+class Written:
+    """What this run added to one split."""
+
+    documents: int = 0
+    tokens: int = 0
+    chunks: int = 0
+
+
+# --- what is there already -----------------------------------------------------------------------------------------
+
+
+def _usable(store: Store, previous: str, options: dict[str, Any], dedup: str, split: str) -> Manifest | None:
+    """`previous`, if its chunks may be kept: same tokenizer, settings, version, and made on the way to this split."""
+    if not previous:
+        return None
+    past = store.manifest(previous)
+    here = {shard.path for id in (dedup, split) for shard in store.manifest(id).shards}
+    is_same = dict(past.settings) == options and past.stage_version == STAGE_VERSION
+    return past if is_same and _known_shards(store, past) <= here else None
+
+
+def _known_shards(store: Store, past: Manifest | None) -> set[str]:
+    """Paths of the keepers and assignments that went into the chunks of `past`."""
+    if past is None:
+        return set()
+    dedup, split = past.parents[:2]
+    return {
+        shard.path
+        for id, role in ((dedup, "keepers"), (split, "assignments"))
+        for shard in store.manifest(id).shards_of(role)
+    }
+
+
+# --- encoding ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    tokenizer: Tokenizer
+    end_of_text: int
+    chunk_tokens: int
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, base: Base, settings: Chunk, dtype: np.dtype[Any]) -> _Encoder:
+        return cls(load_tokenizer(base.folder), end_of_text_id(base.folder), settings.chunk_tokens, dtype)
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text, the end-of-text id included."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array([*encoding.ids, self.end_of_text], self.dtype) for encoding in encodings]
+
+
+def _chunk_part(
+    store: Store, writer: SnapshotWriter, encoder: _Encoder, part: str, of: tuple[str, str], known: set[str]
+) -> Written:
+    """Tokenise, pack and write the new documents of one split."""
+    names: list[tuple[str, str]] = []  # id, url
+    tokens: list[Ids] = []
+    for batch in _batches(documents_of(store, *of, part, known_shards=known)):
+        names.extend((document["id"], document["url"]) for document in batch)
+        tokens.extend(encoder.encode([document["text"] for document in batch]))
+        report(f"tokenising {part} documents", len(names))
+    pieces = pieces_of([len(ids) for ids in tokens], encoder.chunk_tokens)
+    chunks = pack(pieces, encoder.chunk_tokens)
+    file = f"{part}-00000.arrow"
+    if chunks:
+        _write_chunks(writer, file, part, chunks, tokens, encoder)
+        _write_map(writer, f"map-{part}-00000.parquet", part, chunks, names, f"{writer.id}/{file}")
+    return Written(len(names), sum(map(len, tokens)), len(chunks))
+
+
+def _batches(documents: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == BATCH_DOCUMENTS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def chunk_schema(chunk_tokens: int, dtype: np.dtype[Any]) -> pa.Schema:
+    offsets = pa.uint16() if chunk_tokens <= UINT16_VOCABULARY else pa.int32()
+    return pa.schema(
+        [
+            ("input_ids", pa.list_(pa.from_numpy_dtype(dtype), chunk_tokens)),
+            ("starts", pa.list_(offsets)),
+            ("num_tokens", pa.int32()),
+        ]
+    )
+
+
+def _write_chunks(
+    writer: SnapshotWriter, file: str, part: str, chunks: list[list[Piece]], tokens: list[Ids], encoder: _Encoder
+) -> None:
+    schema = chunk_schema(encoder.chunk_tokens, encoder.dtype)
+    with pa.OSFile(str(writer.path(file)), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for first in range(0, len(chunks), BATCH_CHUNKS):
+            stream.write_batch(_batch_of(chunks[first : first + BATCH_CHUNKS], tokens, encoder, schema))
+    writer.add(file, part, len(chunks))
+
+
+def _batch_of(chunks: list[list[Piece]], tokens: list[Ids], encoder: _Encoder, schema: pa.Schema) -> pa.RecordBatch:
+    ids = np.full((len(chunks), encoder.chunk_tokens), encoder.end_of_text, encoder.dtype)
+    starts: list[list[int]] = []
+    sizes: list[int] = []
+    for row, pieces in enumerate(chunks):
+        begins, at = [], 0
+        for piece in pieces:
+            ids[row, at : at + piece.size] = tokens[piece.document][piece.start : piece.start + piece.size]
+            begins.append(at)
+            at += piece.size
+        sizes.append(at)
+        starts.append(begins if at == encoder.chunk_tokens else [*begins, at])
+    columns = [
+        pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), encoder.chunk_tokens),
+        pa.array(starts, schema.field("starts").type),
+        pa.array(sizes, pa.int32()),
+    ]
+    return pa.record_batch(columns, schema=schema)
+
+
+def _write_map(
+    writer: SnapshotWriter,
+    file: str,
+    part: str,
+    chunks: list[list[Piece]],
+    names: list[tuple[str, str]],
+    chunk_file: str,
+) -> None:
+    rows = []
+    for number, pieces in enumerate(chunks):
+        at = 0
+        for piece in pieces:
+            id, url = names[piece.document]
+            rows.append((f"{chunk_file}#{number}", part, id, url, at, piece.start, piece.size))
+            at += piece.size
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), CHUNK_MAP, strict=True)]
+    pq.write_table(pa.table(columns, schema=CHUNK_MAP), writer.path(file), compression="zstd")
+    writer.add(file, "map", len(rows))
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def _counts(store: Store, split: str, known: set[str], written: dict[str, Written]) -> Counts:
+    kept = sum(part.documents for part in written.values())
+    left_out = Counter(
+        {part: len(assignments_of(store, split, part, known_shards=known)) for part in ("test", "excluded")}
+    )
+    dropped = {part: number for part, number in left_out.items() if number}
+    return Counts(kept + sum(dropped.values()), kept, dropped)
+
+
+def _totals(
+    writer: SnapshotWriter, past: Manifest | None, written: dict[str, Written], settings: Chunk
+) -> dict[str, Any]:
+    totals: dict[str, Any] = {}
+    for part in PARTS:
+        before = past.totals if past else {}
+        totals[f"{part}_chunks"] = before.get(f"{part}_chunks", 0) + written[part].chunks
+        totals[f"{part}_tokens"] = before.get(f"{part}_tokens", 0) + written[part].tokens
+    room = settings.chunk_tokens * sum(totals[f"{part}_chunks"] for part in PARTS)
+    used = sum(totals[f"{part}_tokens"] for part in PARTS)
+    return totals | {
+        "padding_share": round(1 - used / room, 6) if room else 0.0,
+        "new_train_documents": written["train"].documents,
+        "new_train_tokens": written["train"].tokens,
+    }

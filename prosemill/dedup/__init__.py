@@ -1,0 +1,6 @@
+"""Duplicates out, keepers in: repeated lines, exact copies, near-copies, in that order (see design.md, section 5)."""
+
+from prosemill.dedup.library import Deduplicated, remove_duplicates
+from prosemill.dedup.nightly import STAGE, STAGE_VERSION, dedup
+
+__all__ = ["STAGE", "STAGE_VERSION", "Deduplicated", "dedup", "remove_duplicates"]

@@ -1,0 +1,203 @@
+"""The keepers of earlier nights, on disk, so that a new document is looked up and not compared with all of them.
+
+Segments are never changed; newer ones are merged into larger ones. Each is sorted arrays in .npy files, memory-mapped
+and read by binary search. Its header names the parameters it was made with, and the keepers' files whose rows are its
+rows, in order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prosemill.dedup.minhash import Parameters, Signatures, Signed, band_keys
+from prosemill.dedup.shingles import Hashes, ShingleSets
+from prosemill.errors import StoreError
+from prosemill.records import Manifest
+from prosemill.storage import SnapshotWriter, Store
+
+HEADER = "header.json"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Keepers of one night. `keys` and `texts` ascend; `key_rows` and `text_rows` say whose they are."""
+
+    parameters: Parameters
+    keepers: list[str]  # paths of the keepers' files that it covers
+    keys: Hashes
+    key_rows: NDArray[np.uint32]
+    texts: Hashes
+    text_rows: NDArray[np.uint32]
+    signatures: Signatures
+    shingles: ShingleSets
+    path: str = ""  # "<snapshot id>/<name>" of one that was read
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @classmethod
+    def of(cls, signed: Signed, parameters: Parameters, keepers: Sequence[str]) -> Segment:
+        has_shingles = np.diff(signed.shingles.offsets) > 0  # a document without words resembles nothing
+        keys = signed.keys[has_shingles].ravel()
+        rows = np.repeat(np.flatnonzero(has_shingles).astype(np.uint32), parameters.bands)
+        by_key, by_text = np.argsort(keys, kind="stable"), np.argsort(signed.texts, kind="stable")
+        return cls(
+            parameters=parameters,
+            keepers=list(keepers),
+            keys=keys[by_key],
+            key_rows=rows[by_key],
+            texts=signed.texts[by_text],
+            text_rows=by_text.astype(np.uint32),
+            signatures=signed.signatures,
+            shingles=signed.shingles,
+        )
+
+    @classmethod
+    def merge(cls, segments: Sequence[Segment]) -> Segment:
+        """One segment with the rows of `segments`, in order."""
+        if len(segments) == 1:
+            return segments[0]
+        parameters = segments[0].parameters
+        texts = np.concatenate([segment.texts[np.argsort(segment.text_rows)] for segment in segments])
+        signatures = np.concatenate([segment.signatures for segment in segments])
+        shingles = ShingleSets.of(each for segment in segments for each in segment.shingles)
+        signed = Signed(texts, shingles, signatures, band_keys(signatures, parameters))
+        return cls.of(signed, parameters, [path for segment in segments for path in segment.keepers])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "keys": self.keys,
+            "key_rows": self.key_rows,
+            "texts": self.texts,
+            "text_rows": self.text_rows,
+            "signatures": self.signatures,
+            "shingles": self.shingles.hashes,
+            "offsets": self.shingles.offsets,
+        }
+
+    def write(self, writer: SnapshotWriter, name: str) -> None:
+        """Add the segment to a snapshot as a folder `name`."""
+        header = {"parameters": self.parameters.to_dict(), "keepers": self.keepers}
+        writer.path(f"{name}/{HEADER}").write_text(json.dumps(header, indent=1), encoding="utf-8")
+        writer.add(f"{name}/{HEADER}", "index", len(self))
+        for part, values in self.arrays().items():
+            np.save(writer.path(f"{name}/{part}.npy"), values)
+            writer.add(f"{name}/{part}.npy", "index", len(values))
+
+    @classmethod
+    def read(cls, store: Store, path: str, expected: Parameters) -> Segment:
+        """The segment in the folder "<snapshot id>/<name>", memory-mapped; StoreError if it was made otherwise."""
+        header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
+        if header["parameters"] != expected.to_dict():
+            raise StoreError(
+                f"{path}: this index was made with {header['parameters']}, not {expected.to_dict()}; "
+                "run dedup without `previous`, or with the settings of then"
+            )
+
+        def mapped(part: str) -> NDArray[Any]:
+            file = store.local(f"{path}/{part}.npy")
+            values: NDArray[Any] = np.load(file, mmap_mode="r")
+            return values
+
+        return cls(
+            parameters=expected,
+            keepers=list(header["keepers"]),
+            keys=mapped("keys"),
+            key_rows=mapped("key_rows"),
+            texts=mapped("texts"),
+            text_rows=mapped("text_rows"),
+            signatures=mapped("signatures"),
+            shingles=ShingleSets(mapped("shingles"), mapped("offsets")),
+            path=path,
+        )
+
+
+def segments_of(manifest: Manifest) -> list[str]:
+    """Folders "<snapshot id>/<name>" of the index segments of a dedup snapshot, oldest first."""
+    paths = (shard.path for shard in manifest.shards_of("index"))
+    return [path.removesuffix(f"/{HEADER}") for path in paths if path.endswith(f"/{HEADER}")]
+
+
+def is_usable(store: Store, manifest: Manifest, expected: Parameters) -> bool:
+    """Whether every segment was made with the parameters of now."""
+    headers = (store.local(f"{path}/{HEADER}").read_text(encoding="utf-8") for path in segments_of(manifest))
+    return all(json.loads(header)["parameters"] == expected.to_dict() for header in headers)
+
+
+class History:
+    """All segments as one: a keeper's ordinal is its row in the first segment, counted on through the others."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.segments = list(segments)
+        self.firsts = np.cumsum([0, *(len(segment) for segment in segments)])
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    def exact(self, texts: Hashes) -> NDArray[np.int64]:
+        """For each text hash the ordinal of the keeper that has it, -1 where none has."""
+        found = np.full(len(texts), -1, np.int64)
+        for first, segment in zip(self.firsts[:-1][::-1], self.segments[::-1], strict=True):  # the oldest wins
+            if len(segment):
+                places = np.minimum(np.searchsorted(segment.texts, texts), len(segment) - 1)
+                hits = segment.texts[places] == texts
+                found[hits] = first + segment.text_rows[places[hits]]
+        return found
+
+    def look_up(self, keys: Hashes) -> Candidates:
+        """Where in each segment the band keys [documents, bands] are."""
+        flat = keys.ravel()
+        order = np.argsort(flat)  # ascending queries walk the map once
+        spans = []
+        for segment in self.segments:
+            span = np.empty((2, len(flat)), np.int64)
+            span[0, order] = np.searchsorted(segment.keys, flat[order], "left")
+            span[1, order] = np.searchsorted(segment.keys, flat[order], "right")
+            spans.append(span.reshape(2, *keys.shape))
+        return Candidates(self, spans, len(keys))
+
+    def place(self, ordinal: int) -> tuple[Segment, int]:
+        which = int(np.searchsorted(self.firsts, ordinal, "right")) - 1
+        return self.segments[which], int(ordinal - self.firsts[which])
+
+    def shingles(self, ordinal: int) -> Hashes:
+        segment, row = self.place(ordinal)
+        return segment.shingles[row]
+
+    def signatures(self, ordinals: NDArray[np.int64]) -> Signatures:
+        """[ordinals, num_perm]; `ordinals` ascend."""
+        parts = []
+        bounds = np.searchsorted(ordinals, self.firsts)
+        for segment, first, start, end in zip(self.segments, self.firsts, bounds, bounds[1:], strict=False):
+            if end > start:
+                parts.append(segment.signatures[ordinals[start:end] - first])
+        return np.concatenate(parts)
+
+
+class Candidates:
+    """Keepers that share a band key with each of the documents looked up; expanded one document at a time, because a
+    bucket may be as large as the corpus."""
+
+    def __init__(self, history: History, spans: list[NDArray[np.int64]], num_documents: int) -> None:
+        self.history, self.spans = history, spans
+        self.any = np.zeros(num_documents, bool)
+        for span in spans:
+            self.any |= (span[1] > span[0]).any(axis=1)
+
+    def of(self, document: int) -> NDArray[np.int64]:
+        """Ordinals, ascending, each once."""
+        if not self.any[document]:
+            return np.empty(0, np.int64)
+        found = [
+            first + segment.key_rows[start:end].astype(np.int64)
+            for segment, first, span in zip(self.history.segments, self.history.firsts[:-1], self.spans, strict=True)
+            for start, end in zip(span[0, document], span[1, document], strict=True)
+            if end > start
+        ]
+        return np.unique(np.concatenate(found))

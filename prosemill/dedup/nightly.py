@@ -1,0 +1,181 @@
+"""The stage: a night's new documents against each other and against every keeper of the nights before.
+
+Order of arrival, for the documents that one night brings, is (source, URL, id): it does not depend on which page the
+crawler happened to read first. A document that an earlier night has judged, kept or not, is not judged again, and a
+keeper stays one. A keeper has the id that strip gave it, though lines may have been taken out of its text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from prosemill.dedup import boilerplate
+from prosemill.dedup.index import History, Segment
+from prosemill.dedup.minhash import Parameters, sign
+from prosemill.dedup.past import NAMES, Past, arrivals
+from prosemill.dedup.search import choose
+from prosemill.dedup.shingles import Hashes, text_hash
+from prosemill.dedup.tables import pairs_table, removed_table
+from prosemill.errors import CorpusEmpty
+from prosemill.records import DOCUMENT, DROPPED, Counts, snapshot_id
+from prosemill.settings import Dedup
+from prosemill.storage import SnapshotWriter, Store
+
+STAGE = "dedup"
+STAGE_VERSION = 1
+INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # index segments too, while the parameters last
+KEEPERS = "keepers-00000.parquet"
+ROW_GROUP_DOCUMENTS = 1000  # what a reader of the keepers holds at once: a few megabytes
+
+
+def dedup(store: Store, strip: str, settings: Dedup, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
+    """Judge the documents of `strip` that `previous` does not know; the id of the snapshot of all keepers so far.
+
+    Roles: keepers (records.DOCUMENT), removed (records.REMOVED), dropped (records.DROPPED, its `detail` the document's
+    id), pairs (records.PAIR), lines (line counts), index (segments). Counts are of this night's new documents.
+    """
+    options = settings.model_dump()
+    parents = [strip, previous] if previous else [strip]
+    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=options)
+    if store.has(id):
+        return id
+    store.require(*parents)
+    past = Past.read(store, previous)
+    arrived, num_live = arrivals(store, strip, past.known_ids())
+    with store.write(
+        id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
+    ) as writer:
+        for role in INHERITED:
+            writer.inherit(past.shards(role))
+        cleaned = _clean(arrived, past.line_counts(), settings)
+        kept = _search(writer, past, arrived, cleaned, settings)
+        writer.totals = {
+            "live_documents": num_live,
+            "cleaned_documents": len(cleaned.changed),
+            "new_documents": kept,
+            "documents": _rows(writer, "keepers"),
+            "removed": _rows(writer, "removed"),
+            "pairs": _rows(writer, "pairs"),
+        }
+        if not writer.totals["documents"]:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in writer.counts.dropped.items()) or "none came"
+            raise CorpusEmpty(
+                f"dedup: no document is left of {arrived.num_rows} ({reasons}); look at the pages that were read, "
+                "or raise dedup.boilerplate_pages"
+            )
+    return id
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    """The documents of a night after repeated lines were taken out."""
+
+    lines: boilerplate.Lines
+    changed: dict[int, str]  # row -> new text
+    too_short: set[int] = field(default_factory=set)
+
+
+def _clean(arrived: pa.Table, past: boilerplate.LineCounts, settings: Dedup) -> _Cleaned:
+    texts, sources = arrived["text"], arrived["source"].to_pylist()
+    lines, lengths = boilerplate.lines_of((text.as_py() for text in texts), sources)
+    hashes = np.array([text_hash(text.as_py()) for text in texts], np.uint64)
+    found = boilerplate.find(lines, lengths, hashes, sources, past, settings)
+    known = frozenset(found.tolist())
+    changed = {
+        row: boilerplate.without(texts[row].as_py(), sources[row], known)
+        for row in boilerplate.documents_with(lines, found).tolist()
+    }
+    return _Cleaned(lines, changed, {row for row, text in changed.items() if boilerplate.is_too_short(text)})
+
+
+def _search(writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cleaned, settings: Dedup) -> int:
+    """Choose the keepers, write what was decided, set the counts; how many were kept."""
+    parameters = Parameters.of(settings)
+    history = History(past.segments(parameters))
+    rows = np.array([row for row in range(arrived.num_rows) if row not in cleaned.too_short], np.int64)
+    signed = sign((cleaned.changed.get(row) or arrived["text"][row].as_py() for row in rows.tolist()), parameters)
+    choice = choose(signed, history, settings)
+    kept = rows[np.array(choice.kept, np.int64)]
+    names = pa.concat_tables([past.names, arrived.select(NAMES.names).take(pa.array(kept))])
+    removed = removed_table(choice, arrived.select(NAMES.names).take(pa.array(rows)), names)
+    _write(writer, "removed", removed)
+    _write(writer, "dropped", _dropped(arrived, cleaned.too_short))
+    _write(writer, "pairs", pairs_table(choice, names))
+    if len(kept):
+        _write_lines(writer, *boilerplate.count(cleaned.lines, kept))
+    _write_keepers(writer, arrived, kept, cleaned.changed)
+    _write_index(
+        writer,
+        past,
+        history,
+        Segment.of(signed.take(np.array(choice.kept, np.int64)), parameters, [f"{writer.id}/{KEEPERS}"]),
+    )
+    dropped = Counter(removed["reason"].to_pylist())
+    if cleaned.too_short:
+        dropped["boilerplate_only"] = len(cleaned.too_short)
+    writer.counts = Counts(arrived.num_rows, len(kept), dict(sorted(dropped.items())))
+    return len(kept)
+
+
+def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32]) -> None:
+    for name, values in ((boilerplate.LINES_FILE, hashes), (boilerplate.PAGES_FILE, pages)):
+        np.save(writer.path(name), values)
+        writer.add(name, "lines", len(values))
+
+
+def _write_index(writer: SnapshotWriter, past: Past, history: History, tonight: Segment) -> None:
+    """Inherit the segments of earlier nights, write tonight's; the newest are merged where that keeps them few.
+
+    A segment is merged with all newer ones once these hold as many documents: so a corpus of n nights has about
+    log2(n) segments, and a document is written again about as many times. Segments made anew are written here too.
+    """
+    segments, total = list(history.segments), len(tonight)
+    merged = [tonight] if total else []
+    while segments and total and len(segments[-1]) <= total:
+        merged.insert(0, segments.pop())
+        total += len(merged[0])
+    for number, segment in enumerate(segments):
+        if segment.path:
+            writer.inherit(past.index_shards(segment.path))
+        else:
+            segment.write(writer, f"index-{number:05d}")
+    if merged:
+        Segment.merge(merged).write(writer, f"index-{len(segments):05d}")
+
+
+def _write_keepers(writer: SnapshotWriter, arrived: pa.Table, kept: NDArray[np.int64], changed: dict[int, str]) -> None:
+    """In order of arrival, text and size as cleaned."""
+    if not len(kept):
+        return
+    with pq.ParquetWriter(writer.path(KEEPERS), DOCUMENT, compression="zstd") as file:
+        for start in range(0, len(kept), ROW_GROUP_DOCUMENTS):
+            rows = kept[start : start + ROW_GROUP_DOCUMENTS].tolist()
+            records = arrived.take(pa.array(rows, pa.int64())).to_pylist()
+            for row, record in zip(rows, records, strict=True):
+                if row in changed:
+                    record |= {"text": changed[row], "size_bytes": len(changed[row].encode())}
+            file.write_table(pa.Table.from_pylist(records, schema=DOCUMENT))
+    writer.add(KEEPERS, "keepers", len(kept))
+
+
+def _dropped(arrived: pa.Table, rows: set[int]) -> pa.Table:
+    gone = arrived.take(pa.array(sorted(rows), pa.int64()))
+    reasons = pa.array(["boilerplate_only"] * len(rows), pa.string())
+    return pa.table([gone["url"], gone["source"], gone["content_sha256"], reasons, gone["id"]], schema=DROPPED)
+
+
+def _write(writer: SnapshotWriter, role: str, table: pa.Table) -> None:
+    """An empty table is written on the first night only, so that every role has a file to read."""
+    if table.num_rows or not any(shard.role == role for shard in writer.shards):
+        pq.write_table(table, writer.path(f"{role}-00000.parquet"), compression="zstd")
+        writer.add(f"{role}-00000.parquet", role, table.num_rows)
+
+
+def _rows(writer: SnapshotWriter, role: str) -> int:
+    return sum(shard.rows for shard in writer.shards if shard.role == role)

@@ -1,0 +1,103 @@
+"""From a text to the set of its shingles, as sorted 64-bit hashes, and the exact Jaccard similarity of two sets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh64_intdigest
+
+Hashes = NDArray[np.uint64]
+
+# Scripts written without spaces, and Hangul, whose syllables behave alike: one character is one token.
+_CJK = (
+    "\u2e80-\u2fdf"  # radicals
+    "\u3005-\u3007"  # iteration marks
+    "\u3041-\u30ff"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # ideographs
+    "\uac00-\ud7a3"  # Hangul syllables
+    "\uff66-\uff9f"  # half-width kana
+)
+_TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+# For ASCII, the same by a byte table: lower case, everything that is not \w a space. Twice as fast as the expression.
+_ASCII_WORDS = bytes(ord(chr(byte).lower()) if re.match(r"\w", chr(byte), re.ASCII) else 32 for byte in range(256))
+
+
+def tokens_of(text: str) -> list[bytes]:
+    r"""Lower-cased `\w+` in UTF-8; each Chinese, Japanese or Korean character is a token of its own."""
+    if text.isascii():
+        return text.encode().translate(_ASCII_WORDS).split()
+    return " ".join(_TOKEN.findall(text.lower())).encode().split()
+
+
+def shingles_of(text: str, shingle_words: int) -> list[bytes]:
+    """Every run of `shingle_words` tokens, joined by spaces; a shorter text is one shingle, one without tokens none.
+
+    Slices of one buffer: three times as fast as joining each run.
+    """
+    tokens = tokens_of(text)
+    if len(tokens) <= shingle_words:
+        return [b" ".join(tokens)] if tokens else []
+    buffer = b" ".join(tokens)
+    spaces = np.flatnonzero(np.frombuffer(buffer, np.uint8) == 32)
+    starts = [0, *(spaces[: len(tokens) - shingle_words] + 1).tolist()]
+    ends = [*spaces[shingle_words - 1 :].tolist(), len(buffer)]
+    return list(map(buffer.__getitem__, map(slice, starts, ends)))
+
+
+def hash_set(shingles: Sequence[bytes]) -> Hashes:
+    """The distinct xxh64 hashes of `shingles`, ascending. Two of a million shingles share one with p = 3e-8."""
+    hashes = np.fromiter(map(xxh64_intdigest, shingles), dtype=np.uint64, count=len(shingles))
+    hashes.sort()
+    is_first = np.ones(len(hashes), bool)
+    np.not_equal(hashes[1:], hashes[:-1], out=is_first[1:])
+    return hashes[is_first]  # np.unique takes five times as long on some hundred values
+
+
+def text_hash(text: str) -> int:
+    """64 bits of BLAKE2b over the case-folded text, white space collapsed: equal for what counts as an exact copy."""
+    normal = " ".join(text.casefold().split())
+    return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=8).digest(), "little")
+
+
+def jaccard(a: Hashes, b: Hashes) -> float:
+    """Exact Jaccard similarity of two sorted sets; 0 when either is empty."""
+    small, large = (a, b) if len(a) <= len(b) else (b, a)
+    if not len(small):
+        return 0.0
+    places = np.searchsorted(large, small)
+    places[places == len(large)] = 0  # beyond the end: compares unequal, because small's element is the larger one
+    common = int(np.count_nonzero(large[places] == small))
+    return common / (len(a) + len(b) - common)
+
+
+@dataclass(frozen=True)
+class ShingleSets:
+    """The shingle sets of many documents, end to end: document i owns hashes[offsets[i]:offsets[i + 1]]."""
+
+    hashes: Hashes
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sets: Iterable[Hashes]) -> ShingleSets:
+        parts = list(sets)
+        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        return cls(np.concatenate(parts) if parts else np.empty(0, np.uint64), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Hashes:
+        return self.hashes[self.offsets[row] : self.offsets[row + 1]]
+
+    def __iter__(self) -> Iterator[Hashes]:
+        return (self[row] for row in range(len(self)))
+
+    def take(self, rows: Sequence[int] | NDArray[Any]) -> ShingleSets:
+        return ShingleSets.of(self[int(row)] for row in rows)

@@ -1,0 +1,5 @@
+"""Evaluation: how well models predict text that none of them saw, document by document."""
+
+from prosemill.evaluating.stage import STAGE_VERSION, ModelRef, evaluate
+
+__all__ = ["STAGE_VERSION", "ModelRef", "evaluate"]

@@ -1,0 +1,110 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped, in files without code.
+
+    checkpoint-<step>/   model.safetensors, config.json, optimizer.safetensors, schedule.json, random.json,
+                         trainer_state.json
+    saving/              being written; renamed when it is complete, so every checkpoint-* is
+
+The Trainer would keep optimizer and random state in pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+PREFIX = "checkpoint-"
+KEPT = 2  # the newest and, should the disk have lost that, the one before
+
+
+def complete(folder: Path) -> list[Path]:
+    """Complete checkpoints below `folder`, oldest first."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if (path / "trainer_state.json").exists()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def new_aside(folder: Path) -> Path:
+    """An empty folder to write the next checkpoint into; what a killed run left there goes."""
+    aside = folder / "saving"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def commit(aside: Path, step: int, best_step: int | None) -> Path:
+    """Make `aside` the checkpoint of `step`, then remove those that are neither new nor the best."""
+    for path in [*aside.iterdir(), aside]:
+        _sync(path)
+    target = aside.parent / f"{PREFIX}{step}"
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(aside, target)
+    _sync(target.parent)
+    for old in complete(target.parent)[:-KEPT]:
+        if step_of(old) != best_step:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    state = optimizer.state_dict()
+    tensors = {f"{number}.{name}": value for number, entry in state["state"].items() for name, value in entry.items()}
+    save_file(tensors, folder / "optimizer.safetensors")
+    schedule = {"groups": state["param_groups"], "scheduler": scheduler.state_dict()}
+    (folder / "schedule.json").write_text(json.dumps(schedule), encoding="utf-8")
+
+
+def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    schedule = json.loads((folder / "schedule.json").read_text(encoding="utf-8"))
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(folder / "optimizer.safetensors").items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": schedule["groups"]})
+    scheduler.load_state_dict(schedule["scheduler"])
+
+
+def save_random(folder: Path) -> None:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    states = {
+        "python": random.getstate(),
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": [state.numpy().tobytes().hex() for state in torch.cuda.get_rng_state_all()]
+        if torch.cuda.is_available()
+        else [],
+    }
+    (folder / "random.json").write_text(json.dumps(states), encoding="utf-8")
+
+
+def load_random(folder: Path) -> None:
+    states = json.loads((folder / "random.json").read_text(encoding="utf-8"))
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, numbers, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(numbers, dtype=np.uint32), *rest))
+    torch.set_rng_state(_bytes(states["torch"]))
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([_bytes(state) for state in states["cuda"]])
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

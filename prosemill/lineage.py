@@ -1,0 +1,59 @@
+"""Which code and libraries made a snapshot."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import subprocess
+from pathlib import Path
+
+from prosemill import environment
+
+# The libraries whose version can change what a stage writes.
+_RECORDED = (
+    "scrapy",
+    "protego",
+    "fastwarc",
+    "trafilatura",
+    "faust-cchardet",
+    "lingua-language-detector",
+    "ftfy",
+    "lxml",
+    "beautifulsoup4",
+    "datasketch",
+    "xxhash",
+    "numpy",
+    "pyarrow",
+    "tokenizers",
+    "transformers",
+    "torch",
+    "accelerate",
+    "datasets",
+    "mlflow",
+    "prefect",
+)
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    found = {}
+    for name in _RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def code_commit() -> str:
+    """The commit this code was checked out from, with "+" when files differ from it; "" outside a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return environment.code_commit_override()
+    git = ["git", "-C", str(here)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
+    ).stdout
+    return f"{commit}+" if changed.strip() else commit

@@ -1,0 +1,58 @@
+"""Is there enough new to retrain for? Asked before any GPU is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prosemill import report
+from prosemill.settings import Recipe
+from prosemill.storage import Store
+
+
+@dataclass(frozen=True)
+class News:
+    """How much the champion has not yet learned from."""
+
+    documents: int
+    tokens: int
+    worth_training: bool
+    reason: str
+
+
+def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
+    """Compare the training documents of `chunk` with those the champion (a finetune snapshot, "" for none) has seen."""
+    now = _training_tokens(store, chunk)
+    if not champion:
+        return News(len(now), sum(now.values()), True, "there is no champion yet")
+    known = {
+        document for parent in report.training_parents(store, champion) for document in _training_tokens(store, parent)
+    }
+    new = {document: tokens for document, tokens in now.items() if document not in known}
+    documents, tokens = len(new), sum(new.values())
+    if store.manifest(champion).settings != training_settings(recipe):
+        return News(documents, tokens, True, "the [finetune] settings differ from the champion's")
+    wanted = max(1, recipe.gate.min_new_documents)
+    if documents < wanted:
+        found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
+        return News(documents, tokens, False, f"nothing new: {found} since the champion was trained; {wanted} needed")
+    return News(documents, tokens, True, f"{documents} new training documents ({tokens} tokens)")
+
+
+def training_settings(recipe: Recipe) -> dict[str, object]:
+    from prosemill.finetune import identity_settings
+
+    return identity_settings(recipe.finetune)
+
+
+def _training_tokens(store: Store, chunk: str) -> dict[str, int]:
+    """Tokens by training document of a chunk snapshot."""
+    tokens: dict[str, int] = {}
+    for shard in store.manifest(chunk).shards_of("map"):
+        table = pq.read_table(store.local(shard.path), columns=["split", "document", "num_tokens"])
+        table = table.filter(pc.field("split") == "train")
+        for document, number in zip(table["document"].to_pylist(), table["num_tokens"].to_pylist(), strict=True):
+            tokens[document] = tokens.get(document, 0) + number
+    return tokens

@@ -1,0 +1,350 @@
+"""Which models there are, how they scored, which one is in use: in MLflow, an SQLite file in the store by default.
+
+A model version stands for one finetune snapshot, which its tag names. Aliases: `champion` is in use, `previous` was
+before it, `challenger` is the newest. MLflow is imported when it is first needed: it takes two seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prosemill.errors import RegistryError
+from prosemill.storage import Store
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+TAG = "prosemill."
+BATCH_METRICS = 1000  # MLflow takes no more at once
+SNAPSHOT = re.compile(r"finetune-[0-9a-f]{16}")
+REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]{0,39})(?:@(?P<alias>[a-z]+)|/(?P<version>[0-9]+))?")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a model. The decision and scores are those it got when it was last judged, as challenger."""
+
+    name: str
+    version: int
+    snapshot: str
+    evaluation: str
+    decision: str
+    as_of: str
+    verdict: str
+    metrics: Mapping[str, float]  # perplexity, bits_per_byte, validation_loss
+    aliases: tuple[str, ...]
+
+
+class Registry:
+    """The models of a store."""
+
+    def __init__(self, store_url: str, tracking_uri: str = "") -> None:
+        self.store = Store(store_url)
+        self.tracking_uri = tracking_uri
+        self._opened: Any = None
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def list_models(self) -> list[str]:
+        """Names of all models, sorted."""
+        if self._is_empty():
+            return []
+        with self._errors():
+            return sorted(model.name for model in self._client().search_registered_models())
+
+    def list_versions(self, name: str) -> list[ModelVersion]:
+        """All versions, newest first; none for an unknown name."""
+        if self._is_empty():
+            return []
+        with self._errors():
+            by_version: dict[int, list[str]] = {}
+            for alias, version in self._aliases(name).items():
+                by_version.setdefault(version, []).append(alias)
+            found = self._client().search_model_versions(f"name='{name}'")
+            versions = [_version_of(each, by_version.get(int(each.version), [])) for each in found]
+        return sorted(versions, key=lambda each: -each.version)
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """The version in use, if any."""
+        return next((each for each in self.list_versions(name) if CHAMPION in each.aliases), None)
+
+    def describe(self, name: str) -> list[dict[str, Any]]:
+        """One row a version, newest first, for people: model, aliases, as_of, scores, verdict, snapshot."""
+        return [
+            {
+                "model": f"{name}/{each.version}",
+                "aliases": list(each.aliases),
+                "as_of": each.as_of,
+                "perplexity": each.metrics.get("perplexity"),
+                "bits_per_byte": each.metrics.get("bits_per_byte"),
+                "verdict": each.verdict,
+                "snapshot": each.snapshot,
+            }
+            for each in self._versions_of_known(name)
+        ]
+
+    def resolve(self, reference: str) -> str:
+        """The finetune snapshot of "name" (its champion), "name@champion", "name/3" or a snapshot id."""
+        if SNAPSHOT.fullmatch(reference):
+            self.store.require(reference)
+            return reference
+        match = REFERENCE.fullmatch(reference)
+        if match is None:
+            raise RegistryError(
+                f"{reference!r} names no model; write name, name@champion, name/3 or a snapshot id "
+                "(`prosemill models` lists them)"
+            )
+        name, version = match["name"], match["version"]
+        alias = match["alias"] or CHAMPION
+        for each in self._versions_of_known(name):
+            if each.version == int(version) if version else alias in each.aliases:
+                return each.snapshot
+        missing = f"version {version}" if version else alias
+        raise RegistryError(f"{name} has no {missing}; `prosemill models {name}` lists what there is")
+
+    def resolve_or_none(self, reference: str) -> str | None:
+        """As `resolve`, and None for what is no model: a sentence, a URL, a name nobody gave."""
+        try:
+            return self.resolve(reference)
+        except RegistryError:
+            return None
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def record(self, name: str, finetune: str, evaluation: str, decision: str) -> int:
+        """Make the finetune snapshot the newest version of `name`, with scores, loss curve and decision; its number.
+
+        A snapshot that is a version already keeps its number and gets this evaluation and decision.
+        """
+        facts = _Facts(self.store, finetune, evaluation, decision)
+        known = next((each for each in self.list_versions(name) if each.snapshot == finetune), None)
+        with self._errors():
+            client = self._client()
+            if known is None:
+                run = self._record_run(name, facts)
+                with contextlib.suppress(_AlreadyExists), self._errors():
+                    client.create_registered_model(name)
+                source = self._source(finetune, run)
+                made = client.create_model_version(
+                    name, source, run_id=run, tags=facts.tags, description=facts.reason, await_creation_for=0
+                )
+                version = int(made.version)
+            else:
+                version = known.version
+                for key, value in facts.tags.items():
+                    client.set_model_version_tag(name, str(version), key, value)
+                client.update_model_version(name, str(version), description=facts.reason)
+            client.set_registered_model_alias(name, CHALLENGER, str(version))
+        return version
+
+    def promote(self, name: str, snapshot: str) -> None:
+        """Make the version of `snapshot` the champion and the old champion the previous one. Safe to repeat."""
+        versions = self._versions_of_known(name)
+        new = next((each for each in versions if each.snapshot == snapshot), None)
+        if new is None:
+            raise RegistryError(f"{snapshot} is no version of {name}; record it first")
+        old = next((each for each in versions if CHAMPION in each.aliases), None)
+        if old == new:
+            return
+        with self._errors():
+            if old is not None:
+                self._client().set_registered_model_alias(name, PREVIOUS, str(old.version))
+            self._client().set_registered_model_alias(name, CHAMPION, str(new.version))
+
+    def roll_back(self, name: str) -> ModelVersion:
+        """Exchange champion and previous; the champion from now on."""
+        versions = self._versions_of_known(name)
+        old = next((each for each in versions if CHAMPION in each.aliases), None)
+        new = next((each for each in versions if PREVIOUS in each.aliases), None)
+        if old is None or new is None or old == new:
+            raise RegistryError(f"{name} has had no champion before this one; nothing to roll back to")
+        with self._errors():
+            self._client().set_registered_model_alias(name, CHAMPION, str(new.version))
+            self._client().set_registered_model_alias(name, PREVIOUS, str(old.version))
+        return next(each for each in self.list_versions(name) if each.version == new.version)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _versions_of_known(self, name: str) -> list[ModelVersion]:
+        versions = self.list_versions(name)
+        if not versions:
+            names = self.list_models()
+            there = f"there is {', '.join(names[:5])}" if names else "there is none yet: prosemill retrain RECIPE"
+            raise RegistryError(f"no model is named {name}; {there}")
+        return versions
+
+    def _record_run(self, name: str, facts: _Facts) -> str:
+        """An MLflow run with everything about the training; its id."""
+        from mlflow.entities import Param, RunTag
+
+        client = self._client()
+        experiment = client.get_experiment_by_name(name)
+        location = None if self.tracking_uri else Path(self.store.root, "mlflow-artifacts", name).as_uri()
+        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=location)
+        run: str = client.create_run(number, run_name=facts.as_of or facts.snapshot).info.run_id
+        params = [Param(key, str(value)[:500]) for key, value in facts.params.items()]
+        tags = [RunTag(key, value) for key, value in facts.tags.items()]
+        client.log_batch(run, params=params, tags=tags)
+        metrics = facts.metrics()
+        for first in range(0, len(metrics), BATCH_METRICS):
+            client.log_batch(run, metrics=metrics[first : first + BATCH_METRICS])
+        client.log_dict(run, facts.decision, "decision.json")
+        client.set_terminated(run)
+        return run
+
+    def _source(self, snapshot: str, run: str) -> str:
+        """Where the model lies. A server refuses paths on a disk that is not its own."""
+        if self.tracking_uri.startswith("http") and self.store.is_local:
+            return f"runs:/{run}"
+        at = self.store.root if self.store.is_local else self.store.url.rstrip("/")
+        return f"{at}/snapshots/{snapshot}/model"
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        try:
+            with self._errors():
+                aliases = self._client().get_registered_model(name).aliases
+        except _DoesNotExist:
+            return {}
+        return {alias: int(version) for alias, version in aliases.items()}
+
+    def _database(self) -> Path:
+        return Path(self.store.root) / "mlflow.db"
+
+    def _is_empty(self) -> bool:
+        """True when nothing was ever recorded: no need to load MLflow to say so."""
+        return not self.tracking_uri and self.store.is_local and not self._database().exists()
+
+    def _client(self) -> Any:
+        if self._opened is None:
+            if not self.tracking_uri and not self.store.is_local:
+                raise RegistryError(
+                    f"{self.store.url}: a store that is no local folder needs an MLflow server; set MLFLOW_TRACKING_URI"
+                )
+            from mlflow.tracking import MlflowClient
+
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            uri = self.tracking_uri or f"sqlite:///{self._database()}"
+            if self._is_empty():
+                _make_database(self._database())
+            self._opened = MlflowClient(uri, registry_uri=uri)
+        return self._opened
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn MLflow's exceptions into one line."""
+        try:
+            yield
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "mlflow":
+                raise
+            code = getattr(error, "error_code", "")
+            kind = {"RESOURCE_ALREADY_EXISTS": _AlreadyExists, "RESOURCE_DOES_NOT_EXIST": _DoesNotExist}.get(code)
+            line = " ".join(str(error).split())[:300]
+            raise (kind or RegistryError)(f"{self.tracking_uri or self._database()}: MLflow says: {line}") from error
+
+
+class _AlreadyExists(RegistryError):
+    pass
+
+
+class _DoesNotExist(RegistryError):
+    pass
+
+
+class _Facts:
+    """What a version is recorded with, gathered from its snapshots."""
+
+    def __init__(self, store: Store, finetune: str, evaluation: str, decision: str) -> None:
+        self.snapshot = finetune
+        self.tuned = store.manifest(finetune)
+        self.summary = _read_json(store, evaluation, "summary")
+        self.decision = _read_json(store, decision, "decision")
+        self.as_of = store.manifest(decision).as_of
+        self.reason = self.decision["reason"]
+        (log,) = self.tuned.shards_of("log")
+        with store.open(log.path) as file:
+            self.log = [json.loads(line) for line in file.read().decode().splitlines()]
+        self.params = {**self.tuned.settings, "precision": self.tuned.totals.get("precision", "")}
+        scores = self.summary["models"]["challenger"]
+        figures = {name: scores[name] for name in ("perplexity", "bits_per_byte")}
+        if self.tuned.totals.get("validation_loss") is not None:
+            figures["validation_loss"] = self.tuned.totals["validation_loss"]
+        self.tags = {
+            f"{TAG}snapshot": finetune,
+            f"{TAG}evaluation": evaluation,
+            f"{TAG}decision": decision,
+            f"{TAG}as_of": self.as_of,
+            f"{TAG}verdict": self.decision["verdict"],
+            f"{TAG}metrics": json.dumps(figures),
+        }
+
+    def metrics(self) -> list[Any]:
+        """MLflow metrics: the loss curve by step, and the scores of every model that was evaluated."""
+        from mlflow.entities import Metric
+
+        curve = [
+            Metric(name, float(value), 0, row["step"])
+            for row in self.log
+            for name, value in row.items()
+            if name != "step" and value is not None
+        ]
+        scores = [
+            Metric(f"{label}.{name}", float(figures[name]), 0, 0)
+            for label, figures in self.summary["models"].items()
+            for name in ("perplexity", "bits_per_byte")
+        ]
+        return curve + scores
+
+
+def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
+    tags = {key.removeprefix(TAG): value for key, value in found.tags.items() if key.startswith(TAG)}
+    return ModelVersion(
+        name=found.name,
+        version=int(found.version),
+        snapshot=tags.get("snapshot", ""),
+        evaluation=tags.get("evaluation", ""),
+        decision=tags.get("decision", ""),
+        as_of=tags.get("as_of", ""),
+        verdict=tags.get("verdict", ""),
+        metrics=json.loads(tags.get("metrics", "{}")),
+        aliases=tuple(sorted(aliases)),
+    )
+
+
+def _make_database(path: Path) -> None:
+    """An empty MLflow database: made aside, since it takes 70 migrations, and renamed when it is whole.
+
+    Without waiting for the disk after each of them: one second instead of seven. Only an unfinished file can be lost.
+    """
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy import Engine, event
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    event.listen(Engine, "connect", hurry)
+    try:
+        MlflowClient(f"sqlite:///{aside}").get_experiment_by_name("")
+    finally:
+        event.remove(Engine, "connect", hurry)
+    with open(aside, "rb") as file:
+        os.fsync(file.fileno())
+    try:
+        os.link(aside, path)  # unlike a rename, it does not replace the database of somebody who was faster
+    except FileExistsError:
+        logging.getLogger(__name__).info("%s: another process made it meanwhile", path)
+    aside.unlink()
+
+
+def _read_json(store: Store, snapshot: str, role: str) -> Any:
+    (shard,) = store.manifest(snapshot).shards_of(role)
+    with store.open(shard.path) as file:
+        return json.loads(file.read())

@@ -1,0 +1,182 @@
+"""What a run did, as plain values: the funnel, the ledger by reason, the scores, the one object that scripts read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
+
+from prosemill.errors import RecipeError
+from prosemill.records import Manifest
+from prosemill.settings import Recipe
+from prosemill.storage import Store
+
+if TYPE_CHECKING:
+    from prosemill.registry import ModelVersion
+
+LABELS = ("base", "champion", "challenger")
+
+
+class Corpus(TypedDict):
+    """The snapshots that make up a corpus on one date, and how long each stage took this time."""
+
+    scrape: dict[str, str]  # by source name
+    strip: str
+    dedup: str
+    split: str
+    chunk: str
+    seconds: dict[str, float]
+
+
+class Trained(TypedDict):
+    """What training and judging left behind, and how long each stage took this time."""
+
+    finetune: str
+    evaluate: str
+    gate: str
+    model: str  # "name/version" in the registry
+    seconds: dict[str, float]
+
+
+def corpus_of(record: Mapping[str, Any]) -> Corpus:
+    """The corpus part of a run's record; empty ids when there was no such run."""
+    return Corpus(
+        scrape=dict(record.get("scrape", {})),
+        strip=record.get("strip", ""),
+        dedup=record.get("dedup", ""),
+        split=record.get("split", ""),
+        chunk=record.get("chunk", ""),
+        seconds={},
+    )
+
+
+def recorded(corpus: Corpus) -> dict[str, Any]:
+    """What of a corpus is remembered: its ids, not its times."""
+    return {key: value for key, value in corpus.items() if key != "seconds"}
+
+
+def judged_ids(trained: Trained) -> dict[str, str]:
+    """The snapshots of a training, for the record."""
+    return {"finetune": trained["finetune"], "evaluate": trained["evaluate"], "gate": trained["gate"]}
+
+
+def snapshots_of(corpus: Corpus) -> list[str]:
+    return [*corpus["scrape"].values(), corpus["strip"], corpus["dedup"], corpus["split"], corpus["chunk"]]
+
+
+def checked_date(as_of: str) -> str:
+    """`as_of` if it is an ISO 8601 date or date-time; these sort as text, and name files."""
+    try:
+        date.fromisoformat(as_of) if len(as_of) == len("2026-01-05") else datetime.fromisoformat(as_of)
+    except ValueError:
+        raise RecipeError(f"as_of = {as_of!r}: is not a date such as 2026-01-05 or 2026-01-05T21:30") from None
+    return as_of
+
+
+def funnel(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
+    """One row a stage: stage, seen, kept, dropped (by reason), and what the stage adds of its own."""
+    stages = [*corpus["scrape"].values(), corpus["strip"], corpus["dedup"], corpus["split"], corpus["chunk"]]
+    return [_funnel_row(store.manifest(snapshot)) for snapshot in stages]
+
+
+def _funnel_row(manifest: Manifest) -> dict[str, Any]:
+    counts = manifest.counts
+    row = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept, "dropped": dict(counts.dropped)}
+    return {**row, **{key: value for key, value in manifest.totals.items() if isinstance(value, int | float)}}
+
+
+def reasons(dropped: Mapping[str, int]) -> str:
+    """ "3 thin, 1 language": the most frequent first."""
+    return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda each: -each[1]))
+
+
+def ledger_summary(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
+    """Rows source, state, reason, urls, example: what became of every URL that was met."""
+    rows = []
+    for snapshot in corpus["scrape"].values():
+        for shard in store.manifest(snapshot).shards_of("ledger"):
+            table = pq.read_table(store.local(shard.path), columns=["source", "state", "reason", "url"])
+            rows += table.to_pylist()
+    numbers = Counter((row["source"], row["state"], row["reason"]) for row in rows)
+    first = {(row["source"], row["state"], row["reason"]): row["url"] for row in reversed(rows)}
+    return [
+        {"source": source, "state": state, "reason": reason, "urls": number, "example": first[source, state, reason]}
+        for (source, state, reason), number in sorted(numbers.items())
+    ]
+
+
+def read_json(store: Store, snapshot: str, role: str) -> Any:
+    """The JSON shard of that role."""
+    (shard,) = store.manifest(snapshot).shards_of(role)
+    return json.loads(store.local(shard.path).read_text(encoding="utf-8"))
+
+
+def score_table(store: Store, evaluation: str) -> list[dict[str, Any]]:
+    """One row a model: perplexity and bits per byte on the test split, with their 95 % intervals."""
+    models = read_json(store, evaluation, "summary")["models"]
+    return [{"model": label, **_scores(models[label])} for label in LABELS if label in models]
+
+
+def _scores(summary: Mapping[str, Any]) -> dict[str, Any]:
+    keep = ("perplexity", "perplexity_interval", "bits_per_byte", "bits_per_byte_interval", "documents", "tokens")
+    return {key: summary[key] for key in keep if key in summary}
+
+
+def judged(store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained) -> dict[str, Any]:
+    """The outcome of a run that trained (or found its challenger trained) and judged."""
+    decision = read_json(store, trained["gate"], "decision")
+    return {
+        **_frame(store, recipe, as_of, corpus, trained["evaluate"]),
+        "verdict": decision["verdict"],
+        "reason": decision["reason"],
+        "decision": decision,
+        "snapshots": {**recorded(corpus), **judged_ids(trained)},
+        "model": trained["model"],
+        "seconds": {**corpus["seconds"], **trained["seconds"]},
+    }
+
+
+def nothing_new(
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, champion: ModelVersion, reason: str
+) -> dict[str, Any]:
+    """The outcome of a run that found nothing worth training for: the champion's scores stand."""
+    return {
+        **_frame(store, recipe, as_of, corpus, champion.evaluation),
+        "verdict": "nothing-new",
+        "reason": reason,
+        "snapshots": {**recorded(corpus), "finetune": champion.snapshot, "evaluate": champion.evaluation},
+        "model": f"{recipe.name}/{champion.version}",
+        "seconds": corpus["seconds"],
+    }
+
+
+def _frame(store: Store, recipe: Recipe, as_of: str, corpus: Corpus, evaluation: str) -> dict[str, Any]:
+    scores = {row["model"]: row for row in score_table(store, evaluation)}
+    return {
+        "recipe": recipe.name,
+        "as_of": as_of,
+        "partial": any(store.manifest(snapshot).partial for snapshot in corpus["scrape"].values()),
+        "funnel": funnel(store, corpus),
+        "perplexity": {label: scores.get(label, {}).get("perplexity") for label in LABELS},
+        "bits_per_byte": {label: scores.get(label, {}).get("bits_per_byte") for label in LABELS},
+        "scores": list(scores.values()),
+        "samples": read_json(store, evaluation, "samples"),
+    }
+
+
+def training_parents(store: Store, snapshot: str) -> Sequence[str]:
+    """The chunk snapshots that a finetune snapshot learned from, its champion's before it included."""
+    found: list[str] = []
+    todo = [snapshot]
+    while todo:
+        for parent in store.manifest(todo.pop()).parents:
+            if parent.startswith("chunk-"):
+                found.append(parent)
+            elif parent.startswith("finetune-"):
+                todo.append(parent)
+    return found

@@ -1,0 +1,51 @@
+"""Runs the crawling child and watches over it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prosemill import children, progress
+from prosemill.errors import CrawlerDied
+from prosemill.scrape.job import Job
+
+GRACE_SECONDS = 120.0  # beyond max_minutes: starting, and writing the ledger of a million URLs
+
+
+@dataclass(frozen=True)
+class Crawled:
+    """What the child reports at its end; pages and ledger lie in the job's folder."""
+
+    files: list[tuple[str, int]]
+    partial: bool
+    links_left_out: int
+    requests: int
+    received_bytes: int
+    trouble: str
+
+
+def crawl(job: Job, work: Path) -> Crawled:
+    """Crawl in a process of its own. CrawlerDied with the last line of its log (`<work>/crawl.log`) when it fails."""
+    log = work / "crawl.log"
+    done: list[Crawled] = []
+
+    def hear(message: children.Message) -> None:
+        if "done" in message:
+            fields = message["done"]
+            done.append(Crawled(**{**fields, "files": [(name, pages) for name, pages in fields["files"]]}))
+        else:
+            progress.report(f"scrape {job.source}", message["answered"], message["known"])
+
+    try:
+        children.run_child(
+            "prosemill.scrape.child",
+            asdict(job),
+            timeout_seconds=job.max_minutes * 60 + GRACE_SECONDS,
+            on_line=hear,
+            log=log,
+        )
+    except children.ChildDied as died:
+        raise CrawlerDied(f"source {job.source}: {died}; its log: {log}") from died
+    if not done:
+        raise CrawlerDied(f"source {job.source}: the crawling process ended without a word; its log: {log}")
+    return done[0]

@@ -1,0 +1,98 @@
+"""Source kind dataset: local tables (parquet, csv, json, jsonl, txt), or a data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prosemill.errors import SourceError, SourceUnreachable
+from prosemill.scrape.local import File, Item, iter_json, iter_jsonl, page_item, text_item, url_of
+from prosemill.scrape.texts import iter_texts
+from prosemill.scrape.urls import Filter
+from prosemill.settings import Scrape, Source
+
+_TABLES = (".parquet", ".csv", ".tsv")
+
+
+def is_hub_name(source: Source) -> bool:
+    """True for "owner/name" or "name" that is no file here: a data set of the hub."""
+    if source.kind != "dataset" or Path(source.path).exists():
+        return False
+    parts = source.path.strip("/").split("/")
+    return not source.path.startswith(("/", "./", "../", "~")) and len(parts) <= 2 and not Path(source.path).suffix
+
+
+def iter_dataset(source: Source, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
+    """Every row of every table, by file name and row number from 0."""
+    chosen = Filter.of(source.name, source.include, source.exclude)
+    limit = int(settings.max_page_megabytes * (1 << 20))
+    for file in files:
+        url, suffix = url_of("dataset", source.name, file.name), file.path.suffix.lower()
+        reason = chosen.reason(file.name)
+        if reason or suffix not in (*_TABLES, ".json", ".jsonl", ".ndjson", ".txt"):
+            yield Item(url, reason=reason or "unsupported_type")
+        elif suffix in _TABLES:
+            yield from _bounded(_iter_rows(source, file, url, fetched_at), limit)
+        elif suffix == ".txt":
+            yield from _bounded(iter([page_item(url, "text/plain", file.path.read_bytes(), fetched_at)]), limit)
+        else:
+            read = iter_json if suffix == ".json" else iter_jsonl
+            yield from _bounded(read(file.path, url, source.text_column, fetched_at), limit)
+
+
+def _bounded(items: Iterator[Item], limit: int) -> Iterator[Item]:
+    for item in items:
+        too_large = item.page is not None and len(item.page.body) > limit
+        yield Item(item.url, reason="too_large") if too_large else item
+
+
+def _iter_rows(source: Source, file: File, url: str, fetched_at: str) -> Iterator[Item]:
+    try:
+        rows = _parquet_rows(file.path) if file.path.suffix.lower() == ".parquet" else _csv_rows(file.path)
+        for number, row in enumerate(rows):
+            yield _row_item(source, f"{url}#{number}", row, fetched_at)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, csv.Error, UnicodeDecodeError) as error:
+        raise SourceError(f"source {source.name}: {file.path} cannot be read ({str(error)[:200]})") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default, 128 KiB, is shorter than a long article
+    with open(path, newline="", encoding="utf-8-sig") as lines:
+        yield from csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+
+
+def _row_item(source: Source, url: str, row: Mapping[str, Any], fetched_at: str) -> Item:
+    """The text column, or what looks most like it: the same rule as for JSON objects."""
+    texts = list(iter_texts({name: value for name, value in row.items() if name}, source.text_column))
+    return text_item(url, *texts[0], fetched_at) if texts else Item(url, reason="empty")
+
+
+def hub_items(source: Source, settings: Scrape, fetched_at: str) -> Iterator[Item]:
+    """Rows of a data set of the hub, streamed, so that nothing is fetched beyond max_pages."""
+    import datasets
+
+    place = f"{source.path}, {source.dataset_config or 'default'}, {source.dataset_split}"
+    try:
+        rows = datasets.load_dataset(
+            source.path, source.dataset_config or None, split=source.dataset_split, streaming=True
+        )
+        for number, row in enumerate(islice(rows, settings.max_pages)):
+            yield _row_item(source, f"dataset://{source.path}/{source.dataset_split}#{number}", row, fetched_at)
+    except (OSError, ValueError, RuntimeError) as error:  # of requests, httpx, the hub's client: all of these
+        raise SourceUnreachable(
+            f"source {source.name}: data set {place} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            "check the name and the network, or give a local folder or file as path"
+        ) from error

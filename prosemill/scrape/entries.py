@@ -1,0 +1,53 @@
+"""One URL of a crawl, what came back for it, and which reasons pass by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prosemill.scrape.ledger import Row
+from prosemill.scrape.links import Outline
+
+REFUSALS = frozenset({"connection_refused", "dns_error", "tls_error"})  # the host as a whole does not talk to us
+TRANSPORT = REFUSALS | {"timeout", "connection_lost", "truncated"}
+# The site may be well again tomorrow: a page that was live before stays.
+PASSING = TRANSPORT | {"deferred", "robots_unavailable", "host_down", "time_limit", "page_limit"}
+# Answers whose verdict stands as long as the server says "not modified".
+LASTING = frozenset({"non_html", "empty", "noindex", "ai_opt_out", "same_content"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one URL. `reason` is set when there is nothing to judge: not asked, or no usable answer."""
+
+    reason: str = ""
+    status: int = 0
+    location: str = ""
+    etag: str = ""
+    last_modified: str = ""
+    content_type: str = ""
+    body: bytes = b""
+    content_sha256: str = ""
+    fetched_at: str = ""
+    opt_out: str = ""
+    opt_out_reason: str = ""  # "", ai_opt_out or noindex
+    follow: bool = True
+    outline: Outline = field(default_factory=Outline)
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Entry:
+    """One URL of the crawl. `row` is its line of the ledger; final once `judged`."""
+
+    row: Row
+    is_start: bool = False
+    chain: tuple[int, ...] = ()  # entries that redirected here
+    index: int = 0
+    asked: bool = False
+    judged: bool = False
+    conditional: bool = True
+    answer: Answer | None = None
+
+    @property
+    def url(self) -> str:
+        return self.row.url

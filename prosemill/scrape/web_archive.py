@@ -1,0 +1,81 @@
+"""Source kind warc: pages that somebody else fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prosemill.errors import SourceError
+from prosemill.scrape import answers, optouts, urls
+from prosemill.scrape.links import outline
+from prosemill.scrape.local import File, Item
+from prosemill.scrape.robots import product_token
+from prosemill.settings import Scrape, Source
+from prosemill.warc import Page, iter_pages
+
+
+def iter_warc(source: Source, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
+    """The newest good answer for every URL of the archives, in the order in which they hold it."""
+    chosen = urls.Filter.of(source.name, source.include, source.exclude)
+    limit = int(settings.max_page_megabytes * (1 << 20))
+    newest: dict[str, tuple[str, int]] = {}
+    for number, page in enumerate(_iter_all(source, files, limit)):
+        url = _address(page.url)
+        if page.http_status in (0, 200) and (page.fetched_at, number) >= newest.get(url, ("", -1)):
+            newest[url] = (page.fetched_at, number)
+    told: set[str] = set()
+    for number, page in enumerate(_iter_all(source, files, limit)):
+        url = _address(page.url)
+        if newest.get(url, ("", number))[1] != number or url in told:
+            continue
+        told.add(url)
+        yield _item(url, page, chosen.reason(url), settings, limit, fetched_at)
+
+
+def _iter_all(source: Source, files: list[File], limit: int) -> Iterator[Page]:
+    for file in files:
+        try:
+            yield from iter_pages(file.path, max_body_bytes=limit)
+        except (ValueError, EOFError, OSError, RuntimeError) as error:
+            raise SourceError(
+                f"source {source.name}: {file.path} is damaged or no web archive ({error}); fetch it again or remove it"
+            ) from error
+
+
+def _item(url: str, page: Page, listed: str, settings: Scrape, limit: int, fetched_at: str) -> Item:
+    if listed or page.http_status not in (0, 200):
+        return Item(url, reason=listed or f"http_{page.http_status}")
+    if len(page.body) > limit:
+        return Item(url, reason="too_large")
+    try:
+        answers.check_page(page.content_type, page.body)
+    except answers.BadBody as bad:
+        return Item(url, reason=str(bad))
+    decision = _opt_outs(url, page, settings)
+    if decision.reason:
+        return Item(url, reason=decision.reason, opt_out=decision.opt_out)
+    kept = Page(
+        url, page.content_type, page.body, page.fetched_at or fetched_at,
+        title=page.title, http_status=page.http_status, http_headers=page.http_headers,
+    )  # fmt: skip
+    return Item(url, kept, opt_out=decision.opt_out)
+
+
+def _opt_outs(url: str, page: Page, settings: Scrape) -> optouts.Decision:
+    """Of the page and its headers; what the site's files said then is not in the archive."""
+    headers: dict[str, list[str]] = {}
+    for name, value in page.http_headers:
+        headers.setdefault(name.lower(), []).append(value)
+    is_html = answers.is_html(page.content_type, page.body)
+    meta = outline(page.body, url, answers.charset(page.content_type)).meta if is_html else {}
+    token = product_token(settings.user_agent)
+    site = optouts.SiteOptOuts()
+    return optouts.decide(
+        url, robots="", site=site, headers=headers, meta=meta, token=token, obey=settings.obey_opt_outs
+    )
+
+
+def _address(url: str) -> str:
+    try:
+        return urls.canonical(url)
+    except ValueError:  # urn:…, or an address of ours such as folder://…
+        return url

@@ -1,0 +1,281 @@
+"""The recipe: one model's life, as the TOML file a person writes and the form that the Prefect UI shows.
+
+Every field is described, bounded and has a default that is right for a newcomer. `prosemill.recipe` reads the file and
+turns what is wrong with it into one line.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A table of the recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Source(Section):
+    """A site, list, folder, archive or data set that we may read."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="Short name: lower-case letters, digits and hyphens."
+    )
+    kind: Literal["site", "urls", "folder", "warc", "dataset"] = Field(
+        default="site",
+        description="site: follow links from the start URLs. urls: just these URLs. folder: files on disk. "
+        "warc: a web archive. dataset: a Hugging Face data set.",
+    )
+    urls: list[str] = Field(default=[], description="site: the start URLs. urls: every URL to read.")
+    path: str = Field(
+        default="",
+        description="folder: the folder. warc: the file. urls: a text file with one URL a line. dataset: a hub name, "
+        "or a folder or file of parquet, json, csv or txt. Relative to the recipe.",
+    )
+    include: list[str] = Field(
+        default=[], description="Regular expressions; a URL (or relative file name) must match one of them."
+    )
+    exclude: list[str] = Field(default=[], description="Regular expressions; a URL that matches one is skipped.")
+    text_column: str = Field(default="text", description="dataset and .jsonl files: the column that holds the text.")
+    dataset_config: str = Field(default="", description="dataset: the configuration, where the data set has several.")
+    dataset_split: str = Field(default="train", description="dataset: which split of it to read.")
+    licence: str = Field(default="", description="Under which licence or permission this text is used.")
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Source:
+        if self.kind == "site" and not self.urls:
+            raise ValueError('kind "site" needs urls, the start URLs')
+        if self.kind == "urls" and not (self.urls or self.path):
+            raise ValueError('kind "urls" needs urls, or path to a file with one URL a line')
+        if self.kind in ("folder", "warc", "dataset") and not self.path:
+            raise ValueError(f'kind "{self.kind}" needs path')
+        return self
+
+
+class Scrape(Section):
+    """How politely and how far."""
+
+    user_agent: str = Field(
+        default="prosemill",
+        min_length=1,
+        max_length=200,
+        description="Product token that robots.txt is read for; add an address where you can be reached.",
+    )
+    delay_seconds: float = Field(
+        default=1.0, ge=0, le=600, description="Pause between two requests to one host; robots' crawl-delay is a floor."
+    )
+    max_pages: int = Field(default=10_000, ge=1, le=10_000_000, description="Stop a source after this many pages.")
+    max_depth: int = Field(default=10, ge=0, le=100, description="How many links away from a start URL.")
+    max_minutes: float = Field(default=120, gt=0, le=10_080, description="Stop a source after this time.")
+    max_page_megabytes: float = Field(default=10, gt=0, le=1000, description="A longer body is not kept.")
+    timeout_seconds: float = Field(default=30, gt=0, le=600, description="For one request.")
+    obey_robots: bool = Field(default=True, description="Read robots.txt and keep to it (RFC 9309).")
+    obey_opt_outs: bool = Field(
+        default=True, description="Leave out pages whose owner opted out of AI use (robots, meta, headers, TDMRep)."
+    )
+    allow_private_addresses: bool = Field(
+        default=False, description="Let this recipe read loopback and private addresses, for a site of your own."
+    )
+    follow_query_strings: bool = Field(default=False, description="Follow links that carry a ?query.")
+
+
+class Strip(Section):
+    """From pages to text worth learning from."""
+
+    languages: list[str] = Field(
+        default=[],
+        description="Keep only these (ISO 639-1). Empty: the recipe's language. One entry '*': any language.",
+    )
+    min_words: int = Field(default=20, ge=0, le=100_000, description="A shorter document is dropped as thin.")
+    max_repetition: Share = Field(
+        default=0.5, description="Drop a document when more than this share of its lines repeat other lines of it."
+    )
+    max_symbol_share: Share = Field(
+        default=0.4,
+        description="Drop a document when more than this share of its characters is neither letter nor space.",
+    )
+    keep_tables: bool = Field(default=True, description="Keep tables, one row a line.")
+    keep_comments: bool = Field(default=False, description="Keep readers' comments.")
+    scrub_email: bool = Field(default=True, description="Replace e-mail addresses by [e-mail].")
+    scrub_phone: bool = Field(default=True, description="Replace telephone numbers by [phone].")
+    scrub_ip: bool = Field(default=True, description="Replace IP addresses by [ip].")
+    scrub_id_numbers: bool = Field(default=True, description="Replace card and national id numbers by [id].")
+    max_dropped_share: Share = Field(
+        default=0.9, description="Stop when more than this share of the pages gives no document: something is broken."
+    )
+
+
+class Dedup(Section):
+    """Near-duplicates, by MinHash candidates and an exact check."""
+
+    threshold: float = Field(
+        default=0.8, ge=0.5, le=1.0, description="Jaccard similarity from which a document is a copy."
+    )
+    loose_threshold: float = Field(
+        default=0.65, ge=0.3, le=1.0, description="Documents this similar always share a split, so that nothing leaks."
+    )
+    num_perm: Literal[64, 128, 256] = Field(default=128, description="Length of a MinHash signature.")
+    shingle_words: int = Field(
+        default=5, ge=1, le=20, description="Words (for Chinese, Japanese, Korean: characters) a shingle."
+    )
+    boilerplate_pages: int = Field(
+        default=10,
+        ge=2,
+        le=10_000,
+        description="A line on at least this many pages of a source is boilerplate and goes …",
+    )
+    boilerplate_share: Probability = Field(default=0.05, description="… if it is on at least this share of them.")
+
+    @model_validator(mode="after")
+    def _loose_is_looser(self) -> Dedup:
+        if self.loose_threshold > self.threshold:
+            raise ValueError(f"loose_threshold {self.loose_threshold} is above threshold {self.threshold}")
+        return self
+
+
+class Split(Section):
+    """What is held out. A document's split is fixed when it is first seen."""
+
+    test_share: Probability = Field(default=0.1, description="Held out for the gate.")
+    validation_share: Probability = Field(default=0.05, description="Held out for early stopping.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Another seed holds out other documents.")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Split:
+        if self.test_share + self.validation_share > 0.9:
+            raise ValueError("test_share and validation_share leave less than a tenth to train on")
+        return self
+
+
+class Chunk(Section):
+    """Training examples."""
+
+    chunk_tokens: int = Field(
+        default=1024, ge=32, le=131_072, description="Token ids a chunk; the base's context at most."
+    )
+
+
+class Finetune(Section):
+    """How the weights are adapted."""
+
+    base: str = Field(
+        default="demo",
+        min_length=1,
+        description="demo (embedded, for trying out), a Hugging Face name such as gpt2, or a local directory.",
+    )
+    start: Literal["base", "champion"] = Field(
+        default="base", description="Begin at the base every time, or go on from the champion."
+    )
+    epochs: float = Field(default=3.0, gt=0, le=1000, description="Passes over the training chunks.")
+    max_steps: int = Field(
+        default=0, ge=0, le=10_000_000, description="Stop after this many steps; 0: by epochs alone."
+    )
+    learning_rate: float = Field(default=3e-4, gt=0, le=1, description="Peak of the cosine schedule.")
+    warmup_share: Share = Field(default=0.05, description="Share of the steps in which the rate climbs.")
+    weight_decay: float = Field(default=0.1, ge=0, le=1, description="AdamW's decay of weight matrices.")
+    max_grad_norm: float = Field(default=1.0, gt=0, le=100, description="Longer gradients are clipped.")
+    batch_chunks: int = Field(default=8, ge=1, le=65_536, description="Chunks a step.")
+    micro_batch_chunks: int = Field(default=4, ge=1, le=4096, description="Chunks on the device at once.")
+    dropout: float = Field(default=0.0, ge=0, le=0.9, description="0 unless a small corpus is trained for many epochs.")
+    evals: int = Field(default=8, ge=1, le=1000, description="How often validation loss is measured in a run.")
+    patience: int = Field(default=3, ge=1, le=1000, description="Stop after this many measurements without gain.")
+    checkpoint_minutes: float = Field(
+        default=10, gt=0, le=1440, description="At most this much training is lost to a kill."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where a probe finds it faster."
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Same seed, snapshot and machine: same weights.")
+    max_hours: float = Field(default=24, gt=0, le=720, description="A run that takes longer is stopped and fails.")
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> Finetune:
+        if self.batch_chunks % min(self.micro_batch_chunks, self.batch_chunks):
+            raise ValueError(
+                f"batch_chunks {self.batch_chunks} is no multiple of micro_batch_chunks {self.micro_batch_chunks}"
+            )
+        return self
+
+
+class Evaluate(Section):
+    """What is measured on text that the models never saw."""
+
+    stride: int = Field(
+        default=512, ge=1, le=131_072, description="How far a window advances; the rest of it is context."
+    )
+    batch_windows: int = Field(default=8, ge=1, le=4096, description="Windows scored at once.")
+    prompts: list[str] = Field(
+        default=[],
+        max_length=20,
+        description="Beginnings for the samples. Empty: the first words of two test documents.",
+    )
+    sample_tokens: int = Field(default=80, ge=1, le=1024, description="Length of a sample.")
+    sample_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Same seed before and after.")
+
+
+class Gate(Section):
+    """When the challenger takes over."""
+
+    confidence: float = Field(default=0.95, ge=0.5, lt=1, description="Of the interval of the difference.")
+    margin: float = Field(
+        default=0.0, ge=0, le=5, description="Bits per byte that the challenger must gain beyond, at that confidence."
+    )
+    resamples: int = Field(default=10_000, ge=100, le=1_000_000, description="Of the paired bootstrap over documents.")
+    min_test_documents: int = Field(default=5, ge=2, le=1_000_000, description="Fewer are no evidence.")
+    min_new_documents: int = Field(
+        default=1,
+        ge=0,
+        le=1_000_000_000,
+        description="Fewer new training documents than this are not worth retraining for.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Of the resampling.")
+
+
+class Write(Section):
+    """Defaults of `prosemill write`."""
+
+    temperature: float = Field(default=0.8, ge=0, le=10, description="0 always takes the likeliest token.")
+    top_k: int = Field(default=50, ge=0, le=1_000_000, description="Draw among the k likeliest; 0: all.")
+    top_p: float = Field(
+        default=0.95, gt=0, le=1, description="Draw among the likeliest that make up this probability."
+    )
+    repetition_penalty: float = Field(default=1.1, ge=1, le=10, description="1: none (Keskar et al. 2019).")
+    max_new_tokens: int = Field(default=120, ge=1, le=100_000, description="Length of the text to write.")
+
+
+class Recipe(Section):
+    """One model's life: where its text comes from, how it is trained, when it takes over."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",
+        description="Names the corpus and the model: lower-case letters, digits and hyphens.",
+    )
+    description: str = Field(default="", description="What this model is for; goes on its card.")
+    language: str = Field(default="en", pattern=r"^[a-z]{2}$", description="Of the corpus, as ISO 639-1: en, zh, de …")
+    sources: list[Source] = Field(min_length=1, description="Where the text comes from.")
+    scrape: Scrape = Field(default=Scrape(), title="Scrape")
+    strip: Strip = Field(default=Strip(), title="Strip")
+    dedup: Dedup = Field(default=Dedup(), title="Dedup")
+    split: Split = Field(default=Split(), title="Split")
+    chunk: Chunk = Field(default=Chunk(), title="Chunk")
+    finetune: Finetune = Field(default=Finetune(), title="Fine-tune")
+    evaluate: Evaluate = Field(default=Evaluate(), title="Evaluate")
+    gate: Gate = Field(default=Gate(), title="Gate")
+    write: Write = Field(default=Write(), title="Write")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Recipe:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {twice[0]!r}; each needs a name of its own")
+        if self.evaluate.stride > self.chunk.chunk_tokens:
+            raise ValueError(
+                f"evaluate.stride {self.evaluate.stride} is longer than chunk.chunk_tokens {self.chunk.chunk_tokens}"
+            )
+        return self

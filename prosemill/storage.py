@@ -1,0 +1,338 @@
+"""The store: immutable snapshots, written aside, given a manifest last, then renamed into place.
+
+    <store>/snapshots/<stage>-<digest>/manifest.json   complete by its mere existence
+    <store>/work/<stage>-<digest>/                     what a long stage keeps between kills (checkpoints)
+    <store>/tmp/                                       being written; swept when its writer is dead
+    <store>/corpora/<name>/<as_of>.json                which snapshots a run ended with
+
+A local folder or any fsspec URL (`s3://…`). Programs that need real files (Scrapy, the Trainer, memory maps) always
+write into a local folder; committing to a remote store uploads it, the manifest last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+
+from prosemill import lineage
+from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull, StoreNotWritable
+from prosemill.records import Counts, Manifest, Shard
+
+MANIFEST = "manifest.json"
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+@dataclass
+class SnapshotWriter:
+    """A folder to put files into. Nothing of it is seen until the `with` block ends without an exception."""
+
+    id: str
+    folder: Path
+    shards: list[Shard] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    totals: dict[str, Any] = field(default_factory=dict)
+    partial: bool = False
+
+    def path(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def add(self, name: str, role: str, rows: int) -> Shard:
+        """List the file `name`, already written below `folder`, as a shard."""
+        path = self.folder / name
+        shard = Shard(f"{self.id}/{name}", role, rows, path.stat().st_size, file_sha256(path))
+        self.shards.append(shard)
+        return shard
+
+    def inherit(self, shards: Sequence[Shard]) -> None:
+        """List shards of earlier snapshots: part of this one without being copied."""
+        self.shards.extend(shards)
+
+
+class Store:
+    """Snapshots by id, at a folder or fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fs, root = fsspec.core.url_to_fs(url)
+        self.root = str(root).rstrip("/")
+        self.is_local = "file" in _protocols(self.fs)
+        self._cache = (
+            Path(tempfile.gettempdir()) / f"prosemill-{os.getuid()}" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        )
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def has(self, snapshot: str) -> bool:
+        return bool(self.fs.exists(self._at("snapshots", snapshot, MANIFEST)))
+
+    def manifest(self, snapshot: str) -> Manifest:
+        """The manifest of a complete snapshot; SnapshotMissing otherwise."""
+        try:
+            with self.fs.open(self._at("snapshots", snapshot, MANIFEST), "rb") as file:
+                return Manifest.from_json(file.read().decode())
+        except FileNotFoundError:
+            raise SnapshotMissing(snapshot, self.url) from None
+
+    def require(self, *snapshots: str) -> None:
+        for snapshot in snapshots:
+            if not self.has(snapshot):
+                raise SnapshotMissing(snapshot, self.url)
+
+    def snapshots(self) -> list[str]:
+        """Ids of all complete snapshots, sorted."""
+        with contextlib.suppress(FileNotFoundError):
+            names = [str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._at("snapshots"), detail=False)]
+            return sorted(name for name in names if self.has(name))
+        return []
+
+    def open(self, path: str) -> BinaryIO:
+        """Read "<snapshot id>/<file>"."""
+        try:
+            return self.fs.open(self._at("snapshots", path), "rb")  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            raise SnapshotMissing(path, self.url) from None
+
+    def local(self, path: str) -> Path:
+        """A file (or whole snapshot) as a path on this machine; a remote one is fetched once and kept."""
+        if self.is_local:
+            here = Path(self._at("snapshots", path))
+            if not here.exists():
+                raise SnapshotMissing(path, self.url)
+            return here
+        here = self._cache / path
+        if not here.exists():
+            here.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(dir=self._cache))
+            self.fs.get(self._at("snapshots", path), str(aside / "got"), recursive=True)
+            with contextlib.suppress(OSError):  # another process was faster: snapshots never change
+                os.rename(aside / "got", here)
+            shutil.rmtree(aside, ignore_errors=True)
+        return here
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Raise StoreNotWritable or StoreFull now rather than after an hour of work."""
+        with _disk_errors(self.url, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
+            for part in ("snapshots", "tmp", "work", "corpora"):
+                self.fs.makedirs(self._at(part), exist_ok=True)
+            probe = self._at("tmp", f"probe-{os.getpid()}-{time.monotonic_ns()}")
+            self.fs.pipe_file(probe, b"\0" * 65_536)
+            self.fs.rm_file(probe)
+        self._tidy()
+
+    @contextlib.contextmanager
+    def write(
+        self,
+        snapshot: str,
+        *,
+        stage: str,
+        version: int,
+        parents: Sequence[str],
+        settings: Mapping[str, Any],
+        as_of: str = "",
+        flow_run_id: str = "",
+    ) -> Iterator[SnapshotWriter]:
+        """Write a snapshot aside and commit it when the block ends well; leave nothing when it does not."""
+        started, cpu_started = time.monotonic(), _cpu_seconds()
+        with _disk_errors(self.url), self._aside(snapshot) as folder:
+            writer = SnapshotWriter(snapshot, folder)
+            yield writer
+            manifest = Manifest(
+                id=snapshot,
+                stage=stage,
+                stage_version=version,
+                parents=list(parents),
+                settings=dict(settings),
+                as_of=as_of,
+                counts=writer.counts,
+                totals=writer.totals,
+                shards=writer.shards,
+                partial=writer.partial,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                duration_seconds=round(time.monotonic() - started, 3),
+                cpu_seconds=round(_cpu_seconds() - cpu_started, 3),
+                code_commit=lineage.code_commit(),
+                libraries=lineage.library_versions(),
+                flow_run_id=flow_run_id,
+            )
+            self._commit(manifest, folder)
+
+    def work_folder(self, snapshot: str) -> Path:
+        """A local folder that outlives a kill, for checkpoints of the snapshot being made."""
+        folder = Path(self._at("work", snapshot)) if self.is_local else self._cache / "work" / snapshot
+        with _disk_errors(self.url):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_work_folder(self, snapshot: str) -> None:
+        shutil.rmtree(self.work_folder(snapshot), ignore_errors=True)
+
+    # --- what a run ended with ---------------------------------------------------------------------------------------
+
+    def record_run(self, corpus: str, as_of: str, record: Mapping[str, Any]) -> None:
+        """Remember which snapshots the run of `as_of` ended with; written aside and renamed."""
+        path = self._at("corpora", corpus, f"{as_of}.json")
+        text = json.dumps(dict(record), indent=1, sort_keys=True, ensure_ascii=False)
+        with _disk_errors(self.url):
+            self.fs.makedirs(self._at("corpora", corpus), exist_ok=True)
+            self.fs.pipe_file(f"{path}.tmp", text.encode())
+            self.fs.mv(f"{path}.tmp", path)
+
+    def runs(self, corpus: str) -> dict[str, dict[str, Any]]:
+        """Records of all runs of a corpus by as_of, oldest first."""
+        with contextlib.suppress(FileNotFoundError):
+            paths = sorted(str(path) for path in self.fs.ls(self._at("corpora", corpus), detail=False))
+            return {
+                path.rsplit("/", 1)[-1].removesuffix(".json"): json.loads(self.fs.cat_file(path))
+                for path in paths
+                if path.endswith(".json")
+            }
+        return {}
+
+    def corpora(self) -> list[str]:
+        """Names of all corpora that have been run, sorted."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._at("corpora"), detail=False))
+        return []
+
+    def previous_run(self, corpus: str, as_of: str) -> dict[str, Any]:
+        """The newest record older than `as_of`, or {}: so a re-run of last week finds the week before."""
+        older = [record for date, record in self.runs(corpus).items() if date < as_of]
+        return older[-1] if older else {}
+
+    @contextlib.contextmanager
+    def one_run_at_a_time(self, corpus: str) -> Iterator[None]:
+        """Hold a corpus for one run; a second one on this machine is told so. It is freed when its holder dies."""
+        if not self.is_local:  # a remote store's runs are kept apart by the deployment's concurrency limit
+            yield
+            return
+        with _disk_errors(self.url):
+            folder = Path(self._at("corpora", corpus))
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = open(folder / "lock", "w")  # noqa: SIM115 - closed below
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreBusy(
+                    f"{self.url}: another run of {corpus!r} is going on; wait for it, or stop it, and start again"
+                ) from None
+            yield
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _at(self, *parts: str) -> str:
+        return "/".join([self.root, *parts])
+
+    def _tidy(self) -> None:
+        """Remove what runs that were killed left: half-written snapshots, checkpoints of models that are finished."""
+        here = Path(self.root) if self.is_local else self._cache
+        sweep(here / "tmp")
+        for work in here.glob("work/*"):
+            if self.has(work.name):
+                shutil.rmtree(work, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _aside(self, snapshot: str) -> Iterator[Path]:
+        parent = Path(self._at("tmp")) if self.is_local else self._cache / "tmp"
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent)
+        folder = Path(tempfile.mkdtemp(prefix=f"{snapshot}.", dir=parent))
+        with open(f"{folder}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(lock.name).unlink(missing_ok=True)
+
+    def _commit(self, manifest: Manifest, folder: Path) -> None:
+        if self.has(manifest.id):
+            return  # somebody else made the same thing meanwhile
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        target = self._at("snapshots", manifest.id)
+        if self.is_local:
+            _sync(folder)
+            Path(self._at("snapshots")).mkdir(parents=True, exist_ok=True)
+            os.rename(folder, target)
+            _sync_folder(Path(self._at("snapshots")))
+            return
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+        for path in [*files, folder / MANIFEST]:
+            self.fs.put_file(str(path), f"{target}/{path.relative_to(folder).as_posix()}")
+
+
+def sweep(parent: Path) -> None:
+    """Remove what writers that died left behind: their locks are free."""
+    for lock_path in parent.glob("*.lock"):
+        with contextlib.suppress(OSError), open(lock_path, "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(str(lock_path).removesuffix(".lock"), ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _disk_errors(url: str, *also: int) -> Iterator[None]:
+    """Turn what the operating system says of the store into one line with the next step. `also`: more error numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"{url}: the disk of the store is full; free some space and run the same command again"
+            ) from error
+        ours = error.filename is None or str(error.filename).startswith(url)  # not a page that could not be read
+        if error.errno in (*_NOT_WRITABLE, *also) and ours:
+            raise StoreNotWritable(
+                f"{url}: cannot write to the store ({os.strerror(error.errno).lower()}: {error.filename or url}); "
+                "choose another with --store or PROSEMILL_STORE"
+            ) from error
+        raise
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the children it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

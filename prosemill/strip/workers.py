@@ -1,0 +1,179 @@
+"""Pages stripped side by side in processes that may hang or die without taking the run with them.
+
+A pool of the standard library cannot stop one worker; here a page that takes too long costs its worker, which is
+replaced, and nothing else. Results come in the order of the pages, so the output does not depend on timing.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+
+import psutil
+
+from prosemill.progress import report
+from prosemill.settings import Strip
+from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, Stripped, strip_html
+from prosemill.warc import Page
+
+PAGE_SECONDS = 20.0  # of CPU, so that a busy machine drops no other page than an idle one; 990 real pages take ≤ 0.4 s
+_WALL_FACTOR = 30  # a worker that waits for ever uses no CPU; this many times PAGE_SECONDS is the end of patience
+_START_SECONDS = 120.0  # importing the libraries takes 1.5 s, on a busy machine a few times that
+# A process costs ~1.5 s to start, a page 30 ms: few small pages are stripped right here, where nothing stops one. But
+# a page of this size does not take PAGE_SECONDS: the worst of 35 hostile ones took 0.7 s.
+_FEW_PAGES, _FEW_BYTES, _SMALL_PAGE = 64, 4 << 20, 128 << 10
+_PAGES_A_WORKER = 32
+_WARM_UP = (
+    b"<html><body><p>" + b"A few plain words, to have all that is loaded late loaded now. " * 9 + b"</p></body></html>"
+)
+
+
+def strip_pages(
+    pages: Sequence[Page], settings: Strip, language: str, *, page_seconds: float = PAGE_SECONDS
+) -> list[Stripped]:
+    """One result a page, in their order; `too_slow` for a page that took longer than `page_seconds`."""
+    sizes = [len(page.body) for page in pages]
+    if len(pages) < _FEW_PAGES and sum(sizes) < _FEW_BYTES and max(sizes, default=0) <= _SMALL_PAGE:
+        results = []
+        for done, page in enumerate(pages, start=1):
+            results.append(_strip(page, settings, language))
+            report("pages stripped", done, len(pages))
+        return results
+    num_workers = min(len(os.sched_getaffinity(0)), -(-len(pages) // _PAGES_A_WORKER))
+    return _Crew(settings, language, num_workers, page_seconds).strip(pages)
+
+
+def _strip(page: Page, settings: Strip, language: str) -> Stripped:
+    return strip_html(
+        page.body, url=page.url, content_type=page.content_type, settings=settings, language=language, title=page.title
+    )
+
+
+def _cpu_seconds(process: BaseProcess) -> float:
+    """CPU seconds that a process has used so far; infinite for one that is gone."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.Error:
+        return math.inf
+    return float(times.user + times.system)
+
+
+def _serve(pipe: connection.Connection, settings: Strip, language: str) -> None:
+    """In the worker: pages in, results out, until the parent closes the pipe (also by dying)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    strip_html(_WARM_UP, settings=settings, language=language)  # models and word lists: not at the first page's expense
+    pipe.send("ready")
+    while True:
+        try:
+            page = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_strip(page, settings, language))
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: connection.Connection
+    deadline: float
+    page: int = -1  # index of the page it is at; -1: starting or idle
+    cpu_before: float = 0.0  # seconds the process had used when it was given the page
+    gives_up_at: float = 0.0
+    is_ready: bool = False
+
+
+class _Crew:
+    def __init__(self, settings: Strip, language: str, num_workers: int, page_seconds: float) -> None:
+        self._job = (settings, language)
+        self._num_workers, self._page_seconds = num_workers, page_seconds
+        self._results: dict[int, Stripped] = {}
+        self._crew: list[_Worker] = []
+
+    def strip(self, pages: Sequence[Page]) -> list[Stripped]:
+        waiting = iter(range(len(pages)))
+        try:
+            self._crew = [self._hire() for _ in range(self._num_workers)]
+            while len(self._results) < len(pages):
+                for worker in self._crew:
+                    self._feed(worker, pages, waiting)
+                self._collect()
+                report("pages stripped", len(self._results), len(pages))
+            return [self._results[index] for index in range(len(pages))]
+        finally:
+            for worker in self._crew:
+                self._dismiss(worker)
+
+    def _hire(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, *self._job), daemon=True, name="prosemill-strip")
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, time.monotonic() + _START_SECONDS)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.kill()
+        worker.process.join()
+
+    def _feed(self, worker: _Worker, pages: Sequence[Page], waiting: Iterator[int]) -> None:
+        if not worker.is_ready or worker.page >= 0:
+            return
+        index = next(waiting, -1)
+        if index < 0:
+            return
+        now = time.monotonic()
+        worker.page, worker.deadline = index, now + self._page_seconds
+        worker.cpu_before, worker.gives_up_at = _cpu_seconds(worker.process), now + _WALL_FACTOR * self._page_seconds
+        try:
+            worker.pipe.send(pages[index])
+        except OSError:  # it died between two pages; `_collect` sees the same and blames the page, which nobody retries
+            return
+
+    def _collect(self) -> None:
+        """Wait for something to happen: results, deaths, deadlines."""
+        busy = [worker for worker in self._crew if worker.page >= 0 or not worker.is_ready]
+        soonest = min(worker.deadline for worker in busy)
+        ready = connection.wait([worker.pipe for worker in busy], max(0.0, soonest - time.monotonic()))
+        for worker in busy:
+            if worker.pipe in ready:
+                self._receive(worker)
+            elif time.monotonic() > worker.deadline and not self._may_go_on(worker):
+                self._replace(worker, Stripped("", reason=TOO_SLOW, detail=f"more than {self._page_seconds:g} seconds"))
+
+    def _may_go_on(self, worker: _Worker) -> bool:
+        """Whether a worker past its deadline has only been kept waiting for a processor; if so, a later deadline."""
+        now, used = time.monotonic(), _cpu_seconds(worker.process) - worker.cpu_before
+        if worker.page < 0 or used >= self._page_seconds or now >= worker.gives_up_at:
+            return False
+        worker.deadline = now + max(0.1, self._page_seconds - used)
+        return True
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join(5)
+            code = worker.process.exitcode
+            self._replace(
+                worker, Stripped("", reason=EXTRACTION_FAILED, detail=f"the process died with exit code {code}")
+            )
+            return
+        if worker.is_ready:
+            self._results[worker.page] = message
+        worker.is_ready, worker.page = True, -1
+
+    def _replace(self, worker: _Worker, result: Stripped) -> None:
+        """End a worker and put a new one in its place; its page gets `result`."""
+        self._dismiss(worker)
+        if not worker.is_ready:
+            raise RuntimeError(f"a worker process of strip does not start: {result.detail}")
+        self._results[worker.page] = result
+        self._crew[self._crew.index(worker)] = self._hire()

@@ -1,0 +1,1 @@
+"""How each stage is retried, cached, timed out and shown: thin Prefect tasks over `prosemill`."""

@@ -1,0 +1,20 @@
+"""Remove duplicates among the new documents and against everything kept before."""
+
+from prefect import runtime, task
+
+from prosemill import dedup
+from prosemill.settings import Dedup
+from prosemill.storage import Store
+from tasks.caching import by_ids
+
+
+@task(
+    name="dedup",
+    cache_policy=by_ids("dedup", dedup.STAGE_VERSION),
+    persist_result=True,
+    result_serializer="json",
+)
+def remove_duplicates(store: str, strip: str, settings: Dedup, as_of: str, previous: str) -> str:
+    """The id of the keepers."""
+    run = str(runtime.flow_run.id or "")
+    return dedup.dedup(Store(store), strip, settings, as_of=as_of, previous=previous, flow_run_id=run)

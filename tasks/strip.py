@@ -1,0 +1,37 @@
+"""Strip the pages of a batch of WARC files; then merge what is live."""
+
+from prefect import runtime, task
+
+from prosemill import strip
+from prosemill.settings import Strip
+from prosemill.storage import Store
+from tasks.caching import by_ids
+
+
+@task(
+    name="strip",
+    task_run_name="strip {warcs[0]}",
+    cache_policy=by_ids("strip-shard", strip.STAGE_VERSION),
+    persist_result=True,
+    result_serializer="json",
+)
+def strip_shards(store: str, warcs: list[str], settings: Strip, language: str) -> list[str]:
+    """Ids of the stripped shards, one for each WARC file of the batch."""
+    run = str(runtime.flow_run.id or "")
+    opened = Store(store)
+    return [strip.strip_shard(opened, warc, settings, language=language, flow_run_id=run) for warc in warcs]
+
+
+@task(
+    name="merge",
+    cache_policy=by_ids("strip", strip.STAGE_VERSION),
+    persist_result=True,
+    result_serializer="json",
+)
+def merge_shards(
+    store: str, scrapes: list[str], shards: list[list[str]], settings: Strip, language: str, as_of: str
+) -> str:
+    """The id of all live documents."""
+    run = str(runtime.flow_run.id or "")
+    flat = [shard for batch in shards for shard in batch]
+    return strip.merge_shards(Store(store), scrapes, flat, settings, language=language, as_of=as_of, flow_run_id=run)

@@ -1,0 +1,123 @@
+"""The whole of `retrain` on a small real corpus: a folder of texts, a two-layer GPT-2, a real Prefect server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prosemill.recipe import parse_recipe
+from prosemill.registry import Registry
+from prosemill.settings import Recipe
+from prosemill.storage import Store
+from tests.tiny import make_base, sentences
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def write_corpus(folder: Path, numbers: range) -> None:
+    folder.mkdir(exist_ok=True)
+    source = sentences(1000, seed=7)
+    for number in numbers:
+        paragraphs = [" ".join(source[number * 12 + start : number * 12 + start + 4]) for start in (0, 4, 8)]
+        (folder / f"story-{number:03}.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+
+
+def recipe_for(folder: Path, **finetune: Any) -> Recipe:
+    fields = {
+        "name": "stories",
+        "sources": [{"name": "texts", "kind": "folder", "path": "texts"}],
+        "dedup": {"boilerplate_pages": 1000},
+        "split": {"test_share": 0.2, "validation_share": 0.1},
+        "chunk": {"chunk_tokens": 64},
+        "finetune": {"base": "base", "epochs": 4, "learning_rate": 3e-3, "evals": 2, "precision": "fp32", **finetune},
+        "evaluate": {"stride": 32, "sample_tokens": 8},
+        "strip": {"languages": ["*"]},
+    }  # fmt: skip
+    return parse_recipe(fields, where="stories.toml", folder=folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stories")
+    make_base(folder / "base")
+    write_corpus(folder / "texts", range(40))
+    return folder
+
+
+def run(home: Path, as_of: str, recipe: Recipe | None = None) -> dict[str, Any]:
+    from flows.retrain import retrain
+
+    outcome: dict[str, Any] = retrain(recipe or recipe_for(home), as_of=as_of, store=str(home / "store"))
+    return outcome
+
+
+def test_three_weeks_of_a_models_life(home: Path) -> None:
+    first = run(home, "2026-01-05")
+
+    assert first["verdict"] == "promote", first["reason"]
+    assert first["perplexity"]["challenger"] < 0.75 * first["perplexity"]["base"]
+    assert first["perplexity"]["champion"] is None
+    assert first["funnel"][0]["seen"] == 40
+    store = Store(str(home / "store"))
+    assert set(first["snapshots"]) == {"scrape", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"}
+    champion = Registry(store.url).champion("stories")
+    assert champion is not None
+    assert champion.snapshot == first["snapshots"]["finetune"]
+
+    again = run(home, "2026-01-05")
+
+    assert again["verdict"] == "nothing-new"
+    assert "no new training document" in again["reason"]
+    assert again["model"] == first["model"]
+    assert again["perplexity"]["challenger"] == first["perplexity"]["challenger"]
+    assert set(store.snapshots()) == _all_ids(store, first)
+
+    write_corpus(home / "texts", range(40, 52))
+    second = run(home, "2026-01-12")
+
+    assert second["verdict"] in ("promote", "keep", "not-enough-evidence")
+    assert second["perplexity"]["champion"] is not None
+    assert second["funnel"][0]["seen"] == 52
+    new = store.manifest(second["snapshots"]["chunk"])
+    old = store.manifest(first["snapshots"]["chunk"])
+    assert {shard.path for shard in old.shards_of("train")} < {shard.path for shard in new.shards_of("train")}
+    json.dumps(second)
+
+
+def _all_ids(store: Store, outcome: dict[str, Any]) -> set[str]:
+    """Every snapshot that a run's outcome leads to."""
+    found: set[str] = set()
+    todo = [
+        each
+        for value in outcome["snapshots"].values()
+        for each in (value.values() if isinstance(value, dict) else [value])
+    ]
+    while todo:
+        snapshot = todo.pop()
+        if snapshot not in found and store.has(snapshot):
+            found.add(snapshot)
+            todo += store.manifest(snapshot).parents
+    return found
+
+
+def test_the_runs_page_has_its_artifacts(home: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    run(home, "2026-01-05")
+    with get_client(sync_client=True) as client:
+        keys = {artifact.key for artifact in client.read_artifacts(limit=200)}
+    assert {"stories-funnel", "stories-ledger", "stories-lineage", "stories-outcome"} <= keys
+    assert {"stories-scores", "stories-samples", "stories-decision"} <= keys
+
+
+def test_a_deleted_snapshot_behind_a_cached_result_is_named(home: Path) -> None:
+    import shutil
+
+    from prosemill.errors import SnapshotMissing
+
+    first = run(home, "2026-01-05")
+    shutil.rmtree(Store(str(home / "store")).local(first["snapshots"]["split"]))
+
+    with pytest.raises(SnapshotMissing, match=f"{first['snapshots']['split']}; rebuild it with `prosemill retrain"):
+        run(home, "2026-01-05")

@@ -1,0 +1,169 @@
+"""A run killed with SIGKILL at any moment, run again, ends with the same snapshots and models as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prosemill.errors import EXIT_STOPPED
+from prosemill.registry import Registry
+from prosemill.storage import Store
+from tests.test_flows import write_corpus
+from tests.tiny import make_base
+
+ROOT = Path(__file__).parent.parent
+
+RECIPE = """
+name = "stories"
+[[sources]]
+name = "texts"
+kind = "folder"
+path = "texts"
+[strip]
+languages = ["*"]
+[dedup]
+boilerplate_pages = 1000
+[split]
+test_share = 0.2
+validation_share = 0.1
+[chunk]
+chunk_tokens = 64
+[finetune]
+base = "base"
+epochs = 12
+learning_rate = 3e-3
+precision = "fp32"
+evals = 6
+patience = 100
+[evaluate]
+stride = 32
+sample_tokens = 8
+"""
+
+
+def appears(pattern: str) -> Callable[[Path], bool]:
+    """A moment: something in the store matches."""
+    return lambda store: any(store.glob(pattern))
+
+
+MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
+    ("while it starts", appears("tmp")),
+    ("while it writes its first snapshot", appears("tmp/*")),
+    ("after scrape", appears("snapshots/scrape-*")),
+    ("after the first stripped shard", appears("snapshots/strip-*")),
+    ("after dedup", appears("snapshots/dedup-*")),
+    ("after chunk", appears("snapshots/chunk-*")),
+    ("as training begins", appears("work/finetune-*/plan.json")),
+    ("after a checkpoint", appears("work/finetune-*/checkpoints/*")),
+    ("after finetune", appears("snapshots/finetune-*")),
+    ("after the decision", appears("snapshots/gate-*")),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("kill")
+    make_base(home / "base")
+    write_corpus(home / "texts", range(40))
+    (home / "stories.toml").write_text(RECIPE)
+    return home
+
+
+def start(home: Path, store: Path) -> subprocess.Popen[str]:
+    # A shell that starts programs in the background has them ignore Ctrl-C: not what is tested here.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from flows.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "retrain", str(home / "stories.toml")]
+    arguments = ["--store", str(store), "--as-of", "2026-01-05", "--json"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, *arguments], **pipes, cwd=ROOT, start_new_session=True)
+
+
+def finish(home: Path, store: Path) -> dict[str, Any]:
+    process = start(home, store)
+    said, complained = process.communicate(timeout=240)
+    assert process.returncode == 0, complained
+    outcome: dict[str, Any] = json.loads(said)
+    return outcome
+
+
+def signal_at(
+    moment: Callable[[Path], bool], home: Path, store: Path, which: signal.Signals = signal.SIGKILL
+) -> tuple[int, str]:
+    """Start a run and send its process a signal the moment that `moment` holds; its children have to end with it."""
+    process = start(home, store)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not moment(store):
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.005)
+    with_children = children_of(process.pid)
+    os.kill(process.pid, which)
+    _, complained = process.communicate(timeout=60)
+    wait_until_gone(with_children)
+    return process.returncode, complained
+
+
+def wait_until_gone(children: list[int]) -> None:
+    for child in children:
+        gone_by = time.monotonic() + 10
+        while Path(f"/proc/{child}").exists() and state_of(child) != "Z":
+            assert time.monotonic() < gone_by, f"child {child} outlived its parent"
+            time.sleep(0.05)
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_kills_change_nothing(home: Path, prefect_api: str) -> None:
+    unbroken = finish(home, home / "unbroken")
+    assert unbroken["verdict"] == "promote"
+
+    for _, moment in MOMENTS:
+        signal_at(moment, home, home / "killed")
+    killed = finish(home, home / "killed")
+
+    assert killed["snapshots"] == unbroken["snapshots"]
+    one, other = Store(str(home / "unbroken")), Store(str(home / "killed"))
+    assert other.snapshots() == one.snapshots()
+    weights = [store.manifest(unbroken["snapshots"]["finetune"]).totals["weights_sha256"] for store in (one, other)]
+    assert weights[0] == weights[1]
+    champions = [Registry(store.url).champion("stories") for store in (one, other)]
+    assert champions[0] is not None
+    assert champions[1] is not None
+    assert champions[0].snapshot == champions[1].snapshot
+    assert len(Registry(other.url).list_versions("stories")) == 1
+    assert list((home / "killed" / "work").iterdir()) == []
+    assert other.runs("stories") == one.runs("stories")
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_training_at_once_and_says_how_to_go_on(home: Path, prefect_api: str) -> None:
+    begun = appears("work/finetune-*/plan.json")
+    status, complained = signal_at(begun, home, home / "stopped", signal.SIGINT)
+    assert status == EXIT_STOPPED
+    assert complained.strip() == "prosemill: stopped; run the same command again to go on from here"
