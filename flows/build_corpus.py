@@ -3,7 +3,7 @@
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from prosemill import bases, report, scrape, strip
+from prosemill import bases, chunk, report, scrape, strip
 from prosemill.environment import store_url
 from prosemill.report import Corpus
 from prosemill.settings import Recipe
@@ -38,6 +38,7 @@ def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
     opened.check_writable()
     before = report.corpus_of(opened.previous_run(recipe.name, as_of))
     base = bases.resolve(recipe.finetune.base, need_weights=False)
+    chunk.check_length(base, recipe.chunk)
     clock = reporting.StageClock()
 
     scraping = [

@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from flows import screen, server
-from prosemill import environment
+from prosemill import bases, environment
+from prosemill.bases import Base
+from prosemill.chunk import check_length
 from prosemill.errors import EXIT_FAILED, EXIT_PARTIAL, EXIT_STOPPED, EXIT_USAGE, ProsemillError
 from prosemill.recipe import check_sources, load_recipe
 from prosemill.settings import Recipe
@@ -84,11 +86,7 @@ def _open(store: str, verbose: bool = False) -> tuple[str, Store]:
 @app.command()
 def check(recipe: RecipePath, store: StoreOption = "", as_json: JsonOption = False) -> None:
     """Read a recipe and say what it would do, or in one line what is wrong with it."""
-    loaded = load_recipe(recipe)
-    check_sources(loaded)
-    from prosemill import bases
-
-    base = bases.resolve(loaded.finetune.base)
+    loaded, base = _checked(recipe)
     url, _ = _open(store)
     facts = {
         "recipe": loaded.name,
@@ -118,10 +116,18 @@ def retrain(
     verbose: VerboseOption = False,
 ) -> None:
     """Scrape, clean, train, judge: the model takes over only if it is shown to be better."""
-    loaded = load_recipe(recipe)
-    check_sources(loaded)
+    loaded, _ = _checked(recipe)
     outcome = _retrain(loaded, as_of, store, refresh=refresh, quiet=as_json, verbose=verbose)
     _finish(outcome, as_json, [f'prosemill write {loaded.name} "…"', f"prosemill models {loaded.name}", "prosemill up"])
+
+
+def _checked(path: Path) -> tuple[Recipe, Base]:
+    """The recipe and its base, or the reason why they cannot work, before anything is started."""
+    recipe = load_recipe(path)
+    check_sources(recipe)
+    base = bases.resolve(recipe.finetune.base)
+    check_length(base, recipe.chunk)
+    return recipe, base
 
 
 def _retrain(recipe: Recipe, as_of: str, store: str, *, refresh: bool, quiet: bool, verbose: bool) -> dict[str, Any]:
@@ -130,7 +136,8 @@ def _retrain(recipe: Recipe, as_of: str, store: str, *, refresh: bool, quiet: bo
         environment.refresh_cache()
     opened.check_writable()
     environment.prefect_home()
-    with screen.showing_progress(quiet), server.some_server():
+    server.start_if_none_is_named()
+    with screen.showing_progress(quiet):
         from flows.retrain import retrain as flow
 
         outcome: dict[str, Any] = flow(recipe, as_of=as_of, store=url)

@@ -17,8 +17,17 @@ from prosemill.pages import with_interval
 
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
+TELLING = {
+    "scrape": ("fetched", "unchanged"),
+    "strip": ("scrubbed",),
+    "dedup": ("documents", "new_documents"),
+    "split": ("train", "validation", "test"),
+    "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
+}
+WIDTH = None if sys.stdout.isatty() else 120  # a file or pipe has no width; a table is no use folded at 80
+
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
 @contextmanager
@@ -106,9 +115,9 @@ def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _made(row: Mapping[str, Any]) -> str:
-    """The stage's own figures, for example "212 train_chunks, 214,003 train_tokens"."""
-    rest = {key: value for key, value in row.items() if key not in ("stage", "seen", "kept", "dropped")}
-    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in rest.items() if value)
+    """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
+    found = [(key, row[key]) for key in TELLING.get(row["stage"], ()) if row.get(key)]
+    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in found)
 
 
 def _time_line(seconds: Mapping[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import socket
@@ -16,6 +17,7 @@ from prosemill import children, environment
 from prosemill.errors import ProsemillError
 
 START_SECONDS = 180  # a first start migrates the database: 10 s, and several times that on a busy machine
+GRACE_SECONDS = 10.0
 # The API alone, without the UI, as Prefect's own temporary server: that one is left behind when its client is killed.
 _API_ALONE = [
     "uvicorn",
@@ -29,21 +31,19 @@ _API_ALONE = [
 _TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
-@contextlib.contextmanager
-def some_server() -> Iterator[None]:
-    """The server that the environment names; where it names none, one for as long as the block lasts."""
+def start_if_none_is_named() -> None:
+    """Use the server that the environment names; where it names none, start one that lives as long as this process.
+
+    To be called before Prefect is imported: it sends its last log lines when the process exits, and what is registered
+    first is ended last.
+    """
     if environment.api_url():
-        yield
         return
     port, log = free_port(), environment.prefect_home() / "server.log"
-    command = [*_API_ALONE, "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, log, more=_TEMPORARY) as server:
-        wait_until_healthy(server, port, log)
-        environment.use_server(f"http://127.0.0.1:{port}/api")
-        try:
-            yield
-        finally:
-            environment.use_server("")
+    server = start([*_API_ALONE, "--host", "127.0.0.1", "--port", str(port)], log, more=_TEMPORARY)
+    atexit.register(children.end_group, server, GRACE_SECONDS)
+    wait_until_healthy(server, port, log)
+    environment.use_server(f"http://127.0.0.1:{port}/api")
 
 
 @contextlib.contextmanager
@@ -62,18 +62,23 @@ def worker(pool: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[b
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, more: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m command…` for as long as the block lasts, in a process group of its own."""
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m command…` for as long as the block lasts."""
+    process = start(command, log)
+    try:
+        yield process
+    finally:
+        children.end_group(process, GRACE_SECONDS)
+
+
+def start(command: list[str], log: Path, more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """`python -m command…` in a process group of its own, which dies with this process."""
     with log.open("ab") as file:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "prosemill.children", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
             env=environment.of_child() | dict(more or {}),
         )  # fmt: skip
-    try:
-        yield process
-    finally:
-        children.end_group(process, 10.0)
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

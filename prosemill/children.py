@@ -203,7 +203,7 @@ def _die_with(parent: int) -> None:
         sys.exit(1)
 
 
-# --- a program that is not ours: `python -m prosemill.children PARENT MODULE …` is `python -m MODULE …`, dying with PARENT
+# --- somebody else's program: `python -m prosemill.children PARENT MODULE …` is `python -m MODULE …`, dying with PARENT
 
 if __name__ == "__main__":
     _die_with(int(sys.argv[1]))  # the wish survives exec

@@ -37,7 +37,7 @@ def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
     wanted = max(1, recipe.gate.min_new_documents)
     if documents < wanted:
         found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
-        return News(documents, tokens, False, f"nothing new: {found} since the champion was trained; {wanted} needed")
+        return News(documents, tokens, False, f"{found} since the champion was trained; it takes {wanted}")
     return News(documents, tokens, True, f"{documents} new training documents ({tokens} tokens)")
 
 

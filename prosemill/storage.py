@@ -33,6 +33,7 @@ from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull, StoreNotWrit
 from prosemill.records import Counts, Manifest, Shard
 
 MANIFEST = "manifest.json"
+LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -129,6 +130,11 @@ class Store:
 
     def check_writable(self) -> None:
         """Raise StoreNotWritable or StoreFull now rather than after an hour of work."""
+        if self.is_local and (free := _free_bytes(Path(self.root))) < LEAST_FREE_BYTES:
+            raise StoreFull(
+                f"{self.url}: the disk of the store is full ({free >> 20} MB left, {LEAST_FREE_BYTES >> 20} needed to "
+                "begin); free some space and run the same command again"
+            )
         with _disk_errors(self.url, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
             for part in ("snapshots", "tmp", "work", "corpora"):
                 self.fs.makedirs(self._at(part), exist_ok=True)
@@ -303,13 +309,20 @@ def _disk_errors(url: str, *also: int) -> Iterator[None]:
             raise StoreFull(
                 f"{url}: the disk of the store is full; free some space and run the same command again"
             ) from error
-        ours = error.filename is None or str(error.filename).startswith(url)  # not a page that could not be read
+        # With `also`, nothing but the store is touched; else an error may be about a page that could not be read.
+        ours = bool(also) or error.filename is None or str(error.filename).startswith(url)
         if error.errno in (*_NOT_WRITABLE, *also) and ours:
             raise StoreNotWritable(
                 f"{url}: cannot write to the store ({os.strerror(error.errno).lower()}: {error.filename or url}); "
                 "choose another with --store or PROSEMILL_STORE"
             ) from error
         raise
+
+
+def _free_bytes(path: Path) -> int:
+    """Free space where `path` is, or will be."""
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _sync(folder: Path) -> None:

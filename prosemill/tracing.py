@@ -79,6 +79,8 @@ class Tracer:
         """What strip and dedup made of a live page."""
         for dropped in self._rows(record["strip"], "dropped", "url", row["url"]):
             yield Found("document", "none", {"dropped": dropped["reason"], "detail": dropped["detail"]})
+        for dropped in self._rows(record["dedup"], "dropped", "url", row["url"]):
+            yield Found("document", dropped["detail"], {"dropped": dropped["reason"]})
         for role in ("keepers", "removed"):
             for each in self._rows(record["dedup"], role, "url", row["url"]):
                 yield from self._documents(each["id"], record)

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from prosemill.corpus import documents_of
+from prosemill.diff import diff
+from prosemill.errors import RecipeError
 from prosemill.recipe import parse_recipe
 from prosemill.registry import Registry
 from prosemill.settings import Recipe
 from prosemill.storage import Store
+from prosemill.tracing import Tracer
 from tests.tiny import make_base, sentences
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -104,11 +108,79 @@ def _all_ids(store: Store, outcome: dict[str, Any]) -> set[str]:
 def test_the_runs_page_has_its_artifacts(home: Path) -> None:
     from prefect.client.orchestration import get_client
 
-    run(home, "2026-01-05")
+    run(home, "2026-01-12")
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts(limit=200)}
     assert {"stories-funnel", "stories-ledger", "stories-lineage", "stories-outcome"} <= keys
     assert {"stories-scores", "stories-samples", "stories-decision"} <= keys
+
+
+def training_document(home: Path) -> dict[str, Any]:
+    store = Store(str(home / "store"))
+    record = store.runs("stories")["2026-01-12"]
+    return next(documents_of(store, record["dedup"], record["split"], "train"))
+
+
+def test_a_sentence_leads_to_its_page_and_the_models_that_saw_it(home: Path) -> None:
+    run(home, "2026-01-12")
+    document = training_document(home)
+    sentence = document["text"].split(".")[0]
+
+    (first, *_) = Tracer(Store(str(home / "store"))).trace(sentence)
+
+    assert first.facts["closest"] == document["url"]
+    (page,) = first.leads_to
+    assert page.facts["shared_runs"] == 1.0
+    (found,) = page.leads_to
+    assert found.name == document["id"]
+    champion = Registry(str(home / "store")).champion("stories")
+    assert champion is not None
+    assert champion.snapshot in found.leads_to[0].facts["models"]
+
+
+def test_a_page_leads_to_all_that_came_of_it(home: Path) -> None:
+    run(home, "2026-01-12")
+    tracer, document = Tracer(Store(str(home / "store"))), training_document(home)
+
+    (page,) = tracer.trace(document["url"])
+    (found,) = page.leads_to
+    chunk = found.leads_to[0].name
+
+    assert page.facts["state"] in ("fetched", "unchanged")
+    assert (found.name, found.facts["split"]) == (document["id"], "train")
+    (traced,) = tracer.trace(chunk)
+    assert document["id"] in {each.name for each in traced.leads_to}
+    (by_id,) = tracer.trace(document["id"])
+    assert by_id.as_dict() == found.as_dict()
+
+
+def test_a_model_leads_back_to_the_scrape(home: Path) -> None:
+    outcome = run(home, "2026-01-12")
+    (model,) = Tracer(Store(str(home / "store"))).trace(outcome["snapshots"]["finetune"])
+    stages = []
+    step = model
+    while step.leads_to:
+        step = step.leads_to[0]
+        stages.append(step.name.rsplit("-", 1)[0])
+    assert stages[:4] == ["chunk", "dedup", "strip", "scrape"]
+
+
+def test_what_is_nowhere_is_refused_in_one_line(home: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nothing in .* answers to it"):
+        Tracer(Store(str(home / "store"))).trace("https://nowhere.example/")
+
+
+def test_a_diff_names_what_came(home: Path) -> None:
+    store = Store(str(home / "store"))
+    runs = store.runs("stories")
+    assert set(runs) == {"2026-01-05", "2026-01-12"}
+    changes = diff(store, runs["2026-01-05"]["dedup"], runs["2026-01-12"]["dedup"])
+    assert changes["added"]["number"] == 12
+    assert changes["removed"]["number"] == 0
+    assert changes["settings"] == {}
+    assert diff(store, runs["2026-01-05"]["dedup"], runs["2026-01-05"]["dedup"])["added"]["number"] == 0
+    with pytest.raises(RecipeError, match="compare two of one stage"):
+        diff(store, runs["2026-01-05"]["dedup"], runs["2026-01-05"]["split"])
 
 
 def test_a_deleted_snapshot_behind_a_cached_result_is_named(home: Path) -> None:
@@ -116,8 +188,8 @@ def test_a_deleted_snapshot_behind_a_cached_result_is_named(home: Path) -> None:
 
     from prosemill.errors import SnapshotMissing
 
-    first = run(home, "2026-01-05")
+    first = run(home, "2026-01-12")
     shutil.rmtree(Store(str(home / "store")).local(first["snapshots"]["split"]))
 
     with pytest.raises(SnapshotMissing, match=f"{first['snapshots']['split']}; rebuild it with `prosemill retrain"):
-        run(home, "2026-01-05")
+        run(home, "2026-01-12")

@@ -150,7 +150,10 @@ def in_a_mount(home: Path, options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("options", "said", "status"),
-    [("ro", "choose another with --store", EXIT_REFUSED), ("size=1m", "the disk of the store is full", EXIT_FAILED)],
+    [
+        ("ro", "choose another with --store", EXIT_REFUSED),
+        ("size=9m", "the disk of the store is full (9 MB", EXIT_FAILED),
+    ],
     ids=["read-only store", "full disk"],
 )
 def test_a_disk_that_refuses(home: Path, options: str, said: str, status: int) -> None:
@@ -159,6 +162,24 @@ def test_a_disk_that_refuses(home: Path, options: str, said: str, status: int) -
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("prosemill: ")
     assert said in line
+
+
+def test_a_disk_that_fills_up_on_the_way_leaves_nothing_half_written(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from prosemill.storage import Store; store = Store(sys.argv[1]); store.check_writable()\n"
+        "try:\n"
+        "    with store.write('note-1', stage='note', version=1, parents=[], settings={}) as w:\n"
+        "        w.path('big').write_bytes(bytes(64 << 20))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print(store.snapshots(), [path.name for path in pathlib.Path(sys.argv[1], 'tmp').iterdir()])\n"
+    )
+    script = f'mount -t tmpfs -o size=48m tmpfs "{tmp_path}" && exec "$@"'
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh", sys.executable, "-c", program]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=True, cwd=ROOT)
+    error, left = done.stdout.splitlines()
+    assert error.startswith("StoreFull ")
+    assert "free some space and run the same command again" in error
+    assert left == "[] []"
 
 
 def test_wrong_usage_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Training examples: documents as token ids, packed into chunks of one length, with the map back (design.md, 5)."""
 
-from prosemill.chunk.nightly import STAGE, STAGE_VERSION, chunk
+from prosemill.chunk.nightly import STAGE, STAGE_VERSION, check_length, chunk
 from prosemill.chunk.packing import Piece, pack, pieces_of
 
-__all__ = ["STAGE", "STAGE_VERSION", "Piece", "chunk", "pack", "pieces_of"]
+__all__ = ["STAGE", "STAGE_VERSION", "Piece", "check_length", "chunk", "pack", "pieces_of"]

@@ -39,6 +39,15 @@ BATCH_CHUNKS = 1024  # rows of an Arrow batch: 2 MB of ids
 Ids = NDArray[np.uint16] | NDArray[np.int32]
 
 
+def check_length(base: Base, settings: Chunk) -> None:
+    """Refuse chunks that the base cannot take in; cheap enough to ask before anything is read."""
+    if settings.chunk_tokens > base.context_tokens:
+        raise RecipeError(
+            f"chunk.chunk_tokens {settings.chunk_tokens} is longer than the context of base {base.name} "
+            f"({base.context_tokens} tokens); set it to {base.context_tokens} or less"
+        )
+
+
 def chunk(
     store: Store,
     dedup: str,
@@ -56,11 +65,7 @@ def chunk(
     kept if it was made with the same tokenizer and settings on the way to this split; else all are made anew.
     Counts are of the documents that this run looked at.
     """
-    if settings.chunk_tokens > base.context_tokens:
-        raise RecipeError(
-            f"chunk.chunk_tokens {settings.chunk_tokens} is longer than the context of base {base.name} "
-            f"({base.context_tokens} tokens); set it to {base.context_tokens} or less"
-        )
+    check_length(base, settings)
     dtype = "uint16" if base.vocabulary_size <= UINT16_VOCABULARY else "int32"
     options = settings.model_dump() | {"tokenizer": base.tokenizer_digest, "dtype": dtype}
     parents = [dedup, split, previous] if previous else [dedup, split]

@@ -30,7 +30,7 @@ def clean(text: str) -> str:
     text = "\n".join(repair(line) if is_bad(line) else line for line in text.split("\n"))
     if not text.isascii():
         text = unicodedata.normalize("NFC", _STRAY_JOINER.sub("", text.translate(_TABLE)))
-    text = re.sub(r"[ \t]+\n", "\n", text)
+    text = re.sub(r"(?<![ \t])[ \t]+\n", "\n", text)  # looking back keeps it linear: 11 s for 128 KB of spaces without
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n").rstrip()
 
 
