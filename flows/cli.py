@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -302,4 +302,4 @@ def up(
     given = [str(recipe) for recipe in recipes or []]
     # A program of its own: what an operator touches stands above the flows, and arrows never turn round.
     program = [sys.executable, "-m", "deployments.up", "--store", url, "--port", str(port), *given]
-    raise typer.Exit(subprocess.call(program))
+    os.execv(sys.executable, program)
