@@ -4,10 +4,8 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from prosemill import bases, chunk, report, scrape, strip
-from prosemill.environment import store_url
 from prosemill.report import Corpus
 from prosemill.settings import Recipe
-from prosemill.storage import Store
 from tasks import reporting
 from tasks.caching import in_batches
 from tasks.chunk import chunk_documents
@@ -33,8 +31,8 @@ def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
         as_of: the date of the corpus (ISO 8601; empty: today). The same date finds the same snapshots again.
         store: folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
-    as_of, url = reporting.date_of_run(as_of), store_url(store)
-    opened = Store(url)
+    as_of, opened = reporting.begin(as_of, store)
+    url = opened.url
     opened.check_writable()
     before = report.corpus_of(opened.previous_run(recipe.name, as_of))
     base = bases.resolve(recipe.finetune.base, need_weights=False)

@@ -8,11 +8,10 @@ from prefect.deployments import run_deployment
 from flows.build_corpus import build_corpus
 from flows.train_model import train_model
 from prosemill import news, report
-from prosemill.environment import store_url, tracking_uri
+from prosemill.environment import tracking_uri
 from prosemill.registry import Registry
 from prosemill.report import Corpus, Trained
 from prosemill.settings import Recipe
-from prosemill.storage import Store
 from tasks import reporting
 
 Place = Literal["this machine", "gpu pool"]
@@ -28,8 +27,8 @@ def retrain(recipe: Recipe, as_of: str = "", store: str = "", train_on: Place = 
         store: folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
         train_on: this machine, or the gpu work pool (a run of the deployment train-model/gpu).
     """
-    as_of, url = reporting.date_of_run(as_of), store_url(store)
-    opened = Store(url)
+    as_of, opened = reporting.begin(as_of, store)
+    url = opened.url
     opened.check_writable()
     with opened.one_run_at_a_time(recipe.name):
         corpus = build_corpus(recipe, as_of, url)

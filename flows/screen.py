@@ -17,13 +17,6 @@ from prosemill.pages import with_interval
 
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
-TELLING = {
-    "scrape": ("fetched", "unchanged"),
-    "strip": ("scrubbed",),
-    "dedup": ("documents", "new_documents"),
-    "split": ("train", "validation", "test"),
-    "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
-}
 WIDTH = None if sys.stdout.isatty() else 120  # a file or pipe has no width; a table is no use folded at 80
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -109,15 +102,9 @@ def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in funnel:
-        made = _made(row)
+        made = report.made(row)
         table.add_row(row["stage"], f"{row['seen']:,}", f"{row['kept']:,}", report.reasons(row["dropped"]), made)
     return table
-
-
-def _made(row: Mapping[str, Any]) -> str:
-    """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
-    found = [(key, row[key]) for key in TELLING.get(row["stage"], ()) if row.get(key)]
-    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in found)
 
 
 def _time_line(seconds: Mapping[str, float]) -> str:

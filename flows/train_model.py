@@ -3,11 +3,10 @@
 from prefect import flow
 
 from prosemill import bases, report
-from prosemill.environment import store_url, tracking_uri
+from prosemill.environment import tracking_uri
 from prosemill.registry import Registry
 from prosemill.report import Corpus, Trained
 from prosemill.settings import Recipe
-from prosemill.storage import Store
 from tasks import reporting
 from tasks.evaluating import evaluate_models
 from tasks.finetune import finetune_model
@@ -25,8 +24,8 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = ""
         as_of: the date of the corpus (ISO 8601; empty: today).
         store: folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
-    as_of, url = reporting.date_of_run(as_of), store_url(store)
-    opened = Store(url)
+    as_of, opened = reporting.begin(as_of, store)
+    url = opened.url
     base = bases.resolve(recipe.finetune.base)
     champion = Registry(url, tracking_uri()).champion(recipe.name)
     start = champion.snapshot if champion and recipe.finetune.start == "champion" else ""

@@ -10,13 +10,13 @@ from prosemill.storage import Store
 
 
 def lineage_markdown(store: Store, snapshots: Sequence[str]) -> str:
-    """A mermaid graph of these snapshots and all their ancestors, and the same as a list."""
+    """These snapshots and all their ancestors as a table, and as a mermaid graph, which not every page draws."""
     edges, seen = _ancestry(store, snapshots)
     nodes = [f'    {_node(snapshot)}["{snapshot}"]' for snapshot in seen]
     arrows = [f"    {_node(parent)} --> {_node(child)}" for parent, child in edges]
     graph = "\n".join(["```mermaid", "graph LR", *nodes, *arrows, "```"])
     rows = [f"| `{child}` | `{parent}` |" for parent, child in edges]
-    return "\n".join([graph, "", "| snapshot | made from |", "|---|---|", *rows])
+    return "\n".join(["| snapshot | made from |", "|---|---|", *rows, "", graph])
 
 
 def _ancestry(store: Store, snapshots: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -69,13 +69,37 @@ def outcome_markdown(outcome: Mapping[str, Any]) -> str:
         f"| {row['model']} | {with_interval(row, 'perplexity', 2)} | {with_interval(row, 'bits_per_byte', 4)} |"
         for row in outcome["scores"]
     ]
-    lines += ["", "| stage | seen | kept | dropped |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['stage']} | {row['seen']} | {row['kept']} | {report.reasons(row['dropped'])} |"
-        for row in outcome["funnel"]
-    ]
+    lines += ["", "| stage | seen | kept | dropped | made |", "|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in funnel_rows(outcome["funnel"])]
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in outcome["seconds"].items())
     return "\n".join([*lines, "", f"Time: {times}", "", f"Model: {outcome['model']}"])
+
+
+def funnel_rows(funnel: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The funnel with the same five columns for every stage."""
+    return [
+        {
+            "stage": row["stage"],
+            "seen": row["seen"],
+            "kept": row["kept"],
+            "dropped": report.reasons(row["dropped"]),
+            "made": report.made(row),
+        }
+        for row in funnel
+    ]
+
+
+def score_rows(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Scores with their intervals, rounded for people."""
+    return [
+        {
+            "model": row["model"],
+            "perplexity": with_interval(row, "perplexity", 2),
+            "bits per byte": with_interval(row, "bits_per_byte", 4),
+            "documents": row["documents"],
+        }
+        for row in scores
+    ]
 
 
 def with_interval(row: Mapping[str, Any], key: str, digits: int) -> str:
@@ -95,4 +119,8 @@ def _quote(text: str) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(_cell(each) for each in value)
+    if isinstance(value, float):
+        return f"{value:.4f}"
     return str(value).replace("|", "\\|").replace("\n", " ")

@@ -19,6 +19,13 @@ from prosemill.storage import Store
 if TYPE_CHECKING:
     from prosemill.registry import ModelVersion
 
+_TELLING = {
+    "scrape": ("fetched", "unchanged"),
+    "strip": ("scrubbed",),
+    "dedup": ("documents", "new_documents"),
+    "split": ("train", "validation", "test"),
+    "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
+}
 LABELS = ("base", "champion", "challenger")
 
 
@@ -88,6 +95,12 @@ def _funnel_row(manifest: Manifest) -> dict[str, Any]:
     counts = manifest.counts
     row = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept, "dropped": dict(counts.dropped)}
     return {**row, **{key: value for key, value in manifest.totals.items() if isinstance(value, int | float)}}
+
+
+def made(row: Mapping[str, Any]) -> str:
+    """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
+    found = [(key, row[key]) for key in _TELLING.get(row["stage"], ()) if row.get(key)]
+    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in found)
 
 
 def reasons(dropped: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="chunk",
+    task_run_name="chunk",
     cache_policy=by_ids("chunk", chunk.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

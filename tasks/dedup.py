@@ -10,6 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="dedup",
+    task_run_name="dedup",
     cache_policy=by_ids("dedup", dedup.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

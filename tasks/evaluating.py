@@ -10,6 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="evaluate",
+    task_run_name="evaluate",
     cache_policy=by_ids("evaluate", evaluating.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

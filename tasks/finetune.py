@@ -10,6 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="finetune",
+    task_run_name="finetune",
     cache_policy=by_ids("finetune", finetune.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

@@ -11,6 +11,7 @@ from tasks.caching import by_ids
 
 @task(
     name="gate",
+    task_run_name="gate",
     cache_policy=by_ids("gate", gate.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",
@@ -21,7 +22,7 @@ def judge(store: str, evaluation: str, settings: Gate, as_of: str) -> str:
     return gate.judge(Store(store), evaluation, settings, as_of=as_of, flow_run_id=run)
 
 
-@task(name="register", retries=2, retry_delay_seconds=5)
+@task(name="register", task_run_name="register", retries=2, retry_delay_seconds=5)
 def register(store: str, tracking_uri: str, model: str, finetune: str, evaluation: str, decision: str) -> str:
     """Record the challenger and its decision; promote it when that is the decision. Never cached: it can be repeated.
 

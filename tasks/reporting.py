@@ -1,5 +1,6 @@
 """What a run shows on its page: funnel, ledger, scores, samples, decision and lineage as artifacts; times by stage."""
 
+import logging
 import time
 from typing import Any
 
@@ -8,16 +9,21 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
 
 from prosemill import children, pages, report
+from prosemill.environment import store_url
 from prosemill.report import Corpus
 from prosemill.settings import Recipe
 from prosemill.storage import Store
 
 
-def date_of_run(as_of: str) -> str:
-    """`as_of`, or else the day for which this run was scheduled (UTC): a retry after midnight is still last night's."""
-    if as_of:
-        return report.checked_date(as_of)
-    return str(runtime.flow_run.scheduled_start_time.date().isoformat())
+def begin(as_of: str, store: str) -> tuple[str, Store]:
+    """The date and the store of a run, whose page gets the core's log from here on.
+
+    The date is `as_of`, or else the day for which the run was scheduled (UTC): a retry after midnight is still last
+    night's.
+    """
+    logging.getLogger("prosemill").setLevel(logging.INFO)
+    date = report.checked_date(as_of) if as_of else str(runtime.flow_run.scheduled_start_time.date().isoformat())
+    return date, Store(store_url(store))
 
 
 class StageClock:
@@ -43,10 +49,9 @@ class StageClock:
 
 
 def show_corpus(store: Store, recipe: Recipe, corpus: Corpus) -> None:
-    funnel = report.funnel(store, corpus)
     create_table_artifact(
         key=f"{recipe.name}-funnel",
-        table=[{**row, "dropped": report.reasons(row["dropped"])} for row in funnel],
+        table=pages.funnel_rows(report.funnel(store, corpus)),
         description="From pages to chunks: seen = kept + dropped, by reason.",
     )
     create_table_artifact(
@@ -64,7 +69,7 @@ def show_corpus(store: Store, recipe: Recipe, corpus: Corpus) -> None:
 def show_model(store: Store, recipe: Recipe, finetune: str, evaluation: str, decision: str, model: str) -> None:
     create_table_artifact(
         key=f"{recipe.name}-scores",
-        table=report.score_table(store, evaluation),
+        table=pages.score_rows(report.score_table(store, evaluation)),
         description=f"Scores on the test split, {model}.",
     )
     create_markdown_artifact(

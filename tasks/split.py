@@ -10,6 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="split",
+    task_run_name="split",
     cache_policy=by_ids("split", split.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

@@ -10,7 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="strip",
-    task_run_name="strip {warcs[0]}",
+    task_run_name=lambda: f"strip {len(runtime.task_run.parameters['warcs'])} files",
     cache_policy=by_ids("strip-shard", strip.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",
@@ -24,6 +24,7 @@ def strip_shards(store: str, warcs: list[str], settings: Strip, language: str) -
 
 @task(
     name="merge",
+    task_run_name="merge",
     cache_policy=by_ids("strip", strip.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",
