@@ -1,7 +1,7 @@
 """The `prosemill` command.
 
 Exit codes: 0 complete, 1 failed, 2 wrong usage, 3 partial (a source could not be read to its end), 4 refused (the
-recipe or another input is wrong; nothing was changed).
+recipe, a source, the base or the store is not as it has to be; no model was changed), 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for scripts.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show the log, and a traceback where something breaks.")]
-Reference = Annotated[str, typer.Argument(metavar="MODEL", help="name, name/3, name@previous, or a finetune snapshot.")]
+Reference = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME/3, NAME@previous, or a finetune snapshot.")
+]
 
 
 def main() -> None:
@@ -107,10 +109,12 @@ def check(recipe: RecipePath, store: StoreOption = "", as_json: JsonOption = Fal
 @app.command()
 def retrain(
     recipe: RecipePath,
-    as_of: Annotated[str, typer.Option(help="Date of the corpus, ISO 8601. Default: today.")] = "",
+    as_of: Annotated[
+        str, typer.Option(help="Date of the corpus, ISO 8601. A site is read once for each. Default: today (UTC).")
+    ] = "",
     store: StoreOption = "",
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Trust no cached result; rebuild what is missing.")
+        bool, typer.Option("--refresh", help="Trust no cached result; rebuild what the store lacks.")
     ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -155,7 +159,7 @@ def _finish(outcome: dict[str, Any], as_json: bool, next_steps: list[str]) -> No
 
 @app.command()
 def demo(
-    week: Annotated[int, typer.Option(min=1, max=5, help="Which week of the demo's calendar it is.")] = 1,
+    week: Annotated[int, typer.Option(min=1, max=5, help="Which week of the demo it is; each has more messages.")] = 1,
     port: Annotated[int, typer.Option(min=1024, max=65_535, help="Port of the demo site; part of its URLs.")] = 8423,
     store: StoreOption = "",
     as_json: JsonOption = False,
@@ -184,16 +188,18 @@ def demo(
 @app.command()
 def write(
     model: Reference,
-    prompt: Annotated[str, typer.Argument(help="How the text begins.")] = "",
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="How the text begins.")] = "",
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=10, help="0 always takes the likeliest token.")
+        float | None, typer.Option(min=0, max=10, help="Lower is tamer; 0 always takes the likeliest token.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="Draw among the k likeliest; 0: all.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0.001, max=1, help="Draw among the likeliest of this probability.")
+        float | None, typer.Option(min=0.001, max=1, help="Draw among the likeliest that make up this probability.")
     ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(min=1, max=10, help="1: none.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, max=100_000, help="Length of the text.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(min=1, max=10, help="Makes what was said less likely; 1: no penalty.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, max=100_000, help="Longest text, in tokens.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
     samples: Annotated[int, typer.Option(min=1, max=64, help="How many texts.")] = 1,
     store: StoreOption = "",
@@ -220,7 +226,7 @@ def write(
 
 @app.command()
 def models(
-    name: Annotated[str, typer.Argument(help="Only this model.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Only this model.")] = "",
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -250,7 +256,7 @@ def roll_back(name: Annotated[str, typer.Argument(metavar="NAME", help="The mode
 
 @app.command()
 def trace(
-    what: Annotated[str, typer.Argument(help="A sentence, URL, document, chunk, snapshot or model.")],
+    what: Annotated[str, typer.Argument(metavar="THING", help="A sentence, URL, document, chunk, snapshot or model.")],
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -270,8 +276,8 @@ def trace(
 
 @app.command()
 def diff(
-    before: Annotated[str, typer.Argument(help="A snapshot or model.")],
-    after: Annotated[str, typer.Argument(help="A later one of the same stage.")],
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A snapshot or model.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="A later one of the same stage.")],
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -290,8 +296,8 @@ def diff(
 
 @app.command()
 def up(
-    recipes: Annotated[list[Path] | None, typer.Argument(metavar="[RECIPE]...", help="Deploy these as well.")] = None,
-    port: Annotated[int, typer.Option(min=1024, max=65_535, help="Of the Prefect server.")] = 4200,
+    recipes: Annotated[list[Path] | None, typer.Argument(metavar="RECIPE", help="Deploy these as well.")] = None,
+    port: Annotated[int, typer.Option(min=1024, max=65_535, help="Port of the Prefect server.")] = 4200,
     store: StoreOption = "",
 ) -> None:
     """Start a local Prefect server with pools, workers and deployments; Ctrl-C stops them all."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from prosemill.disk import file_sha256
 from prosemill.errors import BaseModelError
-from prosemill.storage import file_sha256
 
 DEMO = "demo"
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # the first set that is complete is used

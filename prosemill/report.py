@@ -157,9 +157,9 @@ def judged(store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Tr
 def nothing_new(
     store: Store, recipe: Recipe, as_of: str, corpus: Corpus, champion: ModelVersion, reason: str
 ) -> dict[str, Any]:
-    """The outcome of a run that found nothing worth training for: the champion's scores stand."""
+    """The outcome of a run that found nothing worth training for: the scores that made the champion stand."""
     return {
-        **_frame(store, recipe, as_of, corpus, champion.evaluation),
+        **_frame(store, recipe, as_of, corpus, champion.evaluation, now={"base": "base", "challenger": "champion"}),
         "verdict": "nothing-new",
         "reason": reason,
         "snapshots": {**recorded(corpus), "finetune": champion.snapshot, "evaluate": champion.evaluation},
@@ -168,8 +168,15 @@ def nothing_new(
     }
 
 
-def _frame(store: Store, recipe: Recipe, as_of: str, corpus: Corpus, evaluation: str) -> dict[str, Any]:
-    scores = {row["model"]: row for row in score_table(store, evaluation)}
+_AS_JUDGED = {label: label for label in LABELS}
+
+
+def _frame(
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, evaluation: str, now: Mapping[str, str] = _AS_JUDGED
+) -> dict[str, Any]:
+    """What every outcome holds. `now` says what a model of the evaluation is called now; others are left out."""
+    rows = [row for row in score_table(store, evaluation) if row["model"] in now]
+    scores = {now[row["model"]]: {**row, "model": now[row["model"]]} for row in rows}
     return {
         "recipe": recipe.name,
         "as_of": as_of,
@@ -178,7 +185,10 @@ def _frame(store: Store, recipe: Recipe, as_of: str, corpus: Corpus, evaluation:
         "perplexity": {label: scores.get(label, {}).get("perplexity") for label in LABELS},
         "bits_per_byte": {label: scores.get(label, {}).get("bits_per_byte") for label in LABELS},
         "scores": list(scores.values()),
-        "samples": read_json(store, evaluation, "samples"),
+        "samples": [
+            {**sample, "texts": {now[label]: text for label, text in sample["texts"].items() if label in now}}
+            for sample in read_json(store, evaluation, "samples")
+        ],
     }
 
 

@@ -1,7 +1,7 @@
 """The store: immutable snapshots, written aside, given a manifest last, then renamed into place.
 
     <store>/snapshots/<stage>-<digest>/manifest.json   complete by its mere existence
-    <store>/work/<stage>-<digest>/                     what a long stage keeps between kills (checkpoints)
+    <store>/unfinished/<stage>-<digest>/               what a long stage keeps between kills (checkpoints)
     <store>/tmp/                                       being written; swept when its writer is dead
     <store>/corpora/<name>/<as_of>.json                which snapshots a run ended with
 
@@ -29,12 +29,12 @@ from typing import Any, BinaryIO
 import fsspec
 
 from prosemill import lineage
-from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull, StoreNotWritable
+from prosemill.disk import disk_errors, file_sha256, free_bytes, sweep, sync, sync_folder
+from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
 from prosemill.records import Counts, Manifest, Shard
 
 MANIFEST = "manifest.json"
 LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass
@@ -130,13 +130,13 @@ class Store:
 
     def check_writable(self) -> None:
         """Raise StoreNotWritable or StoreFull now rather than after an hour of work."""
-        if self.is_local and (free := _free_bytes(Path(self.root))) < LEAST_FREE_BYTES:
+        if self.is_local and (free := free_bytes(Path(self.root))) < LEAST_FREE_BYTES:
             raise StoreFull(
                 f"{self.url}: the disk of the store is full ({free >> 20} MB left, {LEAST_FREE_BYTES >> 20} needed to "
                 "begin); free some space and run the same command again"
             )
-        with _disk_errors(self.url, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
-            for part in ("snapshots", "tmp", "work", "corpora"):
+        with disk_errors(self.url, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
+            for part in ("snapshots", "tmp", "unfinished", "corpora"):
                 self.fs.makedirs(self._at(part), exist_ok=True)
             probe = self._at("tmp", f"probe-{os.getpid()}-{time.monotonic_ns()}")
             self.fs.pipe_file(probe, b"\0" * 65_536)
@@ -157,7 +157,7 @@ class Store:
     ) -> Iterator[SnapshotWriter]:
         """Write a snapshot aside and commit it when the block ends well; leave nothing when it does not."""
         started, cpu_started = time.monotonic(), _cpu_seconds()
-        with _disk_errors(self.url), self._aside(snapshot) as folder:
+        with disk_errors(self.url), self._aside(snapshot) as folder:
             writer = SnapshotWriter(snapshot, folder)
             yield writer
             manifest = Manifest(
@@ -182,8 +182,8 @@ class Store:
 
     def work_folder(self, snapshot: str) -> Path:
         """A local folder that outlives a kill, for checkpoints of the snapshot being made."""
-        folder = Path(self._at("work", snapshot)) if self.is_local else self._cache / "work" / snapshot
-        with _disk_errors(self.url):
+        folder = Path(self._at("unfinished", snapshot)) if self.is_local else self._cache / "unfinished" / snapshot
+        with disk_errors(self.url):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -196,7 +196,7 @@ class Store:
         """Remember which snapshots the run of `as_of` ended with; written aside and renamed."""
         path = self._at("corpora", corpus, f"{as_of}.json")
         text = json.dumps(dict(record), indent=1, sort_keys=True, ensure_ascii=False)
-        with _disk_errors(self.url):
+        with disk_errors(self.url):
             self.fs.makedirs(self._at("corpora", corpus), exist_ok=True)
             self.fs.pipe_file(f"{path}.tmp", text.encode())
             self.fs.mv(f"{path}.tmp", path)
@@ -229,7 +229,7 @@ class Store:
         if not self.is_local:  # a remote store's runs are kept apart by the deployment's concurrency limit
             yield
             return
-        with _disk_errors(self.url):
+        with disk_errors(self.url):
             folder = Path(self._at("corpora", corpus))
             folder.mkdir(parents=True, exist_ok=True)
             lock = open(folder / "lock", "w")  # noqa: SIM115 - closed below
@@ -251,7 +251,7 @@ class Store:
         """Remove what runs that were killed left: half-written snapshots, checkpoints of models that are finished."""
         here = Path(self.root) if self.is_local else self._cache
         sweep(here / "tmp")
-        for work in here.glob("work/*"):
+        for work in here.glob("unfinished/*"):
             if self.has(work.name):
                 shutil.rmtree(work, ignore_errors=True)
 
@@ -275,70 +275,14 @@ class Store:
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         target = self._at("snapshots", manifest.id)
         if self.is_local:
-            _sync(folder)
+            sync(folder)
             Path(self._at("snapshots")).mkdir(parents=True, exist_ok=True)
             os.rename(folder, target)
-            _sync_folder(Path(self._at("snapshots")))
+            sync_folder(Path(self._at("snapshots")))
             return
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
         for path in [*files, folder / MANIFEST]:
             self.fs.put_file(str(path), f"{target}/{path.relative_to(folder).as_posix()}")
-
-
-def sweep(parent: Path) -> None:
-    """Remove what writers that died left behind: their locks are free."""
-    for lock_path in parent.glob("*.lock"):
-        with contextlib.suppress(OSError), open(lock_path, "r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(str(lock_path).removesuffix(".lock"), ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _disk_errors(url: str, *also: int) -> Iterator[None]:
-    """Turn what the operating system says of the store into one line with the next step. `also`: more error numbers."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(
-                f"{url}: the disk of the store is full; free some space and run the same command again"
-            ) from error
-        # With `also`, nothing but the store is touched; else an error may be about a page that could not be read.
-        ours = bool(also) or error.filename is None or str(error.filename).startswith(url)
-        if error.errno in (*_NOT_WRITABLE, *also) and ours:
-            raise StoreNotWritable(
-                f"{url}: cannot write to the store ({os.strerror(error.errno).lower()}: {error.filename or url}); "
-                "choose another with --store or PROSEMILL_STORE"
-            ) from error
-        raise
-
-
-def _free_bytes(path: Path) -> int:
-    """Free space where `path` is, or will be."""
-    existing = next(each for each in (path, *path.parents) if each.exists())
-    return shutil.disk_usage(existing).free
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _cpu_seconds() -> float:

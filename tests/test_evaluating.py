@@ -173,6 +173,8 @@ def test_default_prompts_are_beginnings() -> None:
     english, chinese = " ".join(["one two three"] * 60), "今夜月明人尽望不知秋思落谁家" * 20
     assert default_prompts(["short", english, chinese]) == ["one two three one two three one two", chinese[:12]]
     assert default_prompts(["short"]) == ["short"]
+    verse = "\n".join(["近清明。", "翠禽枝上消魂。", "可惜一片清歌，都付与黄昏。"] * 20)
+    assert default_prompts([verse]) == ["近清明。翠禽枝上消魂。可"]
 
 
 def test_no_test_document_is_an_empty_corpus(store: Store, base: Base) -> None:

@@ -163,7 +163,7 @@ def test_a_run_leaves_a_model_that_is_better_and_can_be_loaded(store: Store, bas
     assert rows[0]["step"] == 0
     assert min(row["validation_loss"] for row in rows[1:] if "validation_loss" in row) == totals["validation_loss"]
     assert all({"loss", "learning_rate", "tokens_per_second"} <= row.keys() for row in rows[1:])
-    assert list((Path(store.root) / "work").iterdir()) == []
+    assert list((Path(store.root) / "unfinished").iterdir()) == []
     assert finetune(store, chunk, base, QUICK) == snapshot  # at once: it is there
 
 
@@ -253,7 +253,8 @@ def kill_at(store: Store, chunk: str, base: Base, settings: Finetune, step: int)
     parent = subprocess.Popen([sys.executable, "-c", RUN, *arguments], cwd=Path(__file__).parent.parent)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        steps = [int(path.name.split("-")[1]) for path in Path(store.root).glob("work/*/checkpoints/checkpoint-*")]
+        found = Path(store.root).glob("unfinished/*/checkpoints/checkpoint-*")
+        steps = [int(path.name.split("-")[1]) for path in found]
         if max(steps, default=0) >= step:
             break
         assert parent.poll() is None, "the run ended before it could be killed"

@@ -74,7 +74,8 @@ def test_three_weeks_of_a_models_life(home: Path) -> None:
     assert again["verdict"] == "nothing-new"
     assert "no new training document" in again["reason"]
     assert again["model"] == first["model"]
-    assert again["perplexity"]["challenger"] == first["perplexity"]["challenger"]
+    assert again["perplexity"]["champion"] == first["perplexity"]["challenger"], "what was the challenger is in use now"
+    assert again["perplexity"]["challenger"] is None
     assert set(store.snapshots()) == _all_ids(store, first)
 
     write_corpus(home / "texts", range(40, 52))

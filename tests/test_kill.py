@@ -60,8 +60,8 @@ MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
     ("after the first stripped shard", appears("snapshots/strip-*")),
     ("after dedup", appears("snapshots/dedup-*")),
     ("after chunk", appears("snapshots/chunk-*")),
-    ("as training begins", appears("work/finetune-*/plan.json")),
-    ("after a checkpoint", appears("work/finetune-*/checkpoints/*")),
+    ("as training begins", appears("unfinished/finetune-*/plan.json")),
+    ("after a checkpoint", appears("unfinished/finetune-*/checkpoints/*")),
     ("after finetune", appears("snapshots/finetune-*")),
     ("after the decision", appears("snapshots/gate-*")),
 ]
@@ -157,13 +157,13 @@ def test_ten_kills_change_nothing(home: Path, prefect_api: str) -> None:
     assert champions[1] is not None
     assert champions[0].snapshot == champions[1].snapshot
     assert len(Registry(other.url).list_versions("stories")) == 1
-    assert list((home / "killed" / "work").iterdir()) == []
+    assert list((home / "killed" / "unfinished").iterdir()) == []
     assert other.runs("stories") == one.runs("stories")
 
 
 @pytest.mark.slow
 def test_ctrl_c_stops_training_at_once_and_says_how_to_go_on(home: Path, prefect_api: str) -> None:
-    begun = appears("work/finetune-*/plan.json")
+    begun = appears("unfinished/finetune-*/plan.json")
     status, complained = signal_at(begun, home, home / "stopped", signal.SIGINT)
     assert status == EXIT_STOPPED
     assert complained.strip() == "prosemill: stopped; run the same command again to go on from here"

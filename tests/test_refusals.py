@@ -107,7 +107,7 @@ def refuse(home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 def files(store: Path) -> set[str]:
     """What a reader of the store can see: snapshots, records, models."""
-    seen = ("snapshots", "corpora", "work")
+    seen = ("snapshots", "corpora", "unfinished")
     return {path.relative_to(store).as_posix() for part in seen for path in (store / part).glob("*")}
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from prosemill import records
+from prosemill.disk import sweep
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreNotWritable
 from prosemill.records import Counts, Manifest
-from prosemill.storage import Store, sweep
+from prosemill.storage import Store
 
 
 def write(store: Store, snapshot: str, text: str = "hello", parents: tuple[str, ...] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ SAMPLED_LIKE = ("sample_tokens", "sample_seed")
 WITHOUT_EFFECT = {"batch_windows"}
 
 Row = dict[str, Any]
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
+)  # Thai, Japanese, Chinese
 LONG_CHARACTERS = 200  # a document from which a beginning is worth continuing
 
 
@@ -201,10 +205,12 @@ def read_earlier(store: Store, previous: str, used: Mapping[str, Any]) -> Earlie
 
 
 def _beginning(text: str) -> str:
-    words = text.split()
-    if sum(len(word) for word in words) > 20 * len(words):  # Chinese, Japanese: a "word" is a sentence
-        return "".join(words)[:12]
-    return " ".join(words[:8])
+    """Eight words, or twelve characters where no spaces stand between words: a "word" is a line or a sentence there."""
+    words = text.split()[:8]
+    together = "".join(words)
+    if 2 * len(_UNSPACED.findall(together)) > len(together):
+        return together[:12]
+    return " ".join(words)
 
 
 def _tokenizer_digest(folder: Path) -> str:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from prosemill.disk import file_sha256
 from prosemill.errors import SourceError
 from prosemill.records import digest
 from prosemill.scrape.epub import BadEpub, iter_chapters
 from prosemill.scrape.texts import iter_texts
 from prosemill.scrape.urls import Filter
 from prosemill.settings import Scrape, Source
-from prosemill.storage import file_sha256
 from prosemill.warc import Page
 
 _TYPES = {
