@@ -33,7 +33,7 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prosemill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Next: make PYTHON=python3.11")'
-	@test -d .venv || $(PYTHON) -m venv .venv
+	@test -d .venv || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	@echo "Installing into .venv (a few minutes the first time) …"
 	$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable ".[demo,dev]"
 	@touch .venv/installed

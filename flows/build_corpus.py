@@ -27,9 +27,9 @@ def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
     """Bring the corpus of a recipe up to a date.
 
     Args:
-        recipe: what to read and how.
-        as_of: the date of the corpus (ISO 8601; empty: today). The same date finds the same snapshots again.
-        store: folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
+        recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
+        as_of: The date of the corpus, ISO 8601; empty: the day of the run, UTC. The same date finds everything done.
+        store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url

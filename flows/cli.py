@@ -205,9 +205,10 @@ def write(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a model write: the champion of a name, any version of it, or a snapshot."""
+    """Let a model write: the champion of a name, any version of it, or a snapshot; as its recipe's [write] has it."""
     url, opened = _open(store)
     from prosemill.registry import Registry
+    from prosemill.report import manners_of
     from prosemill.settings import Write
     from prosemill.write import generate
 
@@ -216,7 +217,8 @@ def write(
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    settings = Write.model_validate({key: value for key, value in given.items() if value is not None})
+    manners = manners_of(opened, model).model_dump() | {key: value for key, value in given.items() if value is not None}
+    settings = Write.model_validate(manners)
     texts = generate(opened.local(f"{snapshot}/model"), prompt, settings, seed=seed, num_samples=samples)
     if as_json:
         print(json.dumps({"model": model, "snapshot": snapshot, "seed": seed, "texts": texts}, ensure_ascii=False))
@@ -239,9 +241,10 @@ def models(
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
-    if not rows:
+    if rows:
+        screen.show_models(rows)
+    else:
         screen.output.print("No model yet. Next: prosemill retrain RECIPE")
-    screen.show_models(rows)
 
 
 @app.command(name="roll-back")

@@ -22,10 +22,10 @@ def retrain(recipe: Recipe, as_of: str = "", store: str = "", train_on: Place = 
     """Scrape, clean, train, judge; the champion changes only if the challenger is shown to be better.
 
     Args:
-        recipe: one model's life.
-        as_of: the date of the corpus (ISO 8601; empty: today). The same date again finds everything done.
-        store: folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
-        train_on: this machine, or the gpu work pool (a run of the deployment train-model/gpu).
+        recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
+        as_of: The date of the corpus, ISO 8601; empty: the day of the run, UTC. The same date finds everything done.
+        store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
+        train_on: This machine, or the gpu work pool (a run of the deployment train-model/gpu).
     """
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url

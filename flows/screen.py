@@ -83,7 +83,8 @@ def show_outcome(outcome: Mapping[str, Any], next_steps: Sequence[str]) -> None:
     output.print(outcome["reason"], markup=False)
     if outcome["partial"]:
         output.print(
-            "A source could not be read to its end: this run is partial. See the ledger with `prosemill trace URL`."
+            "A source could not be read to its end, so this run is partial: its ledger says why, by URL. To read it "
+            "again today, give the run a date of its own, such as --as-of 2026-01-05T21:30."
         )
     if next_steps:
         output.print("\nNext:")

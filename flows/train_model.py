@@ -19,10 +19,10 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = ""
     """Train a challenger on a corpus and let it take over if it is shown to be better.
 
     Args:
-        recipe: how to train, evaluate and judge.
-        corpus: the snapshots that build-corpus returned.
-        as_of: the date of the corpus (ISO 8601; empty: today).
-        store: folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
+        recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
+        corpus: What a run of build-corpus returned; normally filled in by retrain.
+        as_of: The date of the corpus, ISO 8601; empty: the day of the run, UTC. The same date finds everything done.
+        store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
@@ -51,7 +51,9 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = ""
         finetune=challenger, evaluate=scored.result(), gate=decided.result(), model="", seconds=clock.seconds
     )
     # Before the promotion: a run that dies in between finds everything cached, and promotes then.
-    opened.record_run(recipe.name, as_of, {**report.recorded(corpus), **report.judged_ids(trained)})
+    opened.record_run(
+        recipe.name, as_of, {**report.recorded(corpus), **report.judged_ids(trained), **report.manners(recipe)}
+    )
     version = submit(register, url, tracking_uri(), recipe.name, tuned, scored, decided)
     (trained["model"],) = clock.wait("register", version)
     reporting.show_model(opened, recipe, trained["finetune"], trained["evaluate"], trained["gate"], trained["model"])

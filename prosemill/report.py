@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -13,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic asks for it below Python 3.1
 
 from prosemill.errors import RecipeError
 from prosemill.records import Manifest
-from prosemill.settings import Recipe
+from prosemill.settings import Recipe, Write
 from prosemill.storage import Store
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ def recorded(corpus: Corpus) -> dict[str, Any]:
 def judged_ids(trained: Trained) -> dict[str, str]:
     """The snapshots of a training, for the record."""
     return {"finetune": trained["finetune"], "evaluate": trained["evaluate"], "gate": trained["gate"]}
+
+
+def manners(recipe: Recipe) -> dict[str, Any]:
+    """How the recipe wants its model to write, for the record: `prosemill write` has the name, not the recipe."""
+    return {"write": recipe.write.model_dump(mode="json")}
+
+
+def manners_of(store: Store, model: str) -> Write:
+    """[write] of the newest run that trained the model (a name, name/3, name@champion), else the defaults."""
+    runs = store.runs(re.split("[@/]", model)[0]).values()
+    return Write.model_validate(next((run["write"] for run in reversed(list(runs)) if "write" in run), {}))
 
 
 def snapshots_of(corpus: Corpus) -> list[str]:

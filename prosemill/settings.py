@@ -237,7 +237,7 @@ class Gate(Section):
 
 
 class Write(Section):
-    """Defaults of `prosemill write`."""
+    """What `prosemill write NAME` does unless its options say otherwise; of the newest run that trained."""
 
     temperature: float = Field(default=0.8, ge=0, le=10, description="0 always takes the likeliest token.")
     top_k: int = Field(default=50, ge=0, le=1_000_000, description="Draw among the k likeliest; 0: all.")
@@ -255,7 +255,7 @@ class Recipe(Section):
         pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",
         description="Names the corpus and the model: lower-case letters, digits and hyphens.",
     )
-    description: str = Field(default="", description="What this model is for; goes on its card.")
+    description: str = Field(default="", description="What this model is for; shown with its deployment.")
     language: str = Field(default="en", pattern=r"^[a-z]{2}$", description="Of the corpus, as ISO 639-1: en, zh, de …")
     sources: list[Source] = Field(min_length=1, description="Where the text comes from.")
     scrape: Scrape = Field(default=Scrape(), title="Scrape")

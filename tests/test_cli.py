@@ -44,6 +44,8 @@ evals = 2
 [evaluate]
 stride = 32
 sample_tokens = 8
+[write]
+max_new_tokens = 8
 """
 
 
@@ -149,6 +151,9 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
 def test_the_same_seed_writes_the_same_text(prosemill: Command) -> None:
     arguments = ("write", "stories", "The miller", "--seed", "3", "--max-new-tokens", "6")
     first = prosemill(*arguments)
+    assert len(prosemill.json("write", "stories", "The miller")["texts"][0].split()) <= 12, (
+        "[write] of the recipe counts"
+    )
     assert first == prosemill(*arguments)
     assert first.startswith("The miller")
     texts = prosemill.json(*arguments, "--samples", "2", "--temperature", "1.5")["texts"]

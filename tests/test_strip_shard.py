@@ -175,6 +175,20 @@ def test_workers_give_what_one_process_gives_in_the_same_order() -> None:
     pages = [Page(f"https://a.example/{number}", "text/html", article(f"mill {number}"), NOW) for number in range(66)]
     alone = strip_pages(pages[:33], Strip(), "en") + strip_pages(pages[33:], Strip(), "en")
     assert strip_pages(pages, Strip(), "en") == alone
+    texts = [Page(f"{page.url}.txt", "text/plain", page.url.encode() + b" is a mill. " * 9, NOW) for page in pages]
+    mixed = [each for pair in zip(pages, texts, strict=True) for each in pair]  # plain texts do not go to the workers
+    results = strip_pages(mixed, Strip(), "en")
+    assert results[::2] == alone
+    assert [result.text.split()[0] for result in results[1::2]] == [page.url for page in pages]
+
+
+def test_many_small_plain_texts_start_no_process(request: pytest.FixtureRequest) -> None:
+    seen = set()
+    request.addfinalizer(lambda: progress.listen(None))
+    progress.listen(lambda what, done, total: seen.update(multiprocessing.active_children()))
+    texts = [Page(f"https://a.example/{n}", "text/plain; charset=utf-8", b"A mill. " * 20, NOW) for n in range(300)]
+    assert {result.reason for result in strip_pages(texts, Strip(), "en")} == {"repetition"}
+    assert not seen
 
 
 def test_a_page_that_takes_too_long_costs_only_itself() -> None:

@@ -1,4 +1,4 @@
-"""Duplicates out, keepers in: repeated lines, exact copies, near-copies, in that order (see design.md, section 5)."""
+"""Duplicates out, keepers in: repeated lines, exact copies, near-copies, in that order."""
 
 from prosemill.dedup.library import Deduplicated, remove_duplicates
 from prosemill.dedup.nightly import STAGE, STAGE_VERSION, dedup

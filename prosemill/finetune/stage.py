@@ -33,7 +33,9 @@ def finetune(
     """
     identity = identity_settings(settings)
     inputs = [chunk, base.weights_digest, base.tokenizer_digest, start]
-    snapshot = snapshot_id("finetune", STAGE_VERSION, inputs=inputs, settings=identity)
+    # The base is in the inputs by its digest: the same files make the same model wherever they lie.
+    named = {key: value for key, value in identity.items() if key != "base"}
+    snapshot = snapshot_id("finetune", STAGE_VERSION, inputs=inputs, settings=named)
     if store.has(snapshot):
         return snapshot
     chunks = store.manifest(chunk).shards_of("train")
@@ -57,7 +59,7 @@ def finetune(
 
 
 def identity_settings(settings: Finetune) -> dict[str, Any]:
-    """The settings that decide what the model will be: part of its snapshot's id, and in its manifest."""
+    """The settings that decide what the model will be, as its manifest has them."""
     return settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
