@@ -39,4 +39,4 @@ install: .venv/installed
 	@touch .venv/installed
 
 clean:
-	rm -rf data/store .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache

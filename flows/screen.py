@@ -104,7 +104,9 @@ def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in funnel:
         made = report.made(row)
-        table.add_row(row["stage"], f"{row['seen']:,}", f"{row['kept']:,}", report.reasons(row["dropped"]), made)
+        table.add_row(
+            report.stage_name(row), f"{row['seen']:,}", f"{row['kept']:,}", report.reasons(row["dropped"]), made
+        )
     return table
 
 

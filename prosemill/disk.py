@@ -70,3 +70,10 @@ def free_bytes(path: Path) -> int:
     """Free space where `path` is, or will be."""
     existing = next(each for each in (path, *path.parents) if each.exists())
     return shutil.disk_usage(existing).free
+
+
+def share_like(model: Path, folder: Path) -> None:
+    """Let whoever may read `model` read `folder`: temporary folders, and what some libraries write, are private."""
+    mode = model.stat().st_mode & 0o777
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(mode if path.is_dir() else mode & 0o666)

@@ -79,7 +79,7 @@ def funnel_rows(funnel: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The funnel with the same five columns for every stage."""
     return [
         {
-            "stage": row["stage"],
+            "stage": report.stage_name(row),
             "seen": row["seen"],
             "kept": row["kept"],
             "dropped": report.reasons(row["dropped"]),

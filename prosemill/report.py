@@ -105,8 +105,16 @@ def funnel(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
 
 def _funnel_row(manifest: Manifest) -> dict[str, Any]:
     counts = manifest.counts
-    row = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept, "dropped": dict(counts.dropped)}
+    row: dict[str, Any] = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept}
+    row |= {"dropped": dict(counts.dropped)} | {
+        key: manifest.totals[key] for key in ("source",) if key in manifest.totals
+    }
     return {**row, **{key: value for key, value in manifest.totals.items() if isinstance(value, int | float)}}
+
+
+def stage_name(row: Mapping[str, Any]) -> str:
+    """ "scrape messages": a row of the funnel, told from those of other sources."""
+    return f"{row['stage']} {row['source']}" if "source" in row else str(row["stage"])
 
 
 def made(row: Mapping[str, Any]) -> str:

@@ -69,7 +69,12 @@ class Scrape(Section):
     delay_seconds: float = Field(
         default=1.0, ge=0, le=600, description="Pause between two requests to one host; robots' crawl-delay is a floor."
     )
-    max_pages: int = Field(default=10_000, ge=1, le=10_000_000, description="Stop a source after this many pages.")
+    max_pages: int = Field(
+        default=10_000,
+        ge=1,
+        le=10_000_000,
+        description="Stop a site or hub data set after this many pages; what lies on disk is read whole.",
+    )
     max_depth: int = Field(default=10, ge=0, le=100, description="How many links away from a start URL.")
     max_minutes: float = Field(default=120, gt=0, le=10_080, description="Stop a source after this time.")
     max_page_megabytes: float = Field(default=10, gt=0, le=1000, description="A longer body is not kept.")

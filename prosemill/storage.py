@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from prosemill import lineage
-from prosemill.disk import disk_errors, file_sha256, free_bytes, sweep, sync, sync_folder
+from prosemill.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_folder
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
 from prosemill.records import Counts, Manifest, Shard
 
@@ -275,10 +275,12 @@ class Store:
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         target = self._at("snapshots", manifest.id)
         if self.is_local:
+            snapshots = Path(self._at("snapshots"))
+            snapshots.mkdir(parents=True, exist_ok=True)
+            share_like(snapshots, folder)
             sync(folder)
-            Path(self._at("snapshots")).mkdir(parents=True, exist_ok=True)
             os.rename(folder, target)
-            sync_folder(Path(self._at("snapshots")))
+            sync_folder(snapshots)
             return
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
         for path in [*files, folder / MANIFEST]:

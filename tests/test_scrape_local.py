@@ -146,14 +146,14 @@ def test_include_and_exclude_choose_files(store: Store, folder: Path) -> None:
         scrape_source(store, source.model_copy(update={"exclude": ["["]}), Scrape(), as_of="2026-11-21")
 
 
-def test_limits_hold_for_files(store: Store, folder: Path) -> None:
+def test_the_limit_of_size_holds_for_files_and_that_of_pages_does_not(store: Store, folder: Path) -> None:
     (folder / "long.txt").write_text("A long sentence. " * 10_000)
     source = Source(name="writing", kind="folder", path=str(folder))
     settings = Scrape(max_page_megabytes=0.1, max_pages=3)
     rows = rows_of(store, scrape_source(store, source, settings, as_of="2026-11-21"))
     assert rows["long.txt"].reason == "too_large"
-    assert sum(row.is_live for row in rows.values()) == 3
-    assert rows["poems.json#1"].reason == "page_limit"
+    assert sum(row.is_live for row in rows.values()) > 3
+    assert "page_limit" not in {row.reason for row in rows.values()}
 
 
 def test_missing_and_empty_folders_say_so(store: Store, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_a_snapshot_comes_back_as_it_was_written(store: Store) -> None:
     assert manifest.counts == Counts(3, 2, {"thin": 1})
     assert manifest.libraries["pyarrow"]
     assert Manifest.from_json(manifest.to_json()) == manifest
-    assert store.local(manifest.shards_of("note")[0].path).read_text() == "grüße"
+    shard = store.local(manifest.shards_of("note")[0].path)
+    assert shard.read_text() == "grüße"
+    assert shard.parent.stat().st_mode == (Path(store.root) / "snapshots").stat().st_mode, "private to its writer"
 
 
 def test_nothing_is_left_of_a_snapshot_whose_making_failed(store: Store) -> None:

@@ -1,9 +1,11 @@
 """A second corpus, in Chinese: the classics of the npm package chinese-poetry (MIT), rendered as a small website.
 
     npm pack chinese-poetry@2.0.1 && tar xzf chinese-poetry-2.0.1.tgz
-    python -m prosemill.demo.chinese package/dist classics          # then: prosemill retrain chinese.toml
+    python -m prosemill.demo.chinese package/dist classics
+    python -m http.server 8424 --bind 127.0.0.1 --directory classics/pages
 
-The text itself is never part of prosemill.
+Then it is a source of kind "site" at http://127.0.0.1:8424/, in a recipe with `allow_private_addresses = true`. The
+JSON files can be read without all this, as a folder: data/demo/chinese.toml. The text is never part of prosemill.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def _keep(
         row.size_bytes, row.http_status = len(page.body), page.http_status
         if page.content_sha256 in seen:
             row.reason, row.redirected_to = "same_content", seen[page.content_sha256]
-        elif live >= settings.max_pages:
+        elif is_hub_name(source) and live >= settings.max_pages:  # what lies on disk costs nobody else anything
             row.reason = "page_limit"
         else:
             live += 1
