@@ -130,17 +130,17 @@ class Store:
 
     def check_writable(self) -> None:
         """Raise StoreNotWritable or StoreFull now rather than after an hour of work."""
-        if self.is_local and (free := free_bytes(Path(self.root))) < LEAST_FREE_BYTES:
-            raise StoreFull(
-                f"{self.url}: the disk of the store is full ({free >> 20} MB left, {LEAST_FREE_BYTES >> 20} needed to "
-                "begin); free some space and run the same command again"
-            )
         with disk_errors(self.url, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
             for part in ("snapshots", "tmp", "unfinished", "corpora"):
                 self.fs.makedirs(self._at(part), exist_ok=True)
             probe = self._at("tmp", f"probe-{os.getpid()}-{time.monotonic_ns()}")
             self.fs.pipe_file(probe, b"\0" * 65_536)
             self.fs.rm_file(probe)
+        if self.is_local and (free := free_bytes(Path(self.root))) < LEAST_FREE_BYTES:
+            raise StoreFull(
+                f"{self.url}: the disk of the store is full ({free >> 20} MB left, {LEAST_FREE_BYTES >> 20} needed to "
+                "begin); free some space and run the same command again"
+            )
         self._tidy()
 
     @contextlib.contextmanager
