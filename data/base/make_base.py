@@ -2,7 +2,7 @@
 
     fetch -> prepare -> tokenizer -> train -> export -> evaluate
 
-    python make_base.py --work DIR                    the whole way, 45 M tokens: an hour and more on two cores
+    python make_base.py --work DIR                    the whole way, 45 M tokens: about an hour on two idle cores
     python make_base.py --work DIR --minutes 80       end by the clock, on a machine that is shared
     python make_base.py --work DIR --only export      an intermediate model, from the last checkpoint
 
