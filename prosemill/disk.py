@@ -50,8 +50,9 @@ def disk_errors(url: str, *also: int) -> Iterator[None]:
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before going on."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -59,11 +60,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync(folder: Path) -> None:
+    """The same for a folder and all files below it."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-    sync_folder(folder)
+            sync_path(path)
+    sync_path(folder)
 
 
 def free_bytes(path: Path) -> int:

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from prosemill import lineage
-from prosemill.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_folder
+from prosemill.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_path
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
 from prosemill.records import Counts, Manifest, Shard
 
@@ -280,7 +280,7 @@ class Store:
             share_like(snapshots, folder)
             sync(folder)
             os.rename(folder, target)
-            sync_folder(snapshots)
+            sync_path(snapshots)
             return
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
         for path in [*files, folder / MANIFEST]:

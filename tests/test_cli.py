@@ -13,12 +13,12 @@ import pytest
 
 from flows.cli import run
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED
+from tests.stories import recipe_text
 from tests.tiny import make_base, sentences
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-RECIPE = """
-name = "stories"
+SITE = """
 [[sources]]
 name = "site"
 urls = ["{url}/index.html"]
@@ -26,27 +26,8 @@ urls = ["{url}/index.html"]
 delay_seconds = 0
 allow_private_addresses = true
 timeout_seconds = 5
-[strip]
-languages = ["*"]
-[dedup]
-boilerplate_pages = 1000
-[split]
-test_share = 0.2
-validation_share = 0.1
-[chunk]
-chunk_tokens = 64
-[finetune]
-base = "base"
-epochs = 4
-learning_rate = 3e-3
-precision = "fp32"
-evals = 2
-[evaluate]
-stride = 32
-sample_tokens = 8
-[write]
-max_new_tokens = 8
 """
+SHORT = "[write]\nmax_new_tokens = 8\n"
 
 
 class Site(SimpleHTTPRequestHandler):
@@ -85,7 +66,9 @@ def site(home: Path) -> Iterator[ThreadingHTTPServer]:
     write_pages(home / "site", 40)
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=str(home / "site")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    (home / "stories.toml").write_text(RECIPE.format(url=f"http://127.0.0.1:{server.server_port}"))
+    (home / "stories.toml").write_text(
+        recipe_text(SITE.format(url=f"http://127.0.0.1:{server.server_port}"), more=SHORT)
+    )
     yield server
     server.shutdown()
     server.server_close()
@@ -183,5 +166,5 @@ def test_roll_back_says_what_is_in_use(prosemill: Command) -> None:
     if has_previous:
         assert "is the champion again" in prosemill("roll-back", "stories")
     else:
-        assert "previous" in prosemill("roll-back", "stories", status=EXIT_REFUSED)
+        assert "nothing to roll back to" in prosemill("roll-back", "stories", status=EXIT_REFUSED)
     assert "no model" in prosemill("roll-back", "nobody", status=EXIT_REFUSED).lower()

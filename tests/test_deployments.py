@@ -16,35 +16,11 @@ import pytest
 from deployments.apply import check_entrypoints, deployments
 from prosemill.errors import ProsemillError
 from prosemill.registry import Registry
-from tests.test_flows import recipe_for, write_corpus
+from tests.stories import recipe_text, write_corpus
+from tests.test_flows import recipe_for
 from tests.tiny import make_base
 
 ROOT = Path(__file__).parent.parent
-RECIPE = """
-name = "stories"
-[[sources]]
-name = "texts"
-kind = "folder"
-path = "texts"
-[strip]
-languages = ["*"]
-[dedup]
-boilerplate_pages = 1000
-[split]
-test_share = 0.2
-validation_share = 0.1
-[chunk]
-chunk_tokens = 64
-[finetune]
-base = "base"
-epochs = 4
-learning_rate = 3e-3
-precision = "fp32"
-evals = 2
-[evaluate]
-stride = 32
-sample_tokens = 8
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("up")
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
-    (home / "stories.toml").write_text(RECIPE)
+    (home / "stories.toml").write_text(recipe_text())
     return home
 
 

@@ -14,17 +14,10 @@ from prosemill.registry import Registry
 from prosemill.settings import Recipe
 from prosemill.storage import Store
 from prosemill.tracing import Tracer
-from tests.tiny import make_base, sentences
+from tests.stories import write_corpus
+from tests.tiny import make_base
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
-
-
-def write_corpus(folder: Path, numbers: range) -> None:
-    folder.mkdir(exist_ok=True)
-    source = sentences(1000, seed=7)
-    for number in numbers:
-        paragraphs = [" ".join(source[number * 12 + start : number * 12 + start + 4]) for start in (0, 4, 8)]
-        (folder / f"story-{number:03}.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
 
 
 def recipe_for(folder: Path, **finetune: Any) -> Recipe:

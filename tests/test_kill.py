@@ -15,37 +15,12 @@ import pytest
 from prosemill.errors import EXIT_STOPPED
 from prosemill.registry import Registry
 from prosemill.storage import Store
-from tests.test_flows import write_corpus
+from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
 
 ROOT = Path(__file__).parent.parent
 
-RECIPE = """
-name = "stories"
-[[sources]]
-name = "texts"
-kind = "folder"
-path = "texts"
-[strip]
-languages = ["*"]
-[dedup]
-boilerplate_pages = 1000
-[split]
-test_share = 0.2
-validation_share = 0.1
-[chunk]
-chunk_tokens = 64
-[finetune]
-base = "base"
-epochs = 12
-learning_rate = 3e-3
-precision = "fp32"
-evals = 6
-patience = 100
-[evaluate]
-stride = 32
-sample_tokens = 8
-"""
+FINETUNE = "epochs = 12\nevals = 6\npatience = 100\n"
 
 
 def appears(pattern: str) -> Callable[[Path], bool]:
@@ -72,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("kill")
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
-    (home / "stories.toml").write_text(RECIPE)
+    (home / "stories.toml").write_text(recipe_text(finetune=FINETUNE))
     return home
 
 

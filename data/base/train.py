@@ -151,8 +151,10 @@ class Run:
     work: Path
     target_tokens: int
     minutes: float | None = None  # end by the clock instead of by tokens, where the machine is shared
-    rank: int = 0  # one process per core, each with its part of every batch: on a machine with other work, threads
-    ranks: int = 1  # that wait for each other in every kernel fell to a tenth of the speed, processes to a third
+    # One process per core, each with its part of a batch: with other work on the machine, threads that wait for each
+    # other in every kernel fell to a tenth of their speed, processes to a third.
+    rank: int = 0
+    ranks: int = 1
     model: GPT2LMHeadModel = field(default_factory=build_model)
     nats: Callable[[GPT2LMHeadModel, torch.Tensor, torch.Tensor], torch.Tensor] = nats
     step: int = 0

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from prosemill.disk import sync_path
+
 PREFIX = "checkpoint-"
 KEPT = 2  # the newest and, should the disk have lost that, the one before
 
@@ -45,11 +47,11 @@ def new_aside(folder: Path) -> Path:
 def commit(aside: Path, step: int, best_step: int | None) -> Path:
     """Make `aside` the checkpoint of `step`, then remove those that are neither new nor the best."""
     for path in [*aside.iterdir(), aside]:
-        _sync(path)
+        sync_path(path)
     target = aside.parent / f"{PREFIX}{step}"
     shutil.rmtree(target, ignore_errors=True)
     os.rename(aside, target)
-    _sync(target.parent)
+    sync_path(target.parent)
     for old in complete(target.parent)[:-KEPT]:
         if step_of(old) != best_step:
             shutil.rmtree(old, ignore_errors=True)
@@ -100,11 +102,3 @@ def load_random(folder: Path) -> None:
 
 def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
