@@ -100,7 +100,7 @@ def test_up_runs_a_recipe_from_the_api_and_trains_on_the_gpu_pool(home: Path) ->
         assert champion is not None
         assert champion.as_of == "2026-01-05"
     finally:
-        os.killpg(up.pid, signal.SIGINT)
+        os.kill(up.pid, signal.SIGTERM)  # not SIGINT: what a shell starts in the background ignores that
         up.communicate(timeout=60)
     assert not (store / "prefect" / "server.json").exists()
     with pytest.raises(httpx.ConnectError):

@@ -293,7 +293,8 @@ def train_in_processes(arguments: dict[str, Any], ranks: int) -> None:
     """Trains a Run of these arguments in one single-threaded process per core, on any number of cores."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo would else look for the machine's name on the network
     with tempfile.TemporaryDirectory() as folder:
-        spawn(train_one_rank, (arguments, ranks, f"file://{folder}/rendezvous"), nprocs=ranks)
+        rendezvous = f"file://{folder}/rendezvous"
+        spawn(train_one_rank, (arguments, ranks, rendezvous), nprocs=ranks)  # type: ignore[no-untyped-call]
 
 
 def train_one_rank(rank: int, arguments: dict[str, Any], ranks: int, rendezvous: str) -> None:
