@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deployments.apply import apply, check_entrypoints, deployments
-from flows.server import answers, full_server, worker
+from flows.server import full_server, worker
 from prosemill import environment
 from prosemill.errors import ProsemillError
 from prosemill.recipe import load_recipe
@@ -25,7 +25,7 @@ from prosemill.recipe import load_recipe
 
 def run(store: str, recipes: list[Path], port: int) -> None:
     """Serve until somebody stops it, or one of the processes dies."""
-    if answers(f"http://127.0.0.1:{port}/api"):
+    if environment.answers(f"http://127.0.0.1:{port}/api"):
         raise ProsemillError(f"port {port}: a Prefect server answers there already; stop it, or choose --port")
     content = deployments([load_recipe(path) for path in recipes], store)
     check_entrypoints(content)

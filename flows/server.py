@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -83,20 +82,12 @@ def start(command: list[str], log: Path, more: Mapping[str, str] | None = None) 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not answers(f"http://127.0.0.1:{port}/api"):
+    while not environment.answers(f"http://127.0.0.1:{port}/api"):
         if server.poll() is not None or time.monotonic() > deadline:
             raise ProsemillError(
                 f"the Prefect server did not start on port {port}: {children.last_line(log)} (see {log})"
             )
         time.sleep(0.2)
-
-
-def answers(api_url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def free_port() -> int:

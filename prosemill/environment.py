@@ -110,10 +110,18 @@ def running_server(home: Path) -> str:
     """The API URL of the server that `prosemill up` announced, if it still answers; else ""."""
     try:
         api_url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["api_url"])
-        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:  # loopback, or what `up` was told
-            return api_url if answer.status == 200 else ""
     except (OSError, ValueError, KeyError):
         return ""
+    return api_url if answers(api_url) else ""
+
+
+def answers(api_url: str) -> bool:
+    """Whether a Prefect server is in good health at `api_url`."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
 
 
 def _local_home(store: str) -> Path:

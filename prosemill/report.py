@@ -105,10 +105,9 @@ def funnel(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
 
 def _funnel_row(manifest: Manifest) -> dict[str, Any]:
     counts = manifest.counts
-    row: dict[str, Any] = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept}
-    row |= {"dropped": dict(counts.dropped)} | {
-        key: manifest.totals[key] for key in ("source",) if key in manifest.totals
-    }
+    row = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept, "dropped": dict(counts.dropped)}
+    if "source" in manifest.totals:
+        row["source"] = manifest.totals["source"]
     return {**row, **{key: value for key, value in manifest.totals.items() if isinstance(value, int | float)}}
 
 
