@@ -7,7 +7,6 @@ recipe, a source, the base or the store is not as it has to be; no model was cha
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -16,14 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import screen, server
+from flows import operate, screen, server
+from flows.options import JsonOption, RecipePath, StoreOption, VerboseOption, open_store
 from prosemill import bases, environment
 from prosemill.bases import Base
 from prosemill.chunk import check_length
 from prosemill.errors import EXIT_FAILED, EXIT_PARTIAL, EXIT_STOPPED, EXIT_USAGE, ProsemillError
 from prosemill.recipe import check_sources, load_recipe
 from prosemill.settings import Recipe
-from prosemill.storage import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,13 +35,6 @@ _WRONG_USAGE: Any = typer.BadParameter.__bases__[0]  # Typer carries a Click of 
 
 STOPPED = "stopped; run the same command again to go on from here"
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a TOML file.")]
-StoreOption = Annotated[
-    str,
-    typer.Option("--store", help="Where snapshots live: a folder or URL. Default: PROSEMILL_STORE, else data/store."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for scripts.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show the log, and a traceback where something breaks.")]
 Reference = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME/3, NAME@previous, or a finetune snapshot.")
 ]
@@ -76,20 +68,11 @@ def _complain(what: Exception | str, status: int) -> int:
     return status
 
 
-def _open(store: str, verbose: bool = False) -> tuple[str, Store]:
-    """Settle where the store is and prepare the environment, before Prefect or MLflow is imported."""
-    url = environment.store_url(store)
-    environment.prepare(url, verbose=verbose)
-    if verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    return url, Store(url)
-
-
 @app.command()
 def check(recipe: RecipePath, store: StoreOption = "", as_json: JsonOption = False) -> None:
     """Read a recipe and say what it would do, or in one line what is wrong with it."""
     loaded, base = _checked(recipe)
-    url, _ = _open(store)
+    url, _ = open_store(store)
     facts = {
         "recipe": loaded.name,
         "language": loaded.language,
@@ -135,7 +118,7 @@ def _checked(path: Path) -> tuple[Recipe, Base]:
 
 
 def _retrain(recipe: Recipe, as_of: str, store: str, *, refresh: bool, quiet: bool, verbose: bool) -> dict[str, Any]:
-    url, opened = _open(store, verbose)
+    url, opened = open_store(store, verbose)
     if refresh:
         environment.refresh_cache()
     opened.check_writable()
@@ -205,8 +188,8 @@ def write(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a model write: the champion of a name, any version of it, or a snapshot; as its recipe's [write] has it."""
-    url, opened = _open(store)
+    """Let a model write: the champion of a name, any version of it, or a snapshot; in the manner that its recipe sets."""
+    url, opened = open_store(store)
     from prosemill.registry import Registry
     from prosemill.report import manners_of
     from prosemill.settings import Write
@@ -233,7 +216,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List models and their versions, with scores and decisions."""
-    url, _ = _open(store)
+    url, _ = open_store(store)
     from prosemill.registry import Registry
 
     registry = Registry(url, environment.tracking_uri())
@@ -250,7 +233,7 @@ def models(
 @app.command(name="roll-back")
 def roll_back(name: Annotated[str, typer.Argument(metavar="NAME", help="The model.")], store: StoreOption = "") -> None:
     """Make the previous champion the champion again."""
-    url, _ = _open(store)
+    url, _ = open_store(store)
     from prosemill.registry import Registry
 
     version = Registry(url, environment.tracking_uri()).roll_back(name)
@@ -264,7 +247,7 @@ def trace(
     as_json: JsonOption = False,
 ) -> None:
     """From anything to everything it is connected with: from a sentence to its pages, from a page to the models."""
-    url, opened = _open(store)
+    url, opened = open_store(store)
     from prosemill.registry import Registry
     from prosemill.tracing import Tracer
 
@@ -285,7 +268,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what changed between two snapshots, or two models."""
-    url, opened = _open(store)
+    url, opened = open_store(store)
     from prosemill import diff as compare
     from prosemill.registry import Registry
 
@@ -306,9 +289,12 @@ def up(
     """Start a local Prefect server with pools, workers and deployments; Ctrl-C stops them all."""
     for recipe in recipes or []:
         load_recipe(recipe)
-    url, opened = _open(store)
+    url, opened = open_store(store)
     opened.check_writable()
     given = [str(recipe) for recipe in recipes or []]
     # A program of its own: what an operator touches stands above the flows, and arrows never turn round.
     program = [sys.executable, "-m", "deployments.up", "--store", url, "--port", str(port), *given]
     os.execv(sys.executable, program)
+
+
+operate.add_to(app)

@@ -1,0 +1,22 @@
+"""Programs that some tests need beside Python: a database, a cache, a proxy, a browser."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Where Debian puts what is not on everybody's PATH.
+_ELSEWHERE = ("/usr/sbin", "/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
+_PACKAGES = {"initdb": "postgresql", "pg_ctl": "postgresql", "pg_dump": "postgresql", "nginx": "nginx-light"}
+
+
+def need(name: str) -> Path:
+    """The program of that name. Without it the test is skipped here, and fails in CI: `.ci/run` installs them all."""
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(_ELSEWHERE))
+    if found:
+        return Path(found).resolve()
+    why = f"{name} is not installed (Debian: apt install {_PACKAGES.get(name, name)})"
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
