@@ -8,14 +8,16 @@ xxh64)` over the shingles.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, shingles_of, text_hash
+from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, shingles_of, text_hash
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
@@ -24,7 +26,7 @@ Signatures = NDArray[np.uint32]
 SEED = 1  # datasketch's default
 INDEX_VERSION = 1  # raise when tokens, shingles, signatures or band keys change: old segments are then made anew
 MIN_FOUND = 0.995  # probability with which a pair exactly at the loose threshold becomes a candidate
-REPORT_EVERY = 1000
+BATCH_TEXTS = 512  # some megabytes
 BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB, which stays in the second-level cache
 
 
@@ -78,20 +80,63 @@ class Signed:
 
 
 def sign(texts: Iterable[str], parameters: Parameters) -> Signed:
-    """Hash, shingle and sign documents."""
+    """Hash, shingle and sign documents: compiled where numba is installed, else in Python, to the same bits."""
+    sign_batch = compiled() or sign_in_python
     whole: list[int] = []
     sets: list[Hashes] = []
     signatures: list[Signatures] = []
+    for batch in _batches(texts):
+        report("signing documents", len(whole))
+        whole += map(text_hash, batch)
+        of_batch, signed = sign_batch(batch, parameters)
+        sets += of_batch
+        signatures.append(signed)
+    together = np.concatenate(signatures) if signatures else np.empty((0, parameters.num_perm), np.uint32)
+    return Signed(np.array(whole, np.uint64), ShingleSets.of(sets), together, band_keys(together, parameters))
+
+
+Batch = tuple[list[Hashes], Signatures]  # shingle hashes of each text, and [texts, num_perm]
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(texts)
+    while batch := list(itertools.islice(remaining, BATCH_TEXTS)):
+        yield batch
+
+
+def sign_in_python(texts: Sequence[str], parameters: Parameters) -> Batch:
     scratch = np.empty((BLOCK_SHINGLES, parameters.num_perm), np.uint32)
-    for number, text in enumerate(texts):
-        if number % REPORT_EVERY == 0:
-            report("signing documents", number)
-        hashes = hash_set(shingles_of(text, parameters.shingle_words))
-        whole.append(text_hash(text))
-        sets.append(hashes)
-        signatures.append(signature_of(hashes, parameters.num_perm, scratch))
-    signed = np.array(signatures, np.uint32).reshape(-1, parameters.num_perm)
-    return Signed(np.array(whole, np.uint64), ShingleSets.of(sets), signed, band_keys(signed, parameters))
+    sets = [hash_set(shingles_of(text, parameters.shingle_words)) for text in texts]
+    signatures = [signature_of(hashes, parameters.num_perm, scratch) for hashes in sets]
+    return sets, np.array(signatures, np.uint32).reshape(-1, parameters.num_perm)
+
+
+@functools.cache
+def compiled() -> Callable[[Sequence[str], Parameters], Batch] | None:
+    """The same by the kernel; None where numba is not installed."""
+    try:
+        from prosemill.dedup import kernel
+    except ImportError:
+        return None
+
+    def sign_batch(texts: Sequence[str], parameters: Parameters) -> Batch:
+        array = pa.array(texts, pa.large_string())
+        _, ends, data = array.buffers()
+        offsets = np.frombuffer(ends, np.int64)[: len(texts) + 1]
+        utf8 = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        permutations = _permutations(parameters.num_perm)
+        hashes, counts, signatures = kernel.sign_batch(utf8, offsets, parameters.shingle_words, CJK, *permutations)
+        borders = np.cumsum(np.maximum(counts, 0))
+        sets = np.split(hashes, borders[:-1])
+        left = np.flatnonzero(counts < 0)  # letters whose lower case depends on more than themselves
+        if len(left):
+            again, signed = sign_in_python([texts[row] for row in left.tolist()], parameters)
+            signatures[left] = signed
+            for row, hashes_of_text in zip(left.tolist(), again, strict=True):
+                sets[row] = hashes_of_text
+        return sets, signatures
+
+    return sign_batch
 
 
 def signature_of(hashes: Hashes, num_perm: int, scratch: Signatures | None = None) -> Signatures:

@@ -57,6 +57,8 @@ class _Search:
         self.kept_texts: dict[int, int] = {}  # text hash -> ordinal
         self.buckets: dict[int, list[int]] = defaultdict(list)  # shared band key -> positions in choice.kept
         self.shared = _shared_keys(signed)
+        # Shares a bucket with another document of the night: few do.
+        self.meets: NDArray[np.bool_] = np.any(self.shared >= 0, axis=1)
 
     def run(self) -> Choice:
         exact = self.history.exact(self.signed.texts)
@@ -85,12 +87,15 @@ class _Search:
         self.choice.kept.append(row)
         self.choice.pairs.extend((other, ordinal, similarity) for other, similarity in similar)
         self.kept_texts[int(self.signed.texts[row])] = ordinal
-        for bucket in self.shared[row]:
-            if bucket >= 0:
-                self.buckets[int(bucket)].append(position)
+        if self.meets[row]:
+            for bucket in self.shared[row].tolist():
+                if bucket >= 0:
+                    self.buckets[bucket].append(position)
 
     def _similar(self, row: int, old: Candidates) -> list[tuple[int, float]]:
         """Keepers at least as similar as the loose threshold, with the similarity, in order of arrival."""
+        if not self.meets[row] and not len(old.of(row)):
+            return []
         shingles = self.signed.shingles[row]
         if not len(shingles):
             return []
@@ -104,7 +109,7 @@ class _Search:
     def _candidates(self, row: int, old: Candidates) -> NDArray[np.int64]:
         """Ordinals that share a bucket with `row` and whose signature does not rule them out, ascending."""
         before = old.of(row)
-        lists = [self.buckets[int(bucket)] for bucket in self.shared[row] if bucket in self.buckets]
+        lists = [self.buckets[bucket] for bucket in self.shared[row].tolist() if bucket in self.buckets]
         tonight = np.unique(np.concatenate([np.array(each, np.int64) for each in lists])) if lists else _NONE
         mine = self.signed.signatures[row]
         if len(before):
