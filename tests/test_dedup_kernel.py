@@ -11,8 +11,8 @@ from prosemill.dedup import kernel
 from prosemill.dedup.minhash import Parameters, compiled, sign_in_python
 from prosemill.settings import Dedup
 
-# Every way of tokens: separators, Latin with accents, letters that lower-case to other sizes or depend on their place,
-# ideographs of three planes, kana, Hangul, combining marks, joiners, digits of other scripts, emoji, mathematical letters.
+# Every way of tokens: separators, accents, letters that lower-case to other sizes or by their place, ideographs of
+# three planes, kana, Hangul, combining marks, joiners, digits of other scripts, emoji, mathematical letters.
 LETTERS = "aAbBzZ09_ -.,\n\tÀéßẞσΣİıȺ汉字かカ한ｶǅ\u0300\u200d😀𝐀𝔸\U00010400\U0001f600½²٣\U00020000\U000e0001"
 EDGES = ["", "!!!", "one", "a b c d e", "a b c d e f", "Ω Σας ΑΣ", "İstanbul x", "汉字測試 abc def 漢字", "x\u0300y"]
 

@@ -192,9 +192,9 @@ def _distinct(hashes, spare):  # type: ignore[no-untyped-def]
     for bucket in range(1 << bits):
         ends[bucket + 1] += ends[bucket]
     for each in hashes:
-        bucket = np.int64(each >> shift)
-        spare[ends[bucket]] = each
-        ends[bucket] += 1
+        mine = np.int64(each >> shift)
+        spare[ends[mine]] = each
+        ends[mine] += 1
     distinct = 0
     for place in range(number):
         value, at = spare[place], distinct
@@ -216,9 +216,9 @@ def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures): 
     data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the
     permutations [num_perm]. signatures [texts, num_perm]: all ones before, filled in place.
     """
-    longest = np.int64(0)
+    longest = 0
     for text in range(len(offsets) - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
+        longest = max(longest, int(offsets[text + 1] - offsets[text]))
     out = np.empty(2 * longest + 16, np.uint8)  # a lower-case letter takes at most half as much again, a token a space
     firsts = np.empty(longest + 1, np.int64)
     spare = np.empty(longest + 1, np.uint64)
