@@ -1,6 +1,7 @@
 """The compiled kernel against the Python road, which the other tests hold against datasketch and brute force."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,9 @@ import pytest
 from xxhash import xxh64_intdigest
 
 from prosemill.dedup import kernel
-from prosemill.dedup.minhash import Parameters, compiled, sign_in_python
+from prosemill.dedup.index import History
+from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
+from prosemill.dedup.search import choose
 from prosemill.settings import Dedup
 
 # Every way of tokens: separators, accents, letters that lower-case to other sizes or by their place, ideographs of
@@ -30,12 +33,23 @@ def test_the_bits_of_the_python_road(num_perm: int, words: int) -> None:
     fast = compiled()
     assert fast is not None, "numba is among the dependencies"
 
-    sets, signatures = fast(texts, parameters)
-    expected, expected_signatures = sign_in_python(texts, parameters)
+    hashes, sizes, signatures = fast(texts, parameters)
+    expected, expected_sizes, expected_signatures = sign_in_python(texts, parameters)
 
+    assert sizes.tolist() == expected_sizes.tolist()
+    assert np.array_equal(hashes, expected)
     assert (signatures == expected_signatures).all()
-    for text, one, other in zip(texts, sets, expected, strict=True):
-        assert np.array_equal(one, other), repr(text[:80])
+
+
+def test_shingles_spilled_to_a_file_are_the_same(tmp_path: Path) -> None:
+    texts, parameters = [*EDGES, *made(0, 1200, LETTERS)], Parameters.of(Dedup())
+    with open(tmp_path / "spilled", "w+b") as file:
+        spilled, held = sign(texts, parameters, file), sign(texts, parameters)
+        assert isinstance(spilled.shingles.hashes, np.memmap)
+        assert np.array_equal(spilled.shingles.hashes, held.shingles.hashes)
+        assert np.array_equal(spilled.shingles.offsets, held.shingles.offsets)
+        assert np.array_equal(spilled.keys, held.keys)
+        assert choose(spilled, History([]), Dedup()) == choose(held, History([]), Dedup())
 
 
 def test_what_only_python_can_lower_is_left_to_it() -> None:
