@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from flows import screen
-from flows.options import JsonOption
-from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED
+from flows.options import JsonOption, StoreOption, open_store
+from prosemill.disk import disk_errors
+from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
 from prosemill.recipe import load_recipe
 from prosemill.settings import Dedup, Strip
 
@@ -21,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     """Put the commands of this module on the `prosemill` command."""
     app.command()(strip)
     app.command()(dedup)
+    app.command()(sample)
 
 
 def strip(
@@ -95,3 +97,30 @@ def dedup(
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in written.counts.dropped.items()) or "none"
     kept, seen = written.counts.kept, written.counts.seen
     screen.output.print(f"{kept:,} of {seen:,} rows kept: {written.kept}\nremoved: {reasons}: {written.removed}")
+
+
+def sample(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="A strip or dedup snapshot, or NAME: its newest corpus.")],
+    number: Annotated[int, typer.Option(min=1, max=1000, help="How many kept, and how many dropped.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same documents.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The page to write. Default: sample-SNAPSHOT.html.")] = None,
+    store: StoreOption = "",
+) -> None:
+    """Random kept and dropped documents of a snapshot, as a page to skim; removed copies stand beside their keeper."""
+    from prosemill import sampling
+
+    _, opened = open_store(store)
+    runs = opened.runs(what)
+    if not runs and not opened.has(what):
+        known = ", ".join(opened.corpora()) or "none yet"
+        raise RecipeError(f"{what!r}: no snapshot and no corpus of {opened.url}; corpora: {known}")
+    snapshots = [runs[max(runs)][stage] for stage in ("strip", "dedup")] if runs else [what]
+    for snapshot in snapshots:
+        drawn = sampling.sample(opened, snapshot, number, seed)
+        target = out if out and len(snapshots) == 1 else (out.parent if out else Path()) / f"sample-{snapshot}.html"
+        with disk_errors(str(target)):
+            target.write_text(sampling.page(drawn), encoding="utf-8")
+        screen.output.print(
+            f"{target}: {len(drawn.kept)} of {drawn.num_kept:,} kept, "
+            f"{len(drawn.dropped)} of {drawn.num_dropped:,} dropped"
+        )
