@@ -132,6 +132,8 @@ def _retrain(recipe: Recipe, as_of: str, store: str, *, refresh: bool, quiet: bo
 
 
 def _finish(outcome: dict[str, Any], as_json: bool, next_steps: list[str]) -> None:
+    if outcome["verdict"] == "awaiting-approval":
+        next_steps = [f"prosemill approve {outcome['recipe']} [--refuse]", *next_steps]
     if as_json:
         print(json.dumps(outcome, ensure_ascii=False))
     else:

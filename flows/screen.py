@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from prosemill import progress, report
+from prosemill.explain import Told
 from prosemill.pages import with_interval
+from prosemill.run_log import HIT
 
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
@@ -154,7 +156,9 @@ def show_models(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{row[key]:.{digits}f}" if row.get(key) is not None else ""
             for key, digits in (("perplexity", 2), ("bits_per_byte", 4))
         ]
-        table.add_row(row["model"], ", ".join(row["aliases"]), row["as_of"], *scores, row["verdict"], row["snapshot"])
+        approval = row["approval"].partition(" at ")[0]
+        decision = f"{row['verdict']}, {approval}" if approval else row["verdict"]
+        table.add_row(row["model"], ", ".join(row["aliases"]), row["as_of"], *scores, decision, row["snapshot"])
     output.print(table)
 
 
@@ -168,3 +172,22 @@ def show_changes(changes: Mapping[str, Any]) -> None:
     for key in ("settings", "counts", "totals"):
         for name, (old, new) in changes[key].items():
             output.print(f"{key:>9}  {name}: {old} → {new}", markup=False)
+
+
+def show_told(told: Told) -> None:
+    """A run, stage by stage; below each one that was made, what had changed."""
+    run, before = told.run, told.before
+    came_to = " ".join(each for each in (run.verdict or run.state.lower(), run.model) if each)
+    output.print(f"{run.title}: {came_to}{f'. {run.reason}' if run.reason else ''}", markup=False)
+    ended = run.ended.replace("T", " ")[:19] or "now"
+    output.print(f"{run.started.replace('T', ' ')[:19]} to {ended} UTC, run {run.id}", markup=False)
+    compared = f"compared with {before.title} of {before.started[:10]}, run {before.id}" if before else "the first run"
+    output.print(f"{compared}\n", markup=False)
+    width = max((len(each.stage) for each in told.stages), default=0)
+    for each in told.stages:
+        line = f"{each.stage:<{width}}  {each.cache:<4}  {each.seconds:>9,.1f} s  {each.snapshot}"
+        output.print(f"{line}{f'  made by {each.made_by}' if each.cache == HIT and each.made_by else ''}", markup=False)
+        for change in each.why:
+            output.print(f"{'':{width}}  because  {change}", markup=False)
+    if not told.stages:
+        output.print("No stage was complete.")

@@ -19,10 +19,13 @@ STAGE_VERSION = 1
 
 PROMOTE, KEEP, NOT_ENOUGH_EVIDENCE = "promote", "keep", "not-enough-evidence"
 
+# Asked before training, or after the decision: the decision is the same.
+_WITHOUT_EFFECT = {"min_new_documents", "approval", "approval_hours"}
+
 
 def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run_id: str = "") -> str:
     """Decide on the challenger of `evaluation`: a snapshot with decision.json (see `decide` for the rule)."""
-    used = settings.model_dump(mode="json", exclude={"min_new_documents"})  # asked before training
+    used = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     snapshot = snapshot_id("gate", STAGE_VERSION, inputs=[evaluation], settings=used)
     if store.has(snapshot):
         return snapshot
