@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from dataclasses import asdict
@@ -23,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(strip)
     app.command()(dedup)
     app.command()(sample)
+    app.command()(why)
 
 
 def strip(
@@ -124,3 +126,33 @@ def sample(
             f"{target}: {len(drawn.kept)} of {drawn.num_kept:,} kept, "
             f"{len(drawn.dropped)} of {drawn.num_dropped:,} dropped"
         )
+
+
+def why(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The page, as `prosemill trace` shows it.")],
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="Only in this corpus.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Keep it from the next run on, though it is a copy.")] = False,
+    who: Annotated[str, typer.Option(help="Who takes it back. Default: the user of this machine.")] = "",
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """What happened to a page at every stage, and why; a copy stands beside the page that was kept."""
+    from prosemill import undone
+    from prosemill.why import why as fates_of
+
+    _, opened = open_store(store)
+    fates = fates_of(opened, url, corpus)
+    if undo:
+        copies = [fate for fate in fates if fate.removed]
+        if not copies:
+            raise RecipeError(
+                f"{url}: was not removed as a copy, so there is nothing to undo; without --undo it says why"
+            )
+        for fate in copies:
+            undone.undo(opened, fate.corpus, fate.removed, who or getpass.getuser())
+        fates = fates_of(opened, url, corpus)
+    if as_json:
+        print(json.dumps([fate.as_dict() for fate in fates], ensure_ascii=False))
+        return
+    for fate in fates:
+        screen.show_fate(fate)

@@ -7,6 +7,7 @@ Here every removed document has a kept twin, and a keeper stays a keeper for eve
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,14 +43,17 @@ class Choice:
     pairs: list[tuple[int, int, float]] = field(default_factory=list)  # ordinals of two keepers, the newer one last
 
 
-def choose(signed: Signed, history: History, settings: Dedup) -> Choice:
-    """Keep or remove each document of `signed`, in order, against `history` and what was kept before it."""
-    return _Search(signed, history, settings).run()
+def choose(signed: Signed, history: History, settings: Dedup, stay: Container[int] = ()) -> Choice:
+    """Keep or remove each document of `signed`, in order, against `history` and what was kept before it.
+
+    `stay`: rows that are kept whatever they resemble; their pairs are listed all the same.
+    """
+    return _Search(signed, history, settings, stay).run()
 
 
 class _Search:
-    def __init__(self, signed: Signed, history: History, settings: Dedup) -> None:
-        self.signed, self.history, self.settings = signed, history, settings
+    def __init__(self, signed: Signed, history: History, settings: Dedup, stay: Container[int]) -> None:
+        self.signed, self.history, self.settings, self.stay = signed, history, settings, stay
         loose = settings.loose_threshold
         self.least_equal = settings.num_perm * (
             loose - SIGMAS * float(np.sqrt(loose * (1 - loose) / settings.num_perm))
@@ -68,7 +72,7 @@ class _Search:
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
             twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts.get(int(self.signed.texts[row]), -1)
-            if twin >= 0:
+            if twin >= 0 and row not in self.stay:
                 self.choice.removed.append(Removal(row, twin, 1.0, "exact"))
             else:
                 self._near(row, old)
@@ -77,7 +81,7 @@ class _Search:
     def _near(self, row: int, old: Candidates) -> None:
         similar = self._similar(row, old)
         best = max(similar, key=lambda found: (found[1], -found[0]), default=(-1, 0.0))
-        if best[1] >= self.settings.threshold:
+        if best[1] >= self.settings.threshold and row not in self.stay:
             self.choice.removed.append(Removal(row, best[0], best[1], "near"))
         else:
             self._keep(row, similar)
