@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from prosemill import bases, chunk, health, news, report, scrape, strip, withdrawn
+from prosemill import bases, chunk, health, news, report, scrape, strip, undone, withdrawn
 from prosemill.environment import tracking_uri
 from prosemill.errors import ProsemillError
 from prosemill.registry import Registry
@@ -62,7 +62,8 @@ def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     clock.wait("strip", *stripping)
     stripped = submit(merge_shards, url, scraping, stripping, recipe.strip, recipe.language, as_of)
     clock.wait("strip", stripped)
-    kept = submit(remove_duplicates, url, stripped, recipe.dedup, as_of, before["dedup"])
+    taken_back = undone.of(opened, recipe.name)
+    kept = submit(remove_duplicates, url, stripped, recipe.dedup, as_of, before["dedup"], taken_back)
     clock.wait("dedup", kept)
     assigned = submit(split_keepers, url, kept, recipe.split, as_of, before["split"])
     clock.wait("split", assigned)

@@ -11,12 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from prosemill import progress, report
 from prosemill.explain import Told
 from prosemill.pages import with_interval
 from prosemill.run_log import HIT
+from prosemill.why import Fate
 
+SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
 WIDTH = None if sys.stdout.isatty() else 120  # a file or pipe has no width; a table is no use folded at 80
@@ -191,3 +194,18 @@ def show_told(told: Told) -> None:
             output.print(f"{'':{width}}  because  {change}", markup=False)
     if not told.stages:
         output.print("No stage was complete.")
+
+
+def show_fate(fate: Fate) -> None:
+    """The way of a page through a corpus, and both texts where it was taken for a copy."""
+    table = Table("stage", "verdict", "why", "document", box=None, pad_edge=False, header_style="bold")
+    for step in fate.steps:
+        table.add_row(step.stage, step.verdict, Text(step.why, overflow="fold"), step.document)
+    output.print(f"\n{fate.corpus}, {fate.as_of}: {fate.url}", markup=False, style="bold")
+    output.print(table)
+    if fate.removed:
+        texts = Table("this page", "the one that was kept", show_lines=True, expand=True)
+        texts.add_row(*(Text(text[:SIDE_BY_SIDE_CHARACTERS]) for text in (fate.text, fate.keeper_text)))
+        output.print(texts)
+        if not fate.is_undone:
+            output.print(f"To keep it all the same: prosemill why {fate.url} --undo", markup=False)

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from prosemill.bases import Base, end_of_text_id, load_tokenizer
+from prosemill.chunk.engine import Encode, engine_for
 from prosemill.chunk.packing import Piece, pack, pieces_of
 from prosemill.chunk.past import Past, read_past
 from prosemill.corpus import assignments_of, documents_of
@@ -105,19 +105,18 @@ class Written:
 
 @dataclass(frozen=True)
 class _Encoder:
-    tokenizer: Tokenizer
+    ids_of: Encode
     end_of_text: int
     chunk_tokens: int
     dtype: np.dtype[Any]
 
     @classmethod
     def of(cls, base: Base, settings: Chunk, dtype: np.dtype[Any]) -> _Encoder:
-        return cls(load_tokenizer(base.folder), end_of_text_id(base.folder), settings.chunk_tokens, dtype)
+        return cls(engine_for(load_tokenizer(base.folder)), end_of_text_id(base.folder), settings.chunk_tokens, dtype)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of each text, the end-of-text id included."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array([*encoding.ids, self.end_of_text], self.dtype) for encoding in encodings]
+        return [np.append(ids, self.end_of_text).astype(self.dtype) for ids in self.ids_of(texts)]
 
 
 def _chunk_part(

@@ -9,6 +9,7 @@ whose page opts out now are listed as withdrawn (see `withdrawals`), and readers
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,14 +38,25 @@ ROW_GROUP_DOCUMENTS = 1000  # what a reader of the keepers holds at once: a few 
 Rows = NDArray[np.int64]
 
 
-def dedup(store: Store, strip: str, settings: Dedup, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
+def dedup(
+    store: Store,
+    strip: str,
+    settings: Dedup,
+    *,
+    as_of: str,
+    previous: str = "",
+    undone: Sequence[str] = (),
+    flow_run_id: str = "",
+) -> str:
     """Judge the documents of `strip` that `previous` does not know; the id of the snapshot of all keepers so far.
+
+    `undone`: ids of documents that stay whatever they resemble, because a person took their removal back.
 
     Roles: keepers (records.DOCUMENT), removed (records.REMOVED), dropped (records.DROPPED, its `detail` the document's
     id), pairs (records.PAIR), lines (line counts), index (segments), withdrawn (records.WITHDRAWN, where there are
     any). Counts are of this night's new documents.
     """
-    options = settings.model_dump()
+    options = settings.model_dump() | ({"undone": sorted(undone)} if undone else {})
     parents = [strip, previous] if previous else [strip]
     past = Past.read(store, previous)
     withdrawn = withdrawals.find(store, strip, past, as_of)
@@ -54,14 +66,15 @@ def dedup(store: Store, strip: str, settings: Dedup, *, as_of: str, previous: st
     if store.has(id):
         return id
     store.require(*parents)
-    arrived, num_live = arrivals(store, strip, past.known_ids())
+    arrived, num_live = arrivals(store, strip, past.known_ids(undone))
+    stay = {row for row, document in enumerate(arrived["id"].to_pylist()) if document in set(undone)}
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
         for role in INHERITED:
             writer.inherit(past.shards(role))
         cleaned = _clean(arrived, past.line_counts(), settings)
-        kept = _search(writer, past, arrived, cleaned, settings)
+        kept = _search(writer, past, arrived, cleaned, settings, stay)
         writer.totals = {
             "live_documents": num_live,
             "cleaned_documents": len(cleaned.changed),
@@ -104,13 +117,15 @@ def _clean(arrived: pa.Table, past: boilerplate.LineCounts, settings: Dedup) -> 
     return _Cleaned(lines, changed, {row for row, text in changed.items() if boilerplate.is_too_short(text)})
 
 
-def _search(writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cleaned, settings: Dedup) -> Rows:
-    """Choose the keepers, write what was decided, set the counts; the rows that were kept."""
+def _search(
+    writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cleaned, settings: Dedup, stay: set[int]
+) -> Rows:
+    """Choose the keepers, write what was decided, set the counts; the rows that were kept. `stay`: those that are."""
     parameters = Parameters.of(settings)
     history = History(past.segments(parameters))
     rows = np.array([row for row in range(arrived.num_rows) if row not in cleaned.too_short], np.int64)
     signed = sign((cleaned.changed.get(row) or arrived["text"][row].as_py() for row in rows.tolist()), parameters)
-    choice = choose(signed, history, settings)
+    choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
     kept = rows[np.array(choice.kept, np.int64)]
     names = pa.concat_tables([past.names, arrived.select(NAMES.names).take(pa.array(kept))])
     removed = removed_table(choice, arrived.select(NAMES.names).take(pa.array(rows)), names)
