@@ -160,7 +160,8 @@ def test_kills_change_nothing(stack: Stack) -> None:
     for each, victim in ((training, process), (run, wait_for("parent", lambda: victims.flow_processes().get(run)))):
         os.kill(victim, signal.SIGKILL)
         wait_for("its return", lambda each=each: is_back(stack, each))  # type: ignore[misc]
-    assert stack.wait(run)["state"]["type"] == "COMPLETED"
+    ended = stack.wait(run)["state"]
+    assert ended["type"] == "COMPLETED", ended["message"]
 
     store, registry = Store(str(stack.store)), Registry(str(stack.store))
     (version,) = registry.list_versions("killed")
