@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import operate, screen, server
+from flows import judge, operate, screen, server
 from flows.options import JsonOption, RecipePath, StoreOption, VerboseOption, open_store
 from prosemill import bases, environment
 from prosemill.bases import Base
@@ -188,7 +188,7 @@ def write(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a model write: the champion of a name, any version of it, or a snapshot; in the manner that its recipe sets."""
+    """Let a model write: the champion of a name, any version of it, or a snapshot; in the manner its recipe sets."""
     url, opened = open_store(store)
     from prosemill.registry import Registry
     from prosemill.report import manners_of
@@ -298,3 +298,4 @@ def up(
 
 
 operate.add_to(app)
+judge.add_to(app)

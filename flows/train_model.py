@@ -27,7 +27,8 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = ""
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
     base = bases.resolve(recipe.finetune.base)
-    champion = Registry(url, tracking_uri()).champion(recipe.name)
+    registry = Registry(url, tracking_uri())
+    champion = registry.champion(recipe.name)
     start = champion.snapshot if champion and recipe.finetune.start == "champion" else ""
     clock = reporting.StageClock()
 
@@ -37,6 +38,9 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = ""
     models = {"base": base.weights_digest, "challenger": challenger}
     if champion and champion.snapshot != challenger:
         models["champion"] = champion.snapshot
+    previous = registry.previous(recipe.name)
+    if previous and previous.snapshot not in models.values():
+        models["previous"] = previous.snapshot
     before = opened.previous_run(recipe.name, as_of).get("evaluate", "")
     corpus_ids = (corpus["dedup"], corpus["split"])
     settings = (recipe.evaluate, recipe.chunk.chunk_tokens)

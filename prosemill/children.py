@@ -33,6 +33,7 @@ from prosemill import environment, errors
 Message = dict[str, Any]
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 POLL_SECONDS = 0.5  # how late a time-out, or an exception that another thread sent us, may be noticed
+GOODBYE_SECONDS = 60.0  # on a busy machine Python takes many seconds to leave a process that has torch in it
 
 _out: IO[str] | None = None  # child only: the pipe to the parent
 _running: set[threading.Event] = set()  # parent only: one for each child, set to have it stopped
@@ -134,7 +135,7 @@ def _messages(child: subprocess.Popen[bytes], deadline: float, stop: threading.E
             *lines, rest = (rest + read).split(b"\n")
             yield from (json.loads(line) for line in lines if line)
     with contextlib.suppress(subprocess.TimeoutExpired):  # `end_group` deals with one that closes its pipe and stays
-        child.wait(POLL_SECONDS * 10)
+        child.wait(GOODBYE_SECONDS)
 
 
 def end_group(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
@@ -174,7 +175,7 @@ def serve(work: Callable[[Message], None]) -> None:
     """Run `work` on the job named on the command line and exit: 0, or 1 after telling (or logging) what went wrong."""
     global _out
     envelope = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    _die_with(envelope["parent"])
+    die_with(envelope["parent"])
     sys.stdout.flush()
     _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # so that no library's print is taken for a message
@@ -195,8 +196,14 @@ def tell(**message: Any) -> None:
         _out.flush()
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends, killed or not."""
+def be_silent() -> None:
+    """Tell no more: another process of the same child speaks for all."""
+    global _out
+    _out = None
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends, killed or not. Survives exec."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux: the parent's own clean-up has to do
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
@@ -206,5 +213,5 @@ def _die_with(parent: int) -> None:
 # --- somebody else's program: `python -m prosemill.children PARENT MODULE …` is `python -m MODULE …`, dying with PARENT
 
 if __name__ == "__main__":
-    _die_with(int(sys.argv[1]))  # the wish survives exec
+    die_with(int(sys.argv[1]))  # the wish survives exec
     os.execv(sys.executable, [sys.executable, "-m", *sys.argv[2:]])

@@ -48,6 +48,11 @@ def tracking_uri(environ: MutableMapping[str, str] = os.environ) -> str:
     return environ.get("MLFLOW_TRACKING_URI", "")
 
 
+def hub_token(environ: MutableMapping[str, str] = os.environ) -> str:
+    """HF_TOKEN, "" when it is not set."""
+    return environ.get("HF_TOKEN", "")
+
+
 def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what Prefect, MLflow and transformers read when they are imported; what the person has set stays."""
     home = _local_home(store)

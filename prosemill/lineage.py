@@ -28,6 +28,7 @@ _RECORDED = (
     "transformers",
     "torch",
     "accelerate",
+    "peft",
     "datasets",
     "mlflow",
     "prefect",

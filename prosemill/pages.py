@@ -51,8 +51,16 @@ def samples_markdown(store: Store, evaluation: str) -> str:
 
 def decision_markdown(store: Store, decision: str, model: str) -> str:
     fields = report.read_json(store, decision, "decision")
-    rows = [f"| {key} | {_cell(value)} |" for key, value in fields.items() if key not in ("verdict", "reason")]
-    return "\n".join([f"## {model}: {fields['verdict']}", "", fields["reason"], "", "| | |", "|---|---|", *rows])
+    told = ("verdict", "reason", "slices")
+    rows = [f"| {key} | {_cell(value)} |" for key, value in fields.items() if key not in told]
+    slices = [
+        f"| {each['slice']} | {_cell(each['asks'])} | {each['answer']} | {_cell(each['why'])} |"
+        for each in fields.get("slices", [])
+    ]
+    tests = ["", "| slice | asked | answer | why |", "|---|---|---|---|", *slices] if slices else []
+    return "\n".join(
+        [f"## {model}: {fields['verdict']}", "", fields["reason"], "", "| | |", "|---|---|", *rows, *tests]
+    )
 
 
 def outcome_markdown(outcome: Mapping[str, Any]) -> str:
@@ -120,6 +128,8 @@ def _quote(text: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
+        if not value or isinstance(value[0], str):
+            return ", ".join(value) or "none"
         return " to ".join(_cell(each) for each in value)
     if isinstance(value, float):
         return f"{value:.4f}"

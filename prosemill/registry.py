@@ -11,12 +11,15 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosemill.card import model_card
 from prosemill.errors import RegistryError
+from prosemill.figures import figures_of
 from prosemill.storage import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -74,6 +77,10 @@ class Registry:
         """The version in use, if any."""
         return next((each for each in self.list_versions(name) if CHAMPION in each.aliases), None)
 
+    def previous(self, name: str) -> ModelVersion | None:
+        """The version that was in use before the champion, if any."""
+        return next((each for each in self.list_versions(name) if PREVIOUS in each.aliases), None)
+
     def describe(self, name: str) -> list[dict[str, Any]]:
         """One row a version, newest first, for people: model, aliases, as_of, scores, verdict, snapshot."""
         return [
@@ -128,6 +135,7 @@ class Registry:
             client = self._client()
             if known is None:
                 run = self._record_run(name, facts)
+                self._log_metrics(run, facts.figures())
                 with contextlib.suppress(_AlreadyExists), self._errors():
                     client.create_registered_model(name)
                 source = self._source(finetune, run)
@@ -140,6 +148,9 @@ class Registry:
                 for key, value in facts.tags.items():
                     client.set_model_version_tag(name, str(version), key, value)
                 client.update_model_version(name, str(version), description=facts.reason)
+                run = client.get_model_version(name, str(version)).run_id
+                self._log_metrics(run, facts.figures())
+            client.log_text(run, model_card(self.store, name, version, finetune, evaluation, decision), "README.md")
             client.set_registered_model_alias(name, CHALLENGER, str(version))
         return version
 
@@ -191,12 +202,14 @@ class Registry:
         params = [Param(key, str(value)[:500]) for key, value in facts.params.items()]
         tags = [RunTag(key, value) for key, value in facts.tags.items()]
         client.log_batch(run, params=params, tags=tags)
-        metrics = facts.metrics()
-        for first in range(0, len(metrics), BATCH_METRICS):
-            client.log_batch(run, metrics=metrics[first : first + BATCH_METRICS])
+        self._log_metrics(run, facts.metrics())
         client.log_dict(run, facts.decision, "decision.json")
         client.set_terminated(run)
         return run
+
+    def _log_metrics(self, run: str, metrics: list[Any]) -> None:
+        for first in range(0, len(metrics), BATCH_METRICS):
+            self._client().log_batch(run, metrics=metrics[first : first + BATCH_METRICS])
 
     def _source(self, snapshot: str, run: str) -> str:
         """Where the model lies. A server refuses paths on a disk that is not its own."""
@@ -285,21 +298,22 @@ class _Facts:
         }
 
     def metrics(self) -> list[Any]:
-        """MLflow metrics: the loss curve by step, and the scores of every model that was evaluated."""
+        """The loss curve by step, as MLflow metrics."""
         from mlflow.entities import Metric
 
-        curve = [
+        return [
             Metric(name, float(value), 0, row["step"])
             for row in self.log
             for name, value in row.items()
             if name != "step" and value is not None
         ]
-        scores = [
-            Metric(f"{label}.{name}", float(figures[name]), 0, 0)
-            for label, figures in self.summary["models"].items()
-            for name in ("perplexity", "bits_per_byte")
-        ]
-        return curve + scores
+
+    def figures(self) -> list[Any]:
+        """The figures of the model card, as MLflow metrics; their latest value is that of the latest judgement."""
+        from mlflow.entities import Metric
+
+        now, found = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
+        return [Metric(name, value, now, 0) for name, value in found.items()]
 
 
 def _version_of(found: Any, aliases: list[str]) -> ModelVersion:

@@ -1,0 +1,189 @@
+"""Which way of computing a step pays on this machine: checked against the plain way first, then timed.
+
+Needs torch and transformers, no more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+from prosemill.finetune.attention import BLOCKS, MASKED, VARLEN
+from prosemill.finetune.learner import CHUNKED, LINEAR, LOGITS, Batch, Learner, Way
+
+log = logging.getLogger(__name__)
+
+PROBE_ROWS = 1  # on a CPU: enough to tell one way from another; a GPU is timed on a whole micro-batch, or it idles
+PROBE_SECONDS = 2.0  # for each way; one pass to warm up and one that counts are made in any case
+# A way must save a tenth of the time to displace the one before it. So much is no accident, and the same machine makes
+# the same choice tomorrow.
+WORTH_IT = 0.9
+TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}  # of the loss, relative: rounding, not another function
+PEAK_SIZE = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product is a machine's peak
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
+
+    way: Way
+    seconds_per_chunk: float
+    peak_flops: float
+    timings: dict[str, float]  # seconds of a chunk for every way that was timed
+
+
+def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float) -> Probe:
+    """The way for this machine, which `learner` then follows. `precision`: fp32, bf16 or, to have ways timed, auto.
+
+    Where a precision is named, the other choices are made by rule alone, so that two runs make the same ones.
+    """
+    on_gpu = batch["input_ids"].device.type == "cuda"
+    batch = batch if on_gpu else {name: tensor[:PROBE_ROWS] for name, tensor in batch.items()}
+    learner.train()
+    plain = Way("fp32", MASKED, LOGITS)
+    preferred = _first_faithful(learner, batch, dropout, on_gpu=on_gpu)
+    timings: dict[str, float] = {}
+
+    def seconds(way: Way) -> float:
+        name = f"{way.precision} {way.attention} {way.loss}"
+        timings[name] = timings.get(name) or _seconds_per_chunk(learner, way, batch)
+        return timings[name]
+
+    if precision != "auto":
+        way = replace(preferred, precision=precision)
+    elif on_gpu:
+        way = replace(preferred, precision="bf16" if torch.cuda.is_bf16_supported() else "fp32")
+    else:
+        way = _faster(preferred, [replace(preferred, precision="bf16")], seconds)
+        losses = [replace(way, loss=loss) for loss in (LINEAR, LOGITS)]
+        others = [replace(way, attention=plain.attention), *losses]
+        expected = _loss(learner, plain, batch)
+        others = [other for other in others if other != way and is_faithful(learner, other, batch, expected)]
+        way = _faster(way, others, seconds)
+    learner.follow(way)
+    found = Probe(way, seconds(way), peak_flops(batch["input_ids"].device, way.precision), timings)
+    learner.zero_grad(set_to_none=True)
+    shown = ", ".join(f"{name} {1000 * each:.0f} ms" for name, each in timings.items())
+    log.info("probe: a chunk takes %s; chosen: %s", shown, way)
+    return found
+
+
+def _first_faithful(learner: Learner, batch: Batch, dropout: float, *, on_gpu: bool) -> Way:
+    """The way that is best in all our measurements and computes the same loss as the plain one, in fp32."""
+    plain = Way("fp32", MASKED, LOGITS)
+    attention = VARLEN if on_gpu and _has_varlen() else MASKED if on_gpu else BLOCKS
+    kinds = [MASKED] if dropout or attention == MASKED else [attention, MASKED]
+    expected = _loss(learner, plain, batch)
+    for kind in kinds:
+        for loss in (CHUNKED, LOGITS):
+            way = Way("fp32", kind, loss)
+            # flash attention computes in bf16 whatever it is given
+            checked = replace(way, precision="bf16") if kind == VARLEN else way
+            if is_faithful(learner, checked, batch, expected):
+                return way
+    return plain
+
+
+def is_faithful(learner: Learner, way: Way, batch: Batch, expected: float) -> bool:
+    """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is no error."""
+    try:
+        found = _loss(learner, way, batch)
+        apart = way.attention == MASKED or keeps_apart(learner, way, batch)
+    except Exception as error:  # noqa: BLE001 - whatever a model of somebody else's answers to what it does not know
+        log.info("probe: %s is not for this model (%s)", way, str(error).splitlines()[0] if str(error) else type(error))
+        return False
+    return apart and abs(found - expected) <= TOLERANCE[way.precision] * abs(expected)
+
+
+def keeps_apart(learner: Learner, way: Way, batch: Batch) -> bool:
+    """Whether no document of `batch` feels what stands in the documents before it: not one bit of its loss changes."""
+    learner.follow(way)
+    row = {name: tensor[:1].clone() for name, tensor in batch.items()}
+    begins = torch.nonzero(row["position_ids"][0] == 0).flatten().tolist()
+    if len(begins) < 2:  # made of two halves
+        begins = [0, row["input_ids"].shape[1] // 2]
+        positions = torch.arange(row["input_ids"].shape[1], device=row["input_ids"].device)
+        row["position_ids"] = torch.where(positions < begins[1], positions, positions - begins[1])[None]
+        row["labels"][0, begins[1]] = -100
+    last = max(1, len(begins) // 2)
+    row["labels"][:, : begins[last]] = -100
+    changed = dict(row, input_ids=row["input_ids"].clone())
+    changed["input_ids"][:, : begins[last]] = row["input_ids"][:, : begins[last]].flip(1)
+    return bool(learner.measure(**row) == learner.measure(**changed))
+
+
+def peak_flops(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second of a large matrix product: what no step can exceed."""
+    size = PEAK_SIZE[device.type]
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    one = torch.randn(size, size, device=device, dtype=kind)
+    fastest = math.inf
+    for _ in range(8):
+        _wait(device)
+        started = time.perf_counter()
+        one @ one
+        _wait(device)
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size**3 / fastest
+
+
+def flops_per_token(learner: Learner, tokens: int) -> float:
+    """6 N + 12 layers x width x context (Chowdhery et al. 2022, appendix B); position embeddings multiply nothing."""
+    config = learner.model.config
+    counted = sum(
+        weight.numel() for name, weight in learner.named_parameters() if not name.endswith(("wpe.weight", "lora_A"))
+    )
+    # A model that names neither has no attention to count.
+    layers, width = (int(getattr(config, name, 0)) for name in ("num_hidden_layers", "hidden_size"))
+    return 6.0 * counted + 12.0 * layers * width * tokens
+
+
+def _loss(learner: Learner, way: Way, batch: Batch) -> float:
+    """The loss as training would see it in this way, of the model as it is used."""
+    learner.follow(way)
+    learner.eval()
+    scored = max(1, int((batch["labels"][:, 1:] != -100).sum()))
+    try:
+        with torch.no_grad():
+            return float(learner(**batch, scale=1 / scored))
+    finally:
+        learner.train()
+
+
+def _faster(way: Way, others: Iterable[Way], seconds: Callable[[Way], float]) -> Way:
+    for other in others:
+        if seconds(other) < WORTH_IT * seconds(way):
+            way = other
+    return way
+
+
+def _seconds_per_chunk(learner: Learner, way: Way, batch: Batch) -> float:
+    """Of a forward and a backward pass; the fastest of several."""
+    learner.follow(way)
+    device, fastest = batch["input_ids"].device, math.inf
+    begun = time.monotonic()
+    for attempt in range(6):
+        _wait(device)
+        started = time.perf_counter()
+        learner(**batch, scale=1e-3).backward()
+        _wait(device)
+        if attempt:  # the first pass warms up
+            fastest = min(fastest, time.perf_counter() - started)
+            if time.monotonic() - begun > PROBE_SECONDS:
+                break
+    return fastest / len(batch["input_ids"])
+
+
+def _has_varlen() -> bool:
+    return importlib.util.find_spec("torch.nn.attention.varlen") is not None
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
