@@ -27,7 +27,7 @@ floors:
 	$(BIN)/python -m benchmarks.floors
 
 deployments:
-	$(BIN)/python -m deployments.apply --dry-run > /dev/null
+	$(BIN)/python -m deployments.deploy --dry-run data/demo/recipe.toml > /dev/null
 
 bench-train: install
 	$(BIN)/python -m benchmarks.train --out benchmarks/results/train-small.json

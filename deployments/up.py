@@ -15,30 +15,35 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deployments.apply import apply, check_entrypoints, deployments
 from flows.server import full_server, worker
 from prosemill import environment
 from prosemill.errors import ProsemillError
-from prosemill.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from deployments.plan import Plan
 
 
 def run(store: str, recipes: list[Path], port: int) -> None:
     """Serve until somebody stops it, or one of the processes dies."""
     if environment.answers(f"http://127.0.0.1:{port}/api"):
         raise ProsemillError(f"port {port}: a Prefect server answers there already; stop it, or choose --port")
-    content = deployments([load_recipe(path) for path in recipes], store)
-    check_entrypoints(content)
-    environment.use_server(f"http://127.0.0.1:{port}/api")  # the children below inherit it
+    environment.use_server(f"http://127.0.0.1:{port}/api")  # the children below inherit it; Prefect reads it on import
+    from deployments.checks import check
+    from deployments.plan import plan
+
+    planned = plan(recipes, store)
+    check(planned)
     logs = environment.prefect_home()
     with (
         full_server(port, logs / "server.log") as server,
         _announced(store, port),
-        _applied(content),
+        _applied(planned),
         worker("cpu", logs / "cpu-worker.log") as cpu,
-        worker("gpu", logs / "gpu-worker.log", "--work-queue", "train", "--limit", "1") as gpu,
+        worker("gpu", logs / "gpu-worker.log", "--limit", "1") as gpu,  # all queues of the pool, one job a card
     ):
-        names = ", ".join(f"{each['entrypoint'].split('.')[-1]}/{each['name']}" for each in content["deployments"])
+        names = ", ".join(each.full_name for each in planned.deployments)
         print(f"Prefect: http://127.0.0.1:{port}   deployments: {names}   Ctrl-C stops everything.", flush=True)
         _wait_for_any({"server": server, "cpu worker": cpu, "gpu worker": gpu}, logs)
 
@@ -53,8 +58,11 @@ def _announced(store: str, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _applied(content: dict[str, object]) -> Iterator[None]:
-    apply(content)
+def _applied(planned: Plan) -> Iterator[None]:
+    from deployments.applying import apply
+
+    for _ in apply(planned):
+        pass
     yield
 
 

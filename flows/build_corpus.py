@@ -1,12 +1,19 @@
 """From sources to chunks: scrape, strip, dedup, split, chunk. Needs no GPU and never imports torch."""
 
+import logging
+
 from prefect import flow
+from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from prosemill import bases, chunk, report, scrape, strip
+from prosemill import bases, chunk, health, news, report, scrape, strip, undone, withdrawn
+from prosemill.environment import tracking_uri
+from prosemill.errors import ProsemillError
+from prosemill.registry import Registry
 from prosemill.report import Corpus
-from prosemill.settings import Recipe
-from tasks import reporting
+from prosemill.settings import AsOf, Recipe
+from prosemill.storage import Store
+from tasks import events, reporting
 from tasks.caching import in_batches
 from tasks.chunk import chunk_documents
 from tasks.dedup import remove_duplicates
@@ -15,20 +22,26 @@ from tasks.split import split_keepers
 from tasks.strip import merge_shards, strip_shards
 from tasks.submitting import submit
 
+log = logging.getLogger("prosemill.build_corpus")
+
 
 @flow(
     name="build-corpus",
-    flow_run_name="{recipe.name} {as_of}",
+    flow_run_name=reporting.run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]  # sources wait for the network
     persist_result=True,
     result_serializer="json",
+    on_completion=[reporting.ended],
+    on_failure=[reporting.ended],
+    on_crashed=[reporting.ended],
+    on_cancellation=[reporting.ended],
 )
-def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
+def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     """Bring the corpus of a recipe up to a date.
 
     Args:
         recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
-        as_of: The date of the corpus, ISO 8601; empty: the day of the run, UTC. The same date finds everything done.
+        as_of: The date of the corpus, such as 2026-01-05; empty: today. The same date finds everything done.
         store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
     as_of, opened = reporting.begin(as_of, store)
@@ -37,7 +50,7 @@ def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
     before = report.corpus_of(opened.previous_run(recipe.name, as_of))
     base = bases.resolve(recipe.finetune.base, need_weights=False)
     chunk.check_length(base, recipe.chunk)
-    clock = reporting.StageClock()
+    clock = reporting.StageClock(opened)
 
     scraping = [
         submit(scrape_source, url, source, recipe.scrape, as_of, before["scrape"].get(source.name, ""), fingerprint)
@@ -49,7 +62,8 @@ def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
     clock.wait("strip", *stripping)
     stripped = submit(merge_shards, url, scraping, stripping, recipe.strip, recipe.language, as_of)
     clock.wait("strip", stripped)
-    kept = submit(remove_duplicates, url, stripped, recipe.dedup, as_of, before["dedup"])
+    taken_back = undone.of(opened, recipe.name)
+    kept = submit(remove_duplicates, url, stripped, recipe.dedup, as_of, before["dedup"], taken_back)
     clock.wait("dedup", kept)
     assigned = submit(split_keepers, url, kept, recipe.split, as_of, before["split"])
     clock.wait("split", assigned)
@@ -77,4 +91,28 @@ def build_corpus(recipe: Recipe, as_of: str = "", store: str = "") -> Corpus:
     opened.require(*report.snapshots_of(corpus))
     opened.record_run(recipe.name, as_of, {**opened.runs(recipe.name).get(as_of, {}), **report.recorded(corpus)})
     reporting.show_corpus(opened, recipe, corpus)
+    _tell(opened, recipe, as_of, corpus)
     return corpus
+
+
+def _tell(store: Store, recipe: Recipe, as_of: str, corpus: Corpus) -> None:
+    """What happened to the corpus, as events for automations: partial sources, opt-outs, and whether to retrain."""
+    run = FlowRunContext.get()
+    by_itself = run is None or run.flow_run is None or run.flow_run.parent_task_run_id is None
+    for source, reason in health.partial_sources(store, corpus).items():
+        events.corpus_partial(recipe.name, source=source, reason=reason, by_itself=by_itself)
+    opted_out = withdrawn.newly(store, corpus["dedup"], as_of)
+    if opted_out:
+        models = withdrawn.models_that_learned(store, opted_out)
+        urls = sorted(set(opted_out.values()))
+        events.corpus_opted_out(recipe.name, as_of=as_of, urls=urls, models=models, by_itself=by_itself)
+    try:
+        champion = Registry(store.url, tracking_uri()).champion(recipe.name)
+        found = news.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+    except ProsemillError as error:  # the corpus is complete, whatever the registry or an old model is like
+        log.warning("%s: whether the corpus is worth training on is not known: %s", recipe.name, error)
+        return
+    events.corpus_updated(
+        recipe.name, as_of=as_of, new_documents=found.documents, new_tokens=found.tokens, chunk=corpus["chunk"],
+        worth_training=found.worth_training, reason=found.reason, by_itself=by_itself,
+    )  # fmt: skip

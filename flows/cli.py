@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import judge, operate, screen, server
+from flows import clean, judge, operate, screen, server
 from flows.options import JsonOption, RecipePath, StoreOption, VerboseOption, open_store
 from prosemill import bases, environment
 from prosemill.bases import Base
@@ -132,6 +132,8 @@ def _retrain(recipe: Recipe, as_of: str, store: str, *, refresh: bool, quiet: bo
 
 
 def _finish(outcome: dict[str, Any], as_json: bool, next_steps: list[str]) -> None:
+    if outcome["verdict"] == "awaiting-approval":
+        next_steps = [f"prosemill approve {outcome['recipe']} [--refuse]", *next_steps]
     if as_json:
         print(json.dumps(outcome, ensure_ascii=False))
     else:
@@ -188,7 +190,7 @@ def write(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a model write: the champion of a name, any version of it, or a snapshot; in the manner its recipe sets."""
+    """Let a model write: the champion of a name, any version of it, or a snapshot; as its recipe sets."""
     url, opened = open_store(store)
     from prosemill.registry import Registry
     from prosemill.report import manners_of
@@ -298,4 +300,5 @@ def up(
 
 
 operate.add_to(app)
+clean.add_to(app)
 judge.add_to(app)

@@ -1,56 +1,82 @@
 """The scheduled parent: bring the corpus up to date; train only if there is something new to learn."""
 
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow, runtime
-from prefect.deployments import run_deployment
 
+from flows import approving
 from flows.build_corpus import build_corpus
-from flows.train_model import train_model
-from prosemill import news, report
+from flows.handover import cancel_with_child, train_elsewhere
+from flows.train_model import BASE, train_model
+from prosemill import news, once, report
 from prosemill.environment import tracking_uri
 from prosemill.registry import Registry
 from prosemill.report import Corpus, Trained
-from prosemill.settings import Recipe
+from prosemill.settings import AsOf, Recipe
+from prosemill.storage import Store
 from tasks import reporting
 
-Place = Literal["this machine", "gpu pool"]
 
-
-@flow(name="retrain", flow_run_name="{recipe.name} {as_of}", persist_result=True, result_serializer="json")
-def retrain(recipe: Recipe, as_of: str = "", store: str = "", train_on: Place = "this machine") -> dict[str, Any]:
+@flow(
+    name="retrain",
+    flow_run_name=reporting.run_name,
+    persist_result=True,
+    result_serializer="json",
+    on_completion=[reporting.ended],
+    on_failure=[reporting.ended],
+    on_crashed=[reporting.ended],
+    on_cancellation=[cancel_with_child, reporting.ended],
+)
+def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "") -> dict[str, Any]:
     """Scrape, clean, train, judge; the champion changes only if the challenger is shown to be better.
 
     Args:
         recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
-        as_of: The date of the corpus, ISO 8601; empty: the day of the run, UTC. The same date finds everything done.
+        as_of: The date of the corpus, such as 2026-01-05; empty: today. The same date finds everything done.
         store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
-        train_on: This machine, or the gpu work pool (a run of the deployment train-model/gpu).
+        train_on: The deployment that trains, such as train-model/our-docs on the gpu pool; empty: this process.
     """
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
     opened.check_writable()
     with opened.one_run_at_a_time(recipe.name):
         corpus = build_corpus(recipe, as_of, url)
-        champion = Registry(url, tracking_uri()).champion(recipe.name)
-        found = news.assess(opened, corpus["chunk"], champion.snapshot if champion else "", recipe)
-        if champion and not found.worth_training:
-            outcome = report.nothing_new(opened, recipe, as_of, corpus, champion, found.reason)
+        found = _look_for_news(opened, recipe, corpus)
+        if found["worth_training"]:
+            trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
+            standing = approving.settle(opened, recipe.name, trained) if recipe.gate.approval else None
+            outcome = report.judged(opened, recipe, as_of, corpus, trained, standing)
         else:
-            trained = _train(recipe, corpus, as_of, url, train_on)
-            outcome = report.judged(opened, recipe, as_of, corpus, trained)
+            champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
+            outcome = report.nothing_new(opened, recipe, as_of, corpus, champion, found["reason"])
     reporting.show_outcome(opened, recipe, outcome)
     return outcome
 
 
-def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: str, train_on: Place) -> Trained:
+def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
+    """What is new to the champion, settled once: a run restarted after its promotion must not find that it knows all.
+
+    champion (its finetune snapshot, "" for none), worth_training, reason.
+    """
+
+    def look() -> dict[str, Any]:
+        champion = Registry(store.url, tracking_uri()).champion(recipe.name)
+        found = news.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+        return {
+            "champion": champion.snapshot if champion else "",
+            "worth_training": champion is None or found.worth_training,
+            "reason": found.reason,
+        }
+
+    return once.settle(store, f"started/{runtime.flow_run.id}.json", look)
+
+
+def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: Store, train_on: str, against: str) -> Trained:
     """Here, or as a run of its own on the GPU pool: a work pool belongs to a deployment, never to a task."""
-    if train_on == "this machine":
-        return train_model(recipe, corpus, as_of, store)
-    child = run_deployment(
-        "train-model/gpu",
-        parameters={"recipe": recipe.model_dump(mode="json"), "corpus": corpus, "as_of": as_of, "store": store},
-        idempotency_key=f"{runtime.flow_run.id}-train",  # a retry of this run finds the same child
-    )
-    trained: Trained = child.state.result()  # type: ignore[union-attr]
-    return trained
+    if not train_on:
+        return train_model(recipe, corpus, as_of, store.url, against)
+    parameters = {
+        "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "as_of": as_of, "store": store.url,
+        "against": against,
+    }  # fmt: skip
+    return train_elsewhere(train_on, parameters, store, recipe.name, as_of)

@@ -11,10 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from prosemill import progress, report
+from prosemill.explain import Told
 from prosemill.pages import with_interval
+from prosemill.run_log import HIT
+from prosemill.why import Fate
 
+SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
 WIDTH = None if sys.stdout.isatty() else 120  # a file or pipe has no width; a table is no use folded at 80
@@ -154,7 +159,9 @@ def show_models(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{row[key]:.{digits}f}" if row.get(key) is not None else ""
             for key, digits in (("perplexity", 2), ("bits_per_byte", 4))
         ]
-        table.add_row(row["model"], ", ".join(row["aliases"]), row["as_of"], *scores, row["verdict"], row["snapshot"])
+        approval = row["approval"].partition(" at ")[0]
+        decision = f"{row['verdict']}, {approval}" if approval else row["verdict"]
+        table.add_row(row["model"], ", ".join(row["aliases"]), row["as_of"], *scores, decision, row["snapshot"])
     output.print(table)
 
 
@@ -168,3 +175,37 @@ def show_changes(changes: Mapping[str, Any]) -> None:
     for key in ("settings", "counts", "totals"):
         for name, (old, new) in changes[key].items():
             output.print(f"{key:>9}  {name}: {old} → {new}", markup=False)
+
+
+def show_told(told: Told) -> None:
+    """A run, stage by stage; below each one that was made, what had changed."""
+    run, before = told.run, told.before
+    came_to = " ".join(each for each in (run.verdict or run.state.lower(), run.model) if each)
+    output.print(f"{run.title}: {came_to}{f'. {run.reason}' if run.reason else ''}", markup=False)
+    ended = run.ended.replace("T", " ")[:19] or "now"
+    output.print(f"{run.started.replace('T', ' ')[:19]} to {ended} UTC, run {run.id}", markup=False)
+    compared = f"compared with {before.title} of {before.started[:10]}, run {before.id}" if before else "the first run"
+    output.print(f"{compared}\n", markup=False)
+    width = max((len(each.stage) for each in told.stages), default=0)
+    for each in told.stages:
+        line = f"{each.stage:<{width}}  {each.cache:<4}  {each.seconds:>9,.1f} s  {each.snapshot}"
+        output.print(f"{line}{f'  made by {each.made_by}' if each.cache == HIT and each.made_by else ''}", markup=False)
+        for change in each.why:
+            output.print(f"{'':{width}}  because  {change}", markup=False)
+    if not told.stages:
+        output.print("No stage was complete.")
+
+
+def show_fate(fate: Fate) -> None:
+    """The way of a page through a corpus, and both texts where it was taken for a copy."""
+    table = Table("stage", "verdict", "why", "document", box=None, pad_edge=False, header_style="bold")
+    for step in fate.steps:
+        table.add_row(step.stage, step.verdict, Text(step.why, overflow="fold"), step.document)
+    output.print(f"\n{fate.corpus}, {fate.as_of}: {fate.url}", markup=False, style="bold")
+    output.print(table)
+    if fate.removed:
+        texts = Table("this page", "the one that was kept", show_lines=True, expand=True)
+        texts.add_row(*(Text(text[:SIDE_BY_SIDE_CHARACTERS]) for text in (fate.text, fate.keeper_text)))
+        output.print(texts)
+        if not fate.is_undone:
+            output.print(f"To keep it all the same: prosemill why {fate.url} --undo", markup=False)

@@ -1,56 +1,71 @@
 """From chunks to a decision: finetune, evaluate, gate, register. The only flow that holds a GPU."""
 
-from prefect import flow
+from prefect import flow, runtime
 
-from prosemill import bases, report
+from flows import approving
+from prosemill import bases, cards, once, report, withdrawn
 from prosemill.environment import tracking_uri
 from prosemill.registry import Registry
 from prosemill.report import Corpus, Trained
-from prosemill.settings import Recipe
+from prosemill.settings import AsOf, Recipe
+from prosemill.storage import Store
 from tasks import reporting
 from tasks.evaluating import evaluate_models
 from tasks.finetune import finetune_model
 from tasks.gate import judge, register
 from tasks.submitting import submit
 
+BASE = "base"  # `against` where there is no champion yet
 
-@flow(name="train-model", flow_run_name="{recipe.name} {as_of}", persist_result=True, result_serializer="json")
-def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = "") -> Trained:
+
+@flow(
+    name="train-model",
+    flow_run_name=reporting.run_name,
+    persist_result=True,
+    result_serializer="json",
+    on_completion=[reporting.ended],
+    on_failure=[reporting.ended],
+    on_crashed=[reporting.ended],
+    on_cancellation=[reporting.ended],
+)
+def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "", against: str = "") -> Trained:
     """Train a challenger on a corpus and let it take over if it is shown to be better.
 
     Args:
         recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
         corpus: What a run of build-corpus returned; normally filled in by retrain.
-        as_of: The date of the corpus, ISO 8601; empty: the day of the run, UTC. The same date finds everything done.
+        as_of: The date of the corpus, such as 2026-01-05; empty: today. The same date finds everything done.
         store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
+        against: What the challenger has to beat: a finetune snapshot, or base; empty: the champion.
     """
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
     base = bases.resolve(recipe.finetune.base)
-    registry = Registry(url, tracking_uri())
-    champion = registry.champion(recipe.name)
-    start = champion.snapshot if champion and recipe.finetune.start == "champion" else ""
-    clock = reporting.StageClock()
+    champion = _champion(opened, recipe.name, against)
+    start = withdrawn.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
+    clock = reporting.StageClock(opened)
 
-    identity = (recipe.finetune.base, base.weights_digest)
-    tuned = submit(finetune_model, url, corpus["chunk"], *identity, recipe.finetune, start)
-    challenger = clock.wait("finetune", tuned)[0]
-    models = {"base": base.weights_digest, "challenger": challenger}
-    if champion and champion.snapshot != challenger:
-        models["champion"] = champion.snapshot
-    previous = registry.previous(recipe.name)
-    if previous and previous.snapshot not in models.values():
-        models["previous"] = previous.snapshot
-    before = opened.previous_run(recipe.name, as_of).get("evaluate", "")
-    corpus_ids = (corpus["dedup"], corpus["split"])
-    settings = (recipe.evaluate, recipe.chunk.chunk_tokens)
-    scored = submit(
-        evaluate_models, url, *corpus_ids, recipe.finetune.base, models, *settings, as_of, before, wait_for=[tuned]
-    )
-    clock.wait("evaluate", scored)
+    with cards.held(f"{recipe.name}, run {runtime.flow_run.name}"):
+        identity = (recipe.finetune.base, base.weights_digest)
+        tuned = submit(finetune_model, url, corpus["chunk"], *identity, recipe.finetune, start)
+        challenger = clock.wait("finetune", tuned)[0]
+        models = {"base": base.weights_digest, "challenger": challenger}
+        if champion not in ("", challenger):
+            models["champion"] = champion
+        previous = Registry(url, tracking_uri()).previous(recipe.name)
+        if previous and previous.snapshot not in models.values():
+            models["previous"] = previous.snapshot
+        before = opened.previous_run(recipe.name, as_of).get("evaluate", "")
+        corpus_ids = (corpus["dedup"], corpus["split"])
+        settings = (recipe.evaluate, recipe.chunk.chunk_tokens)
+        scored = submit(
+            evaluate_models, url, *corpus_ids, recipe.finetune.base, models, *settings, as_of, before, wait_for=[tuned]
+        )
+        clock.wait("evaluate", scored)
     decided = submit(judge, url, scored, recipe.gate, as_of)
     clock.wait("gate", decided)
     opened.require(challenger, scored.result(), decided.result())
+    reporting.show_scores(opened, recipe, challenger, scored.result())
     trained = Trained(
         finetune=challenger, evaluate=scored.result(), gate=decided.result(), model="", seconds=clock.seconds
     )
@@ -58,7 +73,23 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: str = "", store: str = ""
     opened.record_run(
         recipe.name, as_of, {**report.recorded(corpus), **report.judged_ids(trained), **report.manners(recipe)}
     )
-    version = submit(register, url, tracking_uri(), recipe.name, tuned, scored, decided)
+    parent = runtime.flow_run.parent_flow_run_id
+    waits = str(parent or runtime.flow_run.id)
+    version = submit(register, url, tracking_uri(), recipe.name, tuned, scored, decided, recipe.gate, waits)
     (trained["model"],) = clock.wait("register", version)
     reporting.show_model(opened, recipe, trained["finetune"], trained["evaluate"], trained["gate"], trained["model"])
+    if recipe.gate.approval and not parent:
+        approving.settle(opened, recipe.name, trained)
     return trained
+
+
+def _champion(store: Store, name: str, against: str) -> str:
+    """The finetune snapshot to beat, "" for the base. Settled once: a run that promoted must not find itself."""
+
+    def look() -> dict[str, str]:
+        champion = Registry(store.url, tracking_uri()).champion(name)
+        return {"champion": champion.snapshot if champion else ""}
+
+    if against:
+        return "" if against == BASE else against
+    return str(once.settle(store, f"started/{runtime.flow_run.id}.json", look)["champion"])

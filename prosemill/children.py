@@ -32,8 +32,8 @@ from prosemill import environment, errors
 
 Message = dict[str, Any]
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+LEAVE_SECONDS = 60  # torch takes 1 s to end, and over 5 s on a busy machine; ended by force, its work would be lost
 POLL_SECONDS = 0.5  # how late a time-out, or an exception that another thread sent us, may be noticed
-GOODBYE_SECONDS = 60.0  # on a busy machine Python takes many seconds to leave a process that has torch in it
 
 _out: IO[str] | None = None  # child only: the pipe to the parent
 _running: set[threading.Event] = set()  # parent only: one for each child, set to have it stopped
@@ -135,7 +135,7 @@ def _messages(child: subprocess.Popen[bytes], deadline: float, stop: threading.E
             *lines, rest = (rest + read).split(b"\n")
             yield from (json.loads(line) for line in lines if line)
     with contextlib.suppress(subprocess.TimeoutExpired):  # `end_group` deals with one that closes its pipe and stays
-        child.wait(GOODBYE_SECONDS)
+        child.wait(LEAVE_SECONDS)
 
 
 def end_group(child: subprocess.Popen[bytes], grace_seconds: float) -> None:

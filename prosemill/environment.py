@@ -1,20 +1,34 @@
 """Everything that prosemill reads from or puts into the environment; no other module does.
 
 PROSEMILL_STORE       where snapshots live: a folder or fsspec URL (default: data/store below the current folder)
+PROSEMILL_CACHE       where files of a remote store are kept on this machine (default: ~/.cache/prosemill)
+PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
+MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
+PREFECT_SERVER_DATABASE_CONNECTION_URL                   the same of the Prefect server
+PREFECT_API_SSL_CERT_FILE   certificates to trust, where the Prefect server has one of your own
 PREFECT_API_URL       a Prefect server (default: the one that `prosemill up` started, else one for this run alone)
+PROSEMILL_ALERT_BLOCK   a Prefect block that alerts go to: "slack-webhook/ops", "webhook/pager" … (default: no alerts)
 HF_HOME, HF_TOKEN, HF_HUB_OFFLINE   as in huggingface_hub
+OPENLINEAGE_URL, _API_KEY, _CONFIG, OPENLINEAGE__TRANSPORT__…   a server for lineage events, as in openlineage-python
+OPENLINEAGE_NAMESPACE   of the jobs in them (default: prosemill); OPENLINEAGE_DISABLED=true: no events at all
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import ssl
+import tempfile
 import urllib.request
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
+from prosemill.errors import BackupError, StoreError
+
 DEFAULT_STORE = "data/store"
+RESULTS_BLOCK = "remote-file-system/prosemill-results"  # `prosemill deploy` makes it where the store is a URL
 
 # Nobody is told that prosemill runs, and no screen gets another program's advertisements.
 _QUIET = {
@@ -22,6 +36,7 @@ _QUIET = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is the command's own
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "true",
@@ -34,18 +49,110 @@ _PREFECT = {
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "prosemill",  # the core's log lines reach the run's page
+    "PREFECT_CLIENT_MAX_RETRIES": "7",  # waits of 2, 4, … 128 s: a run outlives its server by four minutes (5: by one)
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; less is not to be had. deployments.crash_safety listens
+    "PREFECT_WORKER_ENABLE_CANCELLATION": "true",  # also of runs whose process is only just starting
 }
 
 
 def store_url(given: str = "", environ: MutableMapping[str, str] = os.environ) -> str:
     """The store: what was given, else PROSEMILL_STORE, else data/store; a local folder as an absolute path."""
     url = given or environ.get("PROSEMILL_STORE", "") or DEFAULT_STORE
-    return url if "://" in url else str(Path(url).expanduser().absolute())
+    return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
 
 
 def tracking_uri(environ: MutableMapping[str, str] = os.environ) -> str:
     """MLFLOW_TRACKING_URI, or "" for the SQLite file in the store."""
     return environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def databases(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """URLs of the databases to save, by name: mlflow and, where Prefect has one within reach, prefect."""
+    found = {"mlflow": tracking_uri(environ) or f"sqlite:///{store}/mlflow.db"}
+    if found["mlflow"].startswith("http"):
+        found["mlflow"] = environ.get("MLFLOW_BACKEND_STORE_URI", "")
+    names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    local = prefect_home(environ) / "prefect.db"
+    found["prefect"] = next((environ[name] for name in names if environ.get(name)), "")
+    if not found["prefect"] and (local.is_file() or not api_url(environ)):
+        found["prefect"] = f"sqlite:///{local}"
+    for name, variable in (("mlflow", "MLFLOW_BACKEND_STORE_URI"), ("prefect", names[0])):
+        if not found[name]:
+            raise BackupError(
+                f"{name} is on a server, and {variable} does not say where its database is; set it as for that server, "
+                "or save the store alone with --store-only"
+            )
+    return found
+
+
+def artifacts(environ: MutableMapping[str, str] = os.environ) -> str:
+    """Where an MLflow server keeps artifacts; "" without one: they are in the store then."""
+    if not tracking_uri(environ).startswith("http"):
+        return ""
+    if given := environ.get("MLFLOW_ARTIFACTS_DESTINATION", ""):
+        return given
+    raise BackupError(
+        "MLFLOW_ARTIFACTS_DESTINATION does not say where the MLflow server keeps artifacts; set it as for that server, "
+        "or save the store alone with --store-only"
+    )
+
+
+def alert_block(environ: MutableMapping[str, str] = os.environ) -> str:
+    """ "block-type/name" of the notification or webhook block that alerts go to, or ""; its secret is in the block."""
+    return environ.get("PROSEMILL_ALERT_BLOCK", "").strip()
+
+
+def lineage_is_on(environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether stages tell of themselves in OpenLineage events."""
+    return environ.get("OPENLINEAGE_DISABLED", "").strip().lower() != "true"
+
+
+def lineage_namespace(environ: MutableMapping[str, str] = os.environ) -> str:
+    """The namespace of the jobs in OpenLineage events."""
+    return environ.get("OPENLINEAGE_NAMESPACE", "").strip() or "prosemill"
+
+
+def lineage_server(environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether the openlineage client would find a server (or other transport) to send events to."""
+    if any(environ.get(name) for name in ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")):
+        return True
+    if any(name.startswith("OPENLINEAGE__TRANSPORT") for name in environ):
+        return True
+    home = environ.get("HOME", "")
+    return any(
+        folder and (Path(folder) / "openlineage.yml").is_file() for folder in (".", home and f"{home}/.openlineage")
+    )
+
+
+@contextlib.contextmanager
+def unchanged(prefix: str, environ: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """Take out what the block adds to variables of that prefix: the openlineage client sets some to talk to itself."""
+    before = {name for name in environ if name.startswith(prefix)}
+    try:
+        yield
+    finally:
+        for name in [name for name in environ if name.startswith(prefix) and name not in before]:
+            del environ[name]
+
+
+def cache_folder(environ: MutableMapping[str, str] = os.environ) -> Path:
+    """Where files of remote stores, and the checkpoints of trainings for them, are kept on this machine."""
+    given = environ.get("PROSEMILL_CACHE", "")
+    if given:
+        return Path(given).expanduser().absolute()
+    try:
+        return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prosemill"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"prosemill-{os.getuid()}"
+
+
+def cache_limit_bytes(environ: MutableMapping[str, str] = os.environ) -> int:
+    """How large that may become."""
+    given = environ.get("PROSEMILL_CACHE_GB", "50")
+    try:
+        return int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        raise StoreError(f"PROSEMILL_CACHE_GB = {given!r}: is not a number of gigabytes; set for example 50") from None
 
 
 def hub_token(environ: MutableMapping[str, str] = os.environ) -> str:
@@ -61,6 +168,7 @@ def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, s
     defaults["PREFECT_HOME"] = str(home)
     defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO" if verbose else "CRITICAL"  # the run's page has it all
     defaults["PREFECT_LOCAL_STORAGE_PATH"] = str(home / "results")
+    defaults["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "3"  # a person waits; runs of deployments keep MLflow's own 7
     for name, value in defaults.items():
         environ.setdefault(name, value)
     environ["PROSEMILL_STORE"] = store
@@ -71,6 +179,33 @@ def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, s
 def of_child(environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of a child process: this one's, and what spares it other programs' surprises."""
     return _QUIET | _THREADS | dict(environ)
+
+
+def of_job(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """What a run needs on whichever worker it lands; stored with its deployment for all to read, so without secrets.
+
+    Results go where the other pool's runs find them: into the store, through the block RESULTS_BLOCK where that is a
+    URL.
+    """
+    job = {"PROSEMILL_STORE": store} | _QUIET | _THREADS | _PREFECT
+    job = {name: value for name, value in job.items() if not name.startswith(("PREFECT_SERVER_", "PREFECT_WORKER_"))}
+    if "://" in store:
+        job["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] = RESULTS_BLOCK
+    else:
+        job["PREFECT_LOCAL_STORAGE_PATH"] = str(_local_home(store) / "results")
+    if tracking := tracking_uri(environ):
+        if "@" in tracking:
+            raise StoreError(
+                "MLFLOW_TRACKING_URI holds a password, and deployments are stored in plain text; give it to the "
+                "workers as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        job["MLFLOW_TRACKING_URI"] = tracking
+    return job
+
+
+def visible_cards(environ: MutableMapping[str, str] = os.environ) -> str | None:
+    """CUDA_VISIBLE_DEVICES: the cards that this process may use, None for all of them."""
+    return environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def refresh_cache(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -120,10 +255,15 @@ def running_server(home: Path) -> str:
     return api_url if answers(api_url) else ""
 
 
-def answers(api_url: str) -> bool:
-    """Whether a Prefect server is in good health at `api_url`."""
+def answers(api_url: str, environ: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether a Prefect server is in good health at `api_url`: it says so without a login.
+
+    With https, its certificate is checked as Prefect's own client does (PREFECT_API_SSL_CERT_FILE for one of yours).
+    """
     try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+        trusted = environ.get("PREFECT_API_SSL_CERT_FILE") or None
+        context = ssl.create_default_context(cafile=trusted) if api_url.startswith("https") else None
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2, context=context) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False

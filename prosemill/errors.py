@@ -6,6 +6,9 @@
     │   ├── StoreNotWritable   read-only, no permission, not a directory
     │   ├── StoreFull          no space left
     │   ├── StoreBusy          another run of the same corpus is going on
+    │   ├── StoreRefused       no such bucket, no credentials, not allowed to read
+    │   ├── StoreUnreachable   a remote store does not answer
+    │   ├── RunUnknown         no run of that id or name has left a log
     │   └── SnapshotMissing    an id that no complete snapshot answers to
     ├── SourceError            a source gave nothing to read
     │   ├── SourceUnreachable  no answer from the site
@@ -16,6 +19,9 @@
     ├── BaseModelError         the base cannot be loaded
     ├── TrainingError          the loss is not finite, the child died, the memory ran out
     ├── RegistryError          no such model, version or alias
+    ├── ApprovalError          nothing waits for approval, or the answer comes too late
+    ├── Unwell                 a check of health found what only a person can put right
+    ├── BackupError            a backup cannot be made, is damaged, or would overwrite what is there
     ├── Stopped                a child was stopped because its run was
     └── DemoError              the demo cannot be set up: its port is taken, its text is not installed
 
@@ -53,6 +59,18 @@ class StoreFull(StoreError):
 
 
 class StoreBusy(StoreError):
+    exit_code = EXIT_REFUSED
+
+
+class StoreRefused(StoreError):
+    exit_code = EXIT_REFUSED
+
+
+class StoreUnreachable(StoreError):
+    pass
+
+
+class RunUnknown(StoreError):
     exit_code = EXIT_REFUSED
 
 
@@ -100,8 +118,20 @@ class RegistryError(ProsemillError):
     exit_code = EXIT_REFUSED
 
 
+class ApprovalError(ProsemillError):
+    exit_code = EXIT_REFUSED
+
+
+class BackupError(ProsemillError):
+    exit_code = EXIT_REFUSED
+
+
 class DemoError(ProsemillError):
     exit_code = EXIT_REFUSED
+
+
+class Unwell(ProsemillError):
+    pass
 
 
 class Stopped(ProsemillError):

@@ -19,7 +19,8 @@ from prosemill.verdict import KEEP, NOT_ENOUGH_EVIDENCE, PROMOTE
 __all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE_VERSION", "decide", "judge", "read_decision", "read_scores"]
 
 STAGE_VERSION = 2
-ASKED_BEFORE_TRAINING = {"min_new_documents", "min_new_tokens", "known_margin"}
+# Asked before training, or after the decision: the decision is the same.
+WITHOUT_EFFECT = {"min_new_documents", "min_new_tokens", "known_margin", "approval", "approval_hours"}
 
 Scores = dict[str, list[dict[str, Any]]]
 
@@ -30,7 +31,7 @@ def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run
     A decision, once made, stands: asked again, it is the same. Decisions that the store holds on other evaluations of
     these test documents make it stricter (`prosemill.spending`).
     """
-    used = settings.model_dump(mode="json", exclude=ASKED_BEFORE_TRAINING)
+    used = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     snapshot = snapshot_id("gate", STAGE_VERSION, inputs=[evaluation], settings=used)
     if store.has(snapshot):
         return snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import re
 import subprocess
 from pathlib import Path
 
@@ -58,3 +59,31 @@ def code_commit() -> str:
         [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
     ).stdout
     return f"{commit}+" if changed.strip() else commit
+
+
+def version() -> str:
+    """prosemill's own."""
+    try:
+        return importlib.metadata.version("prosemill")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "0"
+
+
+@functools.cache
+def code_url() -> str:
+    """Where this code is from: the checkout's origin, without user and password, else the folder it lies in."""
+    here = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(here), "remote", "get-url", "origin"]
+    origin = ""
+    if (here / ".git").exists():
+        origin = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return as_url(origin) or here.as_uri()
+
+
+def as_url(origin: str) -> str:
+    """A git remote as a URL that holds no user and no password; "" for none."""
+    if "://" in origin:
+        return re.sub(r"://[^/@]*@", "://", origin)
+    if match := re.fullmatch(r"(?:[^/@:]+@)?(?P<host>[^/:]+):(?P<path>.+)", origin):  # git@host:group/name.git
+        return f"ssh://{match['host']}/{match['path'].lstrip('/')}"
+    return Path(origin).absolute().as_uri() if origin else ""

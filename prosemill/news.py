@@ -6,10 +6,8 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from prosemill import report
+from prosemill import report, withdrawn
+from prosemill.corpus import training_tokens_of
 from prosemill.settings import Recipe
 from prosemill.storage import Store
 
@@ -28,15 +26,23 @@ class News:
 
 
 def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
-    """Compare the training documents of `chunk` with those the champion (a finetune snapshot, "" for none) has seen."""
-    now = _training_tokens(store, chunk)
+    """Compare the training documents of `chunk` with those the champion (a finetune snapshot, "" for none) has seen.
+
+    A champion that learned from what was withdrawn since is worth replacing, however little is new.
+    """
+    now = training_tokens_of(store, chunk)
     if not champion:
         return News(len(now), sum(now.values()), True, "there is no champion yet")
     known = {
-        document for parent in report.training_parents(store, champion) for document in _training_tokens(store, parent)
+        document
+        for parent in report.training_parents(store, champion)
+        for document in training_tokens_of(store, parent)
     }
     new = {document: tokens for document, tokens in now.items() if document not in known}
     documents, tokens = len(new), sum(new.values())
+    if learned := len(withdrawn.learned(store, chunk, champion)):
+        were = ("document", "was") if learned == 1 else ("documents", "were")
+        return News(documents, tokens, True, f"{learned} {were[0]} that the champion learned from {were[1]} withdrawn")
     if store.manifest(champion).settings != training_settings(recipe):
         return News(documents, tokens, True, "the [finetune] settings differ from the champion's")
     wanted = max(1, recipe.gate.min_new_documents)
@@ -73,14 +79,3 @@ def training_settings(recipe: Recipe) -> dict[str, object]:
     from prosemill.finetune import identity_settings
 
     return identity_settings(recipe.finetune)
-
-
-def _training_tokens(store: Store, chunk: str) -> dict[str, int]:
-    """Tokens by training document of a chunk snapshot."""
-    tokens: dict[str, int] = {}
-    for shard in store.manifest(chunk).shards_of("map"):
-        table = pq.read_table(store.local(shard.path), columns=["split", "document", "num_tokens"])
-        table = table.filter(pc.field("split") == "train")
-        for document, number in zip(table["document"].to_pylist(), table["num_tokens"].to_pylist(), strict=True):
-            tokens[document] = tokens.get(document, 0) + number
-    return tokens

@@ -13,16 +13,28 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from prosemill.errors import RecipeError
-from prosemill.settings import Evaluate, Finetune, Recipe, Source
+from prosemill.settings import Deploy, Evaluate, Finetune, Recipe, RecipeFile, Source
 from prosemill.yardsticks import is_yardstick
 
 _ORDER = ("extra_forbidden", "missing")  # a misspelt key also shows up as a missing one: name the misspelling first
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in the TOML file `path`, relative paths made absolute; RecipeError in one line otherwise."""
+    """The recipe in the TOML file `path`, relative paths made absolute; RecipeError in one line otherwise.
+
+    Its table [deploy] is checked, but left out: when and where a recipe runs changes nothing of what it makes.
+    """
+    return parse_recipe(_read(path), where=str(path), folder=path.resolve().parent)
+
+
+def load_deploy(path: Path) -> Deploy:
+    """The table [deploy] of the recipe in `path`; what it does not say is as by default."""
+    return _validated(_read(path), str(path)).deploy
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, _toml_files(path.parent), n=1)
         raise RecipeError(f"{path}: no such file{_did_you_mean(near)}") from None
@@ -34,15 +46,12 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: is not TOML: {error}") from None
-    return parse_recipe(fields, where=str(path), folder=path.resolve().parent)
 
 
 def parse_recipe(fields: Mapping[str, Any], *, where: str, folder: Path) -> Recipe:
     """Validate `fields`; relative paths are taken from `folder`."""
-    try:
-        recipe = Recipe.model_validate(fields)
-    except ValidationError as error:
-        raise RecipeError(f"{where}: {_first_problem(error)}") from None
+    _validated(fields, where)
+    recipe = Recipe.model_validate({key: value for key, value in fields.items() if key != "deploy"})
     _check_patterns(recipe, where)
     return recipe.model_copy(
         update={
@@ -51,6 +60,13 @@ def parse_recipe(fields: Mapping[str, Any], *, where: str, folder: Path) -> Reci
             "evaluate": _absolute_general(recipe.evaluate, folder),
         }
     )
+
+
+def _validated(fields: Mapping[str, Any], where: str) -> RecipeFile:
+    try:
+        return RecipeFile.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_first_problem(error)}") from None
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -102,7 +118,7 @@ def _description(loc: tuple[int | str, ...]) -> str:
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
     """The settings class that a place of the recipe is checked by."""
-    model: type[BaseModel] = Recipe
+    model: type[BaseModel] = RecipeFile
     for part in loc:
         if isinstance(part, int):
             continue

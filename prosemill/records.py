@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -70,6 +71,15 @@ REMOVED = pa.schema(  # dedup: documents that have a kept twin
         ("keeper_url", pa.string()),
         ("similarity", pa.float64()),  # exact Jaccard of the shingle sets
         ("reason", pa.string()),  # exact | near
+    ]
+)
+
+WITHDRAWN = pa.schema(  # dedup: keepers whose page was read once and opts out now
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("reason", pa.string()),  # the opt-out, as the ledger has it
+        ("since", pa.string()),  # as_of of the run that found it
     ]
 )
 
@@ -191,3 +201,8 @@ def snapshot_id(
 def document_id(url: str, text: str) -> str:
     """20 hexadecimal digits (80 bits) that name this text at this URL."""
     return hashlib.sha256(f"{url}\n{text}".encode()).hexdigest()[:20]
+
+
+def moment(at: datetime | None = None) -> str:
+    """`at`, or now, UTC, to the second, as records have it; these sort as text."""
+    return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

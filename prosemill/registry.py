@@ -25,6 +25,8 @@ from prosemill.storage import Store
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 TAG = "prosemill."
 BATCH_METRICS = 1000  # MLflow takes no more at once
+MOST_MODELS = 1000  # a page of the API; without asking it is 100
+DESCRIPTION_CHARACTERS = 5000  # nor more than this, on PostgreSQL
 SNAPSHOT = re.compile(r"finetune-[0-9a-f]{16}")
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]{0,39})(?:@(?P<alias>[a-z]+)|/(?P<version>[0-9]+))?")
 
@@ -42,6 +44,8 @@ class ModelVersion:
     verdict: str
     metrics: Mapping[str, float]  # perplexity, bits_per_byte, validation_loss
     aliases: tuple[str, ...]
+    approval: str = ""  # "approved by ada at …", where a person was asked
+    promoted_by: str = ""  # the decision by which it took over after an approval
 
 
 class Registry:
@@ -59,7 +63,7 @@ class Registry:
         if self._is_empty():
             return []
         with self._errors():
-            return sorted(model.name for model in self._client().search_registered_models())
+            return sorted(model.name for model in self._client().search_registered_models(max_results=MOST_MODELS))
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for an unknown name."""
@@ -77,6 +81,13 @@ class Registry:
         """The version in use, if any."""
         return next((each for each in self.list_versions(name) if CHAMPION in each.aliases), None)
 
+    def version_of(self, name: str, snapshot: str) -> ModelVersion:
+        """The version that stands for the finetune snapshot."""
+        for each in self._versions_of_known(name):
+            if each.snapshot == snapshot:
+                return each
+        raise RegistryError(f"{snapshot} is no version of {name}; record it first")
+
     def previous(self, name: str) -> ModelVersion | None:
         """The version that was in use before the champion, if any."""
         return next((each for each in self.list_versions(name) if PREVIOUS in each.aliases), None)
@@ -91,6 +102,7 @@ class Registry:
                 "perplexity": each.metrics.get("perplexity"),
                 "bits_per_byte": each.metrics.get("bits_per_byte"),
                 "verdict": each.verdict,
+                "approval": each.approval,
                 "snapshot": each.snapshot,
             }
             for each in self._versions_of_known(name)
@@ -140,33 +152,49 @@ class Registry:
                     client.create_registered_model(name)
                 source = self._source(finetune, run)
                 made = client.create_model_version(
-                    name, source, run_id=run, tags=facts.tags, description=facts.reason, await_creation_for=0
+                    name,
+                    source,
+                    run_id=run,
+                    tags=facts.tags,
+                    description=facts.reason[:DESCRIPTION_CHARACTERS],
+                    await_creation_for=0,
                 )
                 version = int(made.version)
             else:
                 version = known.version
                 for key, value in facts.tags.items():
                     client.set_model_version_tag(name, str(version), key, value)
-                client.update_model_version(name, str(version), description=facts.reason)
+                client.update_model_version(name, str(version), description=facts.reason[:DESCRIPTION_CHARACTERS])
                 run = client.get_model_version(name, str(version)).run_id
                 self._log_metrics(run, facts.figures())
             client.log_text(run, model_card(self.store, name, version, finetune, evaluation, decision), "README.md")
             client.set_registered_model_alias(name, CHALLENGER, str(version))
         return version
 
-    def promote(self, name: str, snapshot: str) -> None:
-        """Make the version of `snapshot` the champion and the old champion the previous one. Safe to repeat."""
+    def promote(self, name: str, snapshot: str) -> bool:
+        """Make the version of `snapshot` the champion and the old champion the previous one. Safe to repeat.
+
+        Whether this changed anything.
+        """
         versions = self._versions_of_known(name)
         new = next((each for each in versions if each.snapshot == snapshot), None)
         if new is None:
             raise RegistryError(f"{snapshot} is no version of {name}; record it first")
         old = next((each for each in versions if CHAMPION in each.aliases), None)
         if old == new:
-            return
+            return False
         with self._errors():
             if old is not None:
                 self._client().set_registered_model_alias(name, PREVIOUS, str(old.version))
             self._client().set_registered_model_alias(name, CHAMPION, str(new.version))
+        return True
+
+    def mark(self, name: str, snapshot: str, tags: Mapping[str, str]) -> None:
+        """Put tags on the version of `snapshot`, for example who approved it."""
+        version = self.version_of(name, snapshot).version
+        with self._errors():
+            for key, value in tags.items():
+                self._client().set_model_version_tag(name, str(version), TAG + key, value)
 
     def roll_back(self, name: str) -> ModelVersion:
         """Exchange champion and previous; the champion from now on."""
@@ -258,8 +286,17 @@ class Registry:
                 raise
             code = getattr(error, "error_code", "")
             kind = {"RESOURCE_ALREADY_EXISTS": _AlreadyExists, "RESOURCE_DOES_NOT_EXIST": _DoesNotExist}.get(code)
-            line = " ".join(str(error).split())[:300]
-            raise (kind or RegistryError)(f"{self.tracking_uri or self._database()}: MLflow says: {line}") from error
+            line = _in_words(" ".join(str(error).split()))
+            raise (kind or RegistryError)(f"{self.tracking_uri or self._database()}: {line}") from error
+
+
+def _in_words(said: str) -> str:
+    """What MLflow says, with the next step where it is the way to the server that is wrong."""
+    if "Max retries exceeded" in said or "Connection refused" in said:
+        return f"no MLflow server answers there; check that it is up, and MLFLOW_TRACKING_URI ({said[-120:]})"
+    if "error code 401" in said:
+        return "the MLflow server wants a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return f"MLflow says: {said[:300]}"
 
 
 class _AlreadyExists(RegistryError):
@@ -328,6 +365,8 @@ def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
         verdict=tags.get("verdict", ""),
         metrics=json.loads(tags.get("metrics", "{}")),
         aliases=tuple(sorted(aliases)),
+        approval=tags.get("approval", ""),
+        promoted_by=tags.get("promoted_by", ""),
     )
 
 

@@ -14,16 +14,18 @@ from typing_extensions import TypedDict  # pydantic asks for it below Python 3.1
 
 from prosemill.errors import RecipeError
 from prosemill.records import Manifest
+from prosemill.run_log import MISS, StageRun
 from prosemill.settings import Recipe, Write
 from prosemill.storage import Store
 
 if TYPE_CHECKING:
+    from prosemill.approval import Standing
     from prosemill.registry import ModelVersion
 
 _TELLING = {
     "scrape": ("fetched", "unchanged"),
     "strip": ("scrubbed",),
-    "dedup": ("documents", "new_documents"),
+    "dedup": ("documents", "new_documents", "withdrawn"),
     "split": ("train", "validation", "test"),
     "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
 }
@@ -100,8 +102,12 @@ def checked_date(as_of: str) -> str:
 
 def funnel(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
     """One row a stage: stage, seen, kept, dropped (by reason), and what the stage adds of its own."""
-    stages = [*corpus["scrape"].values(), corpus["strip"], corpus["dedup"], corpus["split"], corpus["chunk"]]
-    return [_funnel_row(store.manifest(snapshot)) for snapshot in stages]
+    return funnel_of(store, snapshots_of(corpus))
+
+
+def funnel_of(store: Store, snapshots: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of some stages, of which there may be fewer than make a corpus; those that were deleted are left out."""
+    return [_funnel_row(store.manifest(snapshot)) for snapshot in snapshots if store.has(snapshot)]
 
 
 def _funnel_row(manifest: Manifest) -> dict[str, Any]:
@@ -126,6 +132,16 @@ def made(row: Mapping[str, Any]) -> str:
 def reasons(dropped: Mapping[str, int]) -> str:
     """ "3 thin, 1 language": the most frequent first."""
     return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda each: -each[1]))
+
+
+def stage_line(store: Store, row: StageRun) -> str:
+    """ "strip: 38 of 40 kept (2 thin), made in 1.5 s: strip-0123456789abcdef", for the log."""
+    how = f"made in {row.seconds:.1f} s" if row.cache == MISS else "found in the store"
+    if not store.has(row.snapshot):
+        return f"{row.stage}: a result is cached, but its snapshot was deleted: {row.snapshot}"
+    found = _funnel_row(store.manifest(row.snapshot))
+    dropped = f" ({reasons(found['dropped'])})" if found["dropped"] else ""
+    return f"{stage_name(found)}: {found['kept']:,} of {found['seen']:,} kept{dropped}, {how}: {row.snapshot}"
 
 
 def ledger_summary(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
@@ -160,13 +176,16 @@ def _scores(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {key: summary[key] for key in keep if key in summary}
 
 
-def judged(store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained) -> dict[str, Any]:
-    """The outcome of a run that trained (or found its challenger trained) and judged."""
+def judged(
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained, approval: Standing | None = None
+) -> dict[str, Any]:
+    """The outcome of a run that trained (or found its challenger trained) and judged, and perhaps asked a person."""
     decision = read_json(store, trained["gate"], "decision")
     return {
         **_frame(store, recipe, as_of, corpus, trained["evaluate"]),
-        "verdict": decision["verdict"],
-        "reason": decision["reason"],
+        "verdict": approval.verdict if approval else decision["verdict"],
+        "reason": f"{decision['reason']} Approval: {approval.sentence}." if approval else decision["reason"],
+        "approval": approval.as_dict() if approval else None,
         "decision": decision,
         "snapshots": {**recorded(corpus), **judged_ids(trained)},
         "model": trained["model"],
@@ -182,6 +201,7 @@ def nothing_new(
         **_frame(store, recipe, as_of, corpus, champion.evaluation, now={"base": "base", "challenger": "champion"}),
         "verdict": "nothing-new",
         "reason": reason,
+        "approval": None,
         "snapshots": {**recorded(corpus), "finetune": champion.snapshot, "evaluate": champion.evaluation},
         "model": f"{recipe.name}/{champion.version}",
         "seconds": corpus["seconds"],

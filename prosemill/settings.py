@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from prosemill import schedules
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+# A parameter of flows. The pattern is for the form alone: elsewhere `report.checked_date` refuses in better words.
+AsOf = Annotated[str, Field(json_schema_extra={"pattern": r"^(\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}.*)?)?$"})]
 
 
 class Section(BaseModel):
@@ -20,8 +24,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
+_HAS_URLS: dict[str, JsonValue] = {"properties": {"urls": {"minItems": 1}}, "required": ["urls"]}
+_HAS_PATH: dict[str, JsonValue] = {"properties": {"path": {"minLength": 1}}, "required": ["path"]}
+
+
 class Source(Section):
     """A site, list, folder, archive or data set that we may read."""
+
+    # What `_has_an_address` says, for the form: a source without an address is refused before a run is started.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"kind": {"enum": ["folder", "warc", "dataset"]}}, "required": ["kind"]},
+            "then": _HAS_PATH,
+            "else": {
+                "if": {
+                    "properties": {"kind": {"const": "urls"}, "path": {"minLength": 1}},
+                    "required": ["kind", "path"],
+                },
+                "else": _HAS_URLS,
+            },
+        }
+    )
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="Short name: lower-case letters, digits and hyphens."
@@ -31,7 +54,7 @@ class Source(Section):
         description="site: follow links from the start URLs. urls: just these URLs. folder: files on disk. "
         "warc: a web archive. dataset: a Hugging Face data set.",
     )
-    urls: list[str] = Field(default=[], description="site: the start URLs. urls: every URL to read.")
+    urls: list[str] = Field(default=[], title="URLs", description="site: the start URLs. urls: every URL to read.")
     path: str = Field(
         default="",
         description="folder: the folder. warc: the file. urls: a text file with one URL a line. dataset: a hub name, "
@@ -108,7 +131,7 @@ class Strip(Section):
     keep_comments: bool = Field(default=False, description="Keep readers' comments.")
     scrub_email: bool = Field(default=True, description="Replace e-mail addresses by [e-mail].")
     scrub_phone: bool = Field(default=True, description="Replace telephone numbers by [phone].")
-    scrub_ip: bool = Field(default=True, description="Replace IP addresses by [ip].")
+    scrub_ip: bool = Field(default=True, title="Scrub IP", description="Replace IP addresses by [ip].")
     scrub_id_numbers: bool = Field(default=True, description="Replace card and national id numbers by [id].")
     max_dropped_share: Share = Field(
         default=0.9, description="Stop when more than this share of the pages gives no document: something is broken."
@@ -354,6 +377,12 @@ class Gate(Section):
         "many bits per byte less for them than for its test pages; 0: never ask.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Of the resampling.")
+    approval: bool = Field(
+        default=False, description="A better challenger waits until a person lets it take over; no answer means no."
+    )
+    approval_hours: float = Field(
+        default=24, gt=0, le=8760, description="How long it waits for that person before the answer is no."
+    )
 
 
 class Write(Section):
@@ -399,3 +428,49 @@ class Recipe(Section):
                 f"evaluate.stride {self.evaluate.stride} is longer than chunk.chunk_tokens {self.chunk.chunk_tokens}"
             )
         return self
+
+
+Cron = Annotated[str, Field(max_length=100), AfterValidator(schedules.checked_cron)]
+Job = Annotated[dict[str, JsonValue], AfterValidator(schedules.checked_job)]
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Deploy(Section):
+    """When the recipe runs by itself, and on what; read by `prosemill deploy`, no part of a run's parameters."""
+
+    cron: Cron = Field(default="", description="When to retrain: minute hour day month weekday. Empty: by hand only.")
+    corpus_cron: Cron = Field(
+        default="", description="When to bring the corpus up to date without training. Empty: by hand only."
+    )
+    health_cron: Cron = Field(
+        default="0 6 * * *",
+        description="When to ask whether the model is well, where max_age_days or retrain_on calls for it.",
+    )
+    timezone: Annotated[str, AfterValidator(schedules.checked_timezone)] = Field(
+        default="UTC", description="By which clock the schedules go, such as Europe/Berlin."
+    )
+    on_collision: Literal["enqueue", "cancel-new"] = Field(
+        default="enqueue", description="What becomes of a run that is due while one of the same deployment is going on."
+    )
+    priority: Literal["first", "normal", "last"] = Field(
+        default="normal", description="Whose turn it is when several recipes wait for the same workers."
+    )
+    tags: list[Tag] = Field(default=[], max_length=20, description="More tags for the runs, to find them by in the UI.")
+    retrain_on: list[Literal["new-data", "unwell", "opt-out"]] = Field(
+        default=[], description="What else starts a retraining: new-data, unwell, opt-out; any of them."
+    )
+    max_age_days: float = Field(
+        default=0, ge=0, le=3650, description="A champion trained longer ago than this is unwell; 0: age is no matter."
+    )
+    cpu_job: Job = Field(default={}, description="Job variables of runs on the cpu pool: env, image, memory_request …")
+    gpu_job: Job = Field(default={}, description="Job variables of runs on the gpu pool: env, image, gpu_count …")
+
+    @property
+    def watches_health(self) -> bool:
+        return bool(self.max_age_days) or "unwell" in self.retrain_on
+
+
+class RecipeFile(Recipe):
+    """What the TOML file may hold: the recipe, and when and where it runs."""
+
+    deploy: Deploy = Field(default=Deploy(), title="Deploy")

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prosemill.corpus import withdrawn_of
 from prosemill.errors import CorpusEmpty
 from prosemill.records import SPLIT, Counts, digest, snapshot_id
 from prosemill.settings import Split
@@ -29,7 +30,8 @@ CATCH_UP = 2
 def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
     """Assign the keepers of `dedup` that `previous` has not assigned; the id of the snapshot of all assignments.
 
-    Role assignments (records.SPLIT). Counts are of this night's documents; totals of all, by split.
+    Role assignments (records.SPLIT). Counts are of this night's documents; totals of all, by split. A document that is
+    withdrawn keeps its assignment, for the day its page comes back, and counts in no total.
     """
     options = settings.model_dump()
     parents = [dedup, previous] if previous else [dedup]
@@ -43,8 +45,10 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     urls = {id: url for id, url in _rows(store, keepers, "id", "url") if id not in old}
     pairs = _rows(store, (shard.path for shard in store.manifest(dedup).shards_of("pairs")), "a", "b")
     assigned = assign(list(urls), pairs, old, settings)
-    totals = Counter([*old.values(), *(part for part, _ in assigned.values())])
-    _check(totals, len(urls))
+    withdrawn = withdrawn_of(store, dedup)
+    given = old | {id: part for id, (part, _) in assigned.items()}
+    totals = Counter(part for id, part in given.items() if id not in withdrawn)
+    _check(totals, len(urls), len(withdrawn))
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
@@ -58,6 +62,8 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
         new = Counter(part for part, _ in assigned.values())
         parts = ("train", "validation", "test", "excluded")
         writer.totals = {part: totals[part] for part in parts} | {f"new_{part}": new[part] for part in parts}
+        if withdrawn:
+            writer.totals |= {"withdrawn": len(withdrawn)}
     return id
 
 
@@ -135,12 +141,13 @@ def _components(documents: Iterable[str], pairs: Iterable[tuple[str, str]]) -> d
     return dict(members)
 
 
-def _check(totals: Counter[str], num_new: int) -> None:
+def _check(totals: Counter[str], num_new: int, num_withdrawn: int) -> None:
+    opted_out = f" ({num_withdrawn} were withdrawn by opt-outs)" if num_withdrawn else ""
     for part in ("train", "test"):
         if not totals[part]:
             raise CorpusEmpty(
-                f"split: no document for {part} among {num_new}; it takes one to train on and an unlike one to test; "
-                "add pages or sources"
+                f"split: no document for {part} among {num_new}{opted_out}; it takes one to train on and an unlike one "
+                "to test; add pages or sources"
             )
 
 

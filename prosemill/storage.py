@@ -4,9 +4,11 @@
     <store>/unfinished/<stage>-<digest>/               what a long stage keeps between kills (checkpoints)
     <store>/tmp/                                       being written; swept when its writer is dead
     <store>/corpora/<name>/<as_of>.json                which snapshots a run ended with
+    <store>/openlineage/<day>/<run>.<snapshot>.jsonl   what each run of a stage told (`prosemill.open_lineage`)
 
 A local folder or any fsspec URL (`s3://…`). Programs that need real files (Scrapy, the Trainer, memory maps) always
-write into a local folder; committing to a remote store uploads it, the manifest last.
+read and write in a local folder: a remote store's cache (`prosemill.remote`), from which committing uploads, the
+manifest last. unfinished/, tmp/ and locks are in that cache too.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -26,12 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
-
-from prosemill import lineage
+from prosemill import lineage, open_lineage, remote
 from prosemill.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_path
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
 from prosemill.records import Counts, Manifest, Shard
+from prosemill.remote import store_errors
 
 MANIFEST = "manifest.json"
 LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page
@@ -47,6 +47,7 @@ class SnapshotWriter:
     counts: Counts = field(default_factory=Counts)
     totals: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
+    origins: list[str] = field(default_factory=list)  # what is read and is no snapshot, for its lineage: URLs, paths
 
     def path(self, name: str) -> Path:
         path = self.folder / name
@@ -70,25 +71,20 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.fs, root = fsspec.core.url_to_fs(url)
-        self.root = str(root).rstrip("/")
-        self.is_local = "file" in _protocols(self.fs)
-        self._cache = (
-            Path(tempfile.gettempdir()) / f"prosemill-{os.getuid()}" / hashlib.sha256(url.encode()).hexdigest()[:16]
-        )
+        self.fs, self.root = remote.open_filesystem(url)
+        self.is_local = remote.is_local(self.fs)
+        self.cache = remote.Cache(url)
+        self.here = Path(self.root) if self.is_local else self.cache.folder  # what has to be on a disk of this machine
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def has(self, snapshot: str) -> bool:
-        return bool(self.fs.exists(self._at("snapshots", snapshot, MANIFEST)))
+        with store_errors(self.url):
+            return bool(self.fs.exists(self._at("snapshots", snapshot, MANIFEST)))
 
     def manifest(self, snapshot: str) -> Manifest:
         """The manifest of a complete snapshot; SnapshotMissing otherwise."""
-        try:
-            with self.fs.open(self._at("snapshots", snapshot, MANIFEST), "rb") as file:
-                return Manifest.from_json(file.read().decode())
-        except FileNotFoundError:
-            raise SnapshotMissing(snapshot, self.url) from None
+        return Manifest.from_json(self.local(f"{snapshot}/{MANIFEST}").read_text(encoding="utf-8"))
 
     def require(self, *snapshots: str) -> None:
         for snapshot in snapshots:
@@ -97,48 +93,49 @@ class Store:
 
     def snapshots(self) -> list[str]:
         """Ids of all complete snapshots, sorted."""
-        with contextlib.suppress(FileNotFoundError):
-            names = [str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._at("snapshots"), detail=False)]
-            return sorted(name for name in names if self.has(name))
+        with contextlib.suppress(FileNotFoundError), store_errors(self.url):
+            if self.is_local:
+                names = [str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._at("snapshots"), detail=False)]
+                return sorted(name for name in names if self.has(name))
+            # One request for a thousand files, instead of one for each snapshot.
+            paths = [str(path).split("/") for path in self.fs.find(self._at("snapshots"))]
+            return sorted(path[-2] for path in paths if path[-1] == MANIFEST)
         return []
 
     def open(self, path: str) -> BinaryIO:
         """Read "<snapshot id>/<file>"."""
-        try:
-            return self.fs.open(self._at("snapshots", path), "rb")  # type: ignore[no-any-return]
-        except FileNotFoundError:
-            raise SnapshotMissing(path, self.url) from None
+        return open(self.local(path), "rb")
 
     def local(self, path: str) -> Path:
-        """A file (or whole snapshot) as a path on this machine; a remote one is fetched once and kept."""
+        """A file (or whole snapshot) as a path on this machine; a remote one is fetched once and kept for a while."""
         if self.is_local:
             here = Path(self._at("snapshots", path))
             if not here.exists():
-                raise SnapshotMissing(path, self.url)
+                raise SnapshotMissing(path.removesuffix(f"/{MANIFEST}"), self.url)
             return here
-        here = self._cache / path
-        if not here.exists():
-            here.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=self._cache))
-            self.fs.get(self._at("snapshots", path), str(aside / "got"), recursive=True)
-            with contextlib.suppress(OSError):  # another process was faster: snapshots never change
-                os.rename(aside / "got", here)
-            shutil.rmtree(aside, ignore_errors=True)
-        return here
+        try:
+            with store_errors(self.url):
+                return self.cache.get(self.fs, self._at("snapshots", path), path)
+        except FileNotFoundError:
+            raise SnapshotMissing(path.removesuffix(f"/{MANIFEST}"), self.url) from None
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def check_writable(self) -> None:
         """Raise StoreNotWritable or StoreFull now rather than after an hour of work."""
-        with disk_errors(self.url, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
-            for part in ("snapshots", "tmp", "unfinished", "corpora"):
-                self.fs.makedirs(self._at(part), exist_ok=True)
-            probe = self._at("tmp", f"probe-{os.getpid()}-{time.monotonic_ns()}")
+        probe = self._at("tmp", f"probe-{os.getpid()}-{time.monotonic_ns()}")
+        not_there = (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+        with disk_errors(self.url, *not_there) if self.is_local else store_errors(self.url, writing=True):
+            if not remote.is_bucket(self.fs):  # which would be made, were its name misspelt
+                for part in ("snapshots", "tmp", "unfinished", "corpora"):
+                    self.fs.makedirs(self._at(part), exist_ok=True)
             self.fs.pipe_file(probe, b"\0" * 65_536)
             self.fs.rm_file(probe)
-        if self.is_local and (free := free_bytes(Path(self.root))) < LEAST_FREE_BYTES:
+        with disk_errors(str(self.here), *not_there):
+            self.here.mkdir(parents=True, exist_ok=True)
+        if (free := free_bytes(self.here)) < LEAST_FREE_BYTES:
             raise StoreFull(
-                f"{self.url}: the disk of the store is full ({free >> 20} MB left, {LEAST_FREE_BYTES >> 20} needed to "
+                f"{self.here}: the disk of the store is full ({free >> 20} MB left, {LEAST_FREE_BYTES >> 20} needed to "
                 "begin); free some space and run the same command again"
             )
         self._tidy()
@@ -157,8 +154,9 @@ class Store:
     ) -> Iterator[SnapshotWriter]:
         """Write a snapshot aside and commit it when the block ends well; leave nothing when it does not."""
         started, cpu_started = time.monotonic(), _cpu_seconds()
-        with disk_errors(self.url), self._aside(snapshot) as folder:
-            writer = SnapshotWriter(snapshot, folder)
+        run = open_lineage.StageRun(self, stage, snapshot, parents, settings, as_of, flow_run_id)
+        with open_lineage.telling(run), disk_errors(str(self.here)), self._aside(snapshot) as folder:
+            writer = SnapshotWriter(snapshot, folder, origins=run.origins)
             yield writer
             manifest = Manifest(
                 id=snapshot,
@@ -178,12 +176,16 @@ class Store:
                 libraries=lineage.library_versions(),
                 flow_run_id=flow_run_id,
             )
+            run.wrote(manifest, folder)
             self._commit(manifest, folder)
 
     def work_folder(self, snapshot: str) -> Path:
-        """A local folder that outlives a kill, for checkpoints of the snapshot being made."""
-        folder = Path(self._at("unfinished", snapshot)) if self.is_local else self._cache / "unfinished" / snapshot
-        with disk_errors(self.url):
+        """A local folder that outlives a kill, for checkpoints of the snapshot being made.
+
+        With a remote store it is in the cache of this machine: another machine finds it if it shares PROSEMILL_CACHE.
+        """
+        folder = self.here / "unfinished" / snapshot
+        with disk_errors(str(self.here)):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -193,44 +195,55 @@ class Store:
     # --- what a run ended with ---------------------------------------------------------------------------------------
 
     def record_run(self, corpus: str, as_of: str, record: Mapping[str, Any]) -> None:
-        """Remember which snapshots the run of `as_of` ended with; written aside and renamed."""
+        """Remember which snapshots the run of `as_of` ended with; readers see the old record or the new one."""
         path = self._at("corpora", corpus, f"{as_of}.json")
         text = json.dumps(dict(record), indent=1, sort_keys=True, ensure_ascii=False)
-        with disk_errors(self.url):
+        with store_errors(self.url, writing=True):
+            if remote.is_bucket(self.fs):  # where an object is replaced at once, but a rename is two steps
+                self.fs.pipe_file(path, text.encode())
+                return
             self.fs.makedirs(self._at("corpora", corpus), exist_ok=True)
             self.fs.pipe_file(f"{path}.tmp", text.encode())
             self.fs.mv(f"{path}.tmp", path)
 
     def runs(self, corpus: str) -> dict[str, dict[str, Any]]:
         """Records of all runs of a corpus by as_of, oldest first."""
-        with contextlib.suppress(FileNotFoundError):
+        return self._records(self._run_paths(corpus))
+
+    def _run_paths(self, corpus: str) -> dict[str, str]:
+        """Where the record of each run is, by as_of, oldest first."""
+        with contextlib.suppress(FileNotFoundError), store_errors(self.url):
             paths = sorted(str(path) for path in self.fs.ls(self._at("corpora", corpus), detail=False))
-            return {
-                path.rsplit("/", 1)[-1].removesuffix(".json"): json.loads(self.fs.cat_file(path))
-                for path in paths
-                if path.endswith(".json")
-            }
+            return {path.rsplit("/", 1)[-1].removesuffix(".json"): path for path in paths if path.endswith(".json")}
         return {}
+
+    def _records(self, paths: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        with store_errors(self.url):
+            texts = self.fs.cat(list(paths.values())) if paths else {}  # all at once, which a remote store wants
+        by_name = {str(path).rsplit("/", 1)[-1].removesuffix(".json"): text for path, text in texts.items()}
+        return {as_of: json.loads(by_name[as_of]) for as_of in paths}
 
     def corpora(self) -> list[str]:
         """Names of all corpora that have been run, sorted."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), store_errors(self.url):
             return sorted(str(path).rsplit("/", 1)[-1] for path in self.fs.ls(self._at("corpora"), detail=False))
         return []
 
     def previous_run(self, corpus: str, as_of: str) -> dict[str, Any]:
         """The newest record older than `as_of`, or {}: so a re-run of last week finds the week before."""
-        older = [record for date, record in self.runs(corpus).items() if date < as_of]
-        return older[-1] if older else {}
+        older = {date: path for date, path in self._run_paths(corpus).items() if date < as_of}
+        newest = max(older, default="")
+        return self._records({newest: older[newest]})[newest] if older else {}
 
     @contextlib.contextmanager
     def one_run_at_a_time(self, corpus: str) -> Iterator[None]:
-        """Hold a corpus for one run; a second one on this machine is told so. It is freed when its holder dies."""
-        if not self.is_local:  # a remote store's runs are kept apart by the deployment's concurrency limit
-            yield
-            return
-        with disk_errors(self.url):
-            folder = Path(self._at("corpora", corpus))
+        """Hold a corpus for one run; a second one on this machine is told so. It is freed when its holder dies.
+
+        Runs on several machines are kept apart by the deployment's concurrency limit. Should two run all the same, they
+        commit snapshots of the same names with the same content and record the same versions, each of them once.
+        """
+        with disk_errors(str(self.here)):
+            folder = self.here / "corpora" / corpus
             folder.mkdir(parents=True, exist_ok=True)
             lock = open(folder / "lock", "w")  # noqa: SIM115 - closed below
         with lock:
@@ -249,15 +262,16 @@ class Store:
 
     def _tidy(self) -> None:
         """Remove what runs that were killed left: half-written snapshots, checkpoints of models that are finished."""
-        here = Path(self.root) if self.is_local else self._cache
-        sweep(here / "tmp")
-        for work in here.glob("unfinished/*"):
+        sweep(self.here / "tmp")
+        for work in self.here.glob("unfinished/*"):
             if self.has(work.name):
                 shutil.rmtree(work, ignore_errors=True)
+        if not self.is_local:
+            self.cache.trim()
 
     @contextlib.contextmanager
     def _aside(self, snapshot: str) -> Iterator[Path]:
-        parent = Path(self._at("tmp")) if self.is_local else self._cache / "tmp"
+        parent = self.here / "tmp"
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent)
         folder = Path(tempfile.mkdtemp(prefix=f"{snapshot}.", dir=parent))
@@ -283,15 +297,15 @@ class Store:
             sync_path(snapshots)
             return
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
-        for path in [*files, folder / MANIFEST]:
-            self.fs.put_file(str(path), f"{target}/{path.relative_to(folder).as_posix()}")
+        with store_errors(self.url, writing=True):
+            if not remote.is_bucket(self.fs):
+                for parent in {path.parent.relative_to(folder) for path in files}:
+                    self.fs.makedirs(f"{target}/{parent.as_posix()}", exist_ok=True)
+            self.fs.put([str(path) for path in files], [f"{target}/{path.relative_to(folder)}" for path in files])
+            self.fs.put_file(str(folder / MANIFEST), f"{target}/{MANIFEST}")
 
 
 def _cpu_seconds() -> float:
     """Of this process and of the children it has waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)

@@ -15,7 +15,7 @@ from tasks.caching import by_ids
     persist_result=True,
     result_serializer="json",
 )
-def remove_duplicates(store: str, strip: str, settings: Dedup, as_of: str, previous: str) -> str:
-    """The id of the keepers."""
+def remove_duplicates(store: str, strip: str, settings: Dedup, as_of: str, previous: str, undone: list[str]) -> str:
+    """The id of the keepers. `undone`: documents that stay because a person took their removal back."""
     run = str(runtime.flow_run.id or "")
-    return dedup.dedup(Store(store), strip, settings, as_of=as_of, previous=previous, flow_run_id=run)
+    return dedup.dedup(Store(store), strip, settings, as_of=as_of, previous=previous, undone=undone, flow_run_id=run)

@@ -1,17 +1,30 @@
 """Fine-tune in a child process that can be stopped; a run that was killed goes on from its last checkpoint."""
 
+import signal
+from typing import Any
+
 from prefect import runtime, task
 
 from prosemill import bases, finetune
+from prosemill.children import ChildDied
 from prosemill.settings import Finetune
 from prosemill.storage import Store
 from tasks.caching import by_ids
+
+
+def was_killed(_task: Any, _run: Any, state: Any) -> bool:
+    """A retry condition: the training process was killed; it goes on from its last checkpoint. Other ends are final."""
+    cause = getattr(state.result(raise_on_failure=False), "__cause__", None)
+    return isinstance(cause, ChildDied) and not cause.timed_out and cause.returncode == -signal.SIGKILL
 
 
 @task(
     name="finetune",
     task_run_name="finetune",
     cache_policy=by_ids("finetune", finetune.STAGE_VERSION),
+    retries=2,  # where the machine ran out of memory, a third time shows it
+    retry_delay_seconds=5,
+    retry_condition_fn=was_killed,
     persist_result=True,
     result_serializer="json",
 )

@@ -2,10 +2,12 @@
 
 from prefect import runtime, task
 
-from prosemill import gate
+from prosemill import approval, gate, open_lineage
+from prosemill.errors import RegistryError
 from prosemill.registry import Registry
 from prosemill.settings import Gate
 from prosemill.storage import Store
+from tasks import events
 from tasks.caching import by_ids
 
 
@@ -23,13 +25,38 @@ def judge(store: str, evaluation: str, settings: Gate, as_of: str) -> str:
 
 
 @task(name="register", task_run_name="register", retries=2, retry_delay_seconds=5)
-def register(store: str, tracking_uri: str, model: str, finetune: str, evaluation: str, decision: str) -> str:
-    """Record the challenger and its decision; promote it when that is the decision. Never cached: it can be repeated.
+def register(
+    store: str, tracking_uri: str, model: str, finetune: str, evaluation: str, decision: str, settings: Gate, run: str
+) -> str:
+    """Record the challenger; promote it, or ask for approval, when that is the decision. Never cached: can be repeated.
 
-    The name of the model version, "name/number".
+    `run` is the flow run that waits for the approval. The name of the model version, "name/number".
     """
-    registry = Registry(store, tracking_uri)
-    version = registry.record(model, finetune, evaluation, decision)
-    if gate.read_decision(Store(store), decision)["verdict"] == "promote":
-        registry.promote(model, finetune)
-    return f"{model}/{version}"
+    opened, registry = Store(store), Registry(store, tracking_uri)
+    decided = gate.read_decision(opened, decision)
+    wins, champion = decided["verdict"] == gate.PROMOTE, registry.champion(model)
+    if wins and champion and champion.snapshot not in (decided["champion"], finetune):
+        raise RegistryError(
+            f"{champion.name}/{champion.version} is in use, and {finetune} was judged against another "
+            "champion; start a new run, which compares it with this one"
+        )
+    parents = [finetune, evaluation, decision]
+    told = open_lineage.StageRun(opened, "register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
+    with open_lineage.telling(told):
+        number = registry.record(model, finetune, evaluation, decision)
+        told.model = (model, number)
+    version = f"{model}/{number}"
+    about = {"model": version, "reason": decided["reason"], "run": run}
+    if not wins:
+        events.refused(model, **about)
+    elif not settings.approval:
+        if registry.promote(model, finetune):
+            events.promoted(model, **about)
+    else:
+        question = approval.ask(
+            opened, model, model=version, challenger=finetune, decision=decision, hours=settings.approval_hours, run=run
+        )
+        approval.enact(opened, registry, question)
+        if question.run == run and question.state == approval.ASKED:
+            events.approval_asked(model, **about)
+    return version

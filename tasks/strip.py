@@ -10,7 +10,7 @@ from tasks.caching import by_ids
 
 @task(
     name="strip",
-    task_run_name=lambda: f"strip {len(runtime.task_run.parameters['warcs'])} files",
+    task_run_name=lambda: _name(len(runtime.task_run.parameters["warcs"])),
     cache_policy=by_ids("strip-shard", strip.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",
@@ -20,6 +20,10 @@ def strip_shards(store: str, warcs: list[str], settings: Strip, language: str) -
     run = str(runtime.flow_run.id or "")
     opened = Store(store)
     return [strip.strip_shard(opened, warc, settings, language=language, flow_run_id=run) for warc in warcs]
+
+
+def _name(num_files: int) -> str:
+    return f"strip {num_files} file{'s' if num_files > 1 else ''}"
 
 
 @task(

@@ -1,5 +1,6 @@
 """Fixtures that several test files share: a store, and one Prefect server for the whole session."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from prosemill import environment
 from prosemill.storage import Store
+from tests.serving import stack  # noqa: F401  # a fixture; whoever does not ask for it does not start it
 
 _home = Path(tempfile.mkdtemp(prefix="prosemill-tests-"))
 
@@ -16,6 +18,7 @@ _home = Path(tempfile.mkdtemp(prefix="prosemill-tests-"))
 def pytest_configure() -> None:
     """Prefect reads its settings when it is first imported: nothing of a test session may land in a person's own."""
     environment.prepare(str(_home))
+    os.environ.setdefault("PROSEMILL_CACHE", str(_home / "cache"))
     environment.prefect_home()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from prosemill.errors import RecipeError
 from prosemill.recipe import check_sources, load_recipe, parse_recipe
-from prosemill.settings import Recipe
+from prosemill.settings import RecipeFile
 
 GOOD: dict[str, Any] = {"name": "news", "sources": [{"name": "site", "urls": ["https://example.org/"]}]}
 
@@ -111,4 +111,4 @@ def test_every_setting_is_described_and_has_a_default() -> None:
                 bare.append(f"{place}{name}")
         return bare
 
-    assert walk(Recipe, "") == []
+    assert walk(RecipeFile, "") == []

@@ -18,14 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from prosemill.bases import Base, end_of_text_id, load_tokenizer
+from prosemill.chunk.engine import Encode, engine_for
 from prosemill.chunk.packing import Piece, pack, pieces_of
+from prosemill.chunk.past import Past, read_past
 from prosemill.corpus import assignments_of, documents_of
 from prosemill.errors import CorpusEmpty, RecipeError
 from prosemill.progress import report
-from prosemill.records import CHUNK_MAP, Counts, Manifest, snapshot_id
+from prosemill.records import CHUNK_MAP, Counts, snapshot_id
 from prosemill.settings import Chunk
 from prosemill.storage import SnapshotWriter, Store
 
@@ -62,7 +63,8 @@ def chunk(
     """Chunk what `split` assigned to train and validation; the id of the snapshot of all chunks so far.
 
     Roles train and validation (input_ids, starts, num_tokens) and map (records.CHUNK_MAP). Chunks of `previous` are
-    kept if it was made with the same tokenizer and settings on the way to this split; else all are made anew.
+    kept if it was made with the same tokenizer and settings on the way to this split; else all are made anew. No chunk
+    holds a document that is withdrawn: the files that do are made anew without it, the others stay.
     Counts are of the documents that this run looked at.
     """
     check_length(base, settings)
@@ -73,16 +75,15 @@ def chunk(
     if store.has(id):
         return id
     store.require(*parents)
-    past = _usable(store, previous, options, dedup, split)
+    past = read_past(store, previous, options, STAGE_VERSION, dedup, split)
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
-        writer.inherit(past.shards if past else [])
+        writer.inherit(past.shards)
         encoder = _Encoder.of(base, settings, np.dtype(dtype))
-        known = _known_shards(store, past)
-        written = {part: _chunk_part(store, writer, encoder, part, (dedup, split), known) for part in PARTS}
-        writer.counts = _counts(store, split, known, written)
-        writer.totals = _totals(writer, past, written, settings)
+        written = {part: _chunk_part(store, writer, encoder, part, (dedup, split), past) for part in PARTS}
+        writer.counts = _counts(store, split, past.known, written)
+        writer.totals = _totals(past, written, settings)
         if not writer.totals["train_chunks"]:
             raise CorpusEmpty(f"chunk: no text to train on ({split}); add pages or sources")
     return id
@@ -90,36 +91,13 @@ def chunk(
 
 @dataclass
 class Written:
-    """What this run added to one split."""
+    """What this run chunked of one split; new is what no earlier night had."""
 
     documents: int = 0
     tokens: int = 0
     chunks: int = 0
-
-
-# --- what is there already -----------------------------------------------------------------------------------------
-
-
-def _usable(store: Store, previous: str, options: dict[str, Any], dedup: str, split: str) -> Manifest | None:
-    """`previous`, if its chunks may be kept: same tokenizer, settings, version, and made on the way to this split."""
-    if not previous:
-        return None
-    past = store.manifest(previous)
-    here = {shard.path for id in (dedup, split) for shard in store.manifest(id).shards}
-    is_same = dict(past.settings) == options and past.stage_version == STAGE_VERSION
-    return past if is_same and _known_shards(store, past) <= here else None
-
-
-def _known_shards(store: Store, past: Manifest | None) -> set[str]:
-    """Paths of the keepers and assignments that went into the chunks of `past`."""
-    if past is None:
-        return set()
-    dedup, split = past.parents[:2]
-    return {
-        shard.path
-        for id, role in ((dedup, "keepers"), (split, "assignments"))
-        for shard in store.manifest(id).shards_of(role)
-    }
+    new_documents: int = 0
+    new_tokens: int = 0
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------
@@ -127,28 +105,27 @@ def _known_shards(store: Store, past: Manifest | None) -> set[str]:
 
 @dataclass(frozen=True)
 class _Encoder:
-    tokenizer: Tokenizer
+    ids_of: Encode
     end_of_text: int
     chunk_tokens: int
     dtype: np.dtype[Any]
 
     @classmethod
     def of(cls, base: Base, settings: Chunk, dtype: np.dtype[Any]) -> _Encoder:
-        return cls(load_tokenizer(base.folder), end_of_text_id(base.folder), settings.chunk_tokens, dtype)
+        return cls(engine_for(load_tokenizer(base.folder)), end_of_text_id(base.folder), settings.chunk_tokens, dtype)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of each text, the end-of-text id included."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array([*encoding.ids, self.end_of_text], self.dtype) for encoding in encodings]
+        return [np.append(ids, self.end_of_text).astype(self.dtype) for ids in self.ids_of(texts)]
 
 
 def _chunk_part(
-    store: Store, writer: SnapshotWriter, encoder: _Encoder, part: str, of: tuple[str, str], known: set[str]
+    store: Store, writer: SnapshotWriter, encoder: _Encoder, part: str, of: tuple[str, str], past: Past
 ) -> Written:
-    """Tokenise, pack and write the new documents of one split."""
+    """Tokenise, pack and write the documents of one split that no kept shard holds."""
     names: list[tuple[str, str]] = []  # id, url
     tokens: list[Ids] = []
-    for batch in _batches(documents_of(store, *of, part, known_shards=known)):
+    for batch in _batches(documents_of(store, *of, part, known_shards=past.known, again=past.again)):
         names.extend((document["id"], document["url"]) for document in batch)
         tokens.extend(encoder.encode([document["text"] for document in batch]))
         report(f"tokenising {part} documents", len(names))
@@ -158,7 +135,8 @@ def _chunk_part(
     if chunks:
         _write_chunks(writer, file, part, chunks, tokens, encoder)
         _write_map(writer, f"map-{part}-00000.parquet", part, chunks, names, f"{writer.id}/{file}")
-    return Written(len(names), sum(map(len, tokens)), len(chunks))
+    new = [len(ids) for (id, _), ids in zip(names, tokens, strict=True) if id not in past.again]
+    return Written(len(names), sum(map(len, tokens)), len(chunks), len(new), sum(new))
 
 
 def _batches(documents: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -248,18 +226,15 @@ def _counts(store: Store, split: str, known: set[str], written: dict[str, Writte
     return Counts(kept + sum(dropped.values()), kept, dropped)
 
 
-def _totals(
-    writer: SnapshotWriter, past: Manifest | None, written: dict[str, Written], settings: Chunk
-) -> dict[str, Any]:
+def _totals(past: Past, written: dict[str, Written], settings: Chunk) -> dict[str, Any]:
     totals: dict[str, Any] = {}
     for part in PARTS:
-        before = past.totals if past else {}
-        totals[f"{part}_chunks"] = before.get(f"{part}_chunks", 0) + written[part].chunks
-        totals[f"{part}_tokens"] = before.get(f"{part}_tokens", 0) + written[part].tokens
+        totals[f"{part}_chunks"] = past.totals[f"{part}_chunks"] + written[part].chunks
+        totals[f"{part}_tokens"] = past.totals[f"{part}_tokens"] + written[part].tokens
     room = settings.chunk_tokens * sum(totals[f"{part}_chunks"] for part in PARTS)
     used = sum(totals[f"{part}_tokens"] for part in PARTS)
     return totals | {
         "padding_share": round(1 - used / room, 6) if room else 0.0,
-        "new_train_documents": written["train"].documents,
-        "new_train_tokens": written["train"].tokens,
+        "new_train_documents": written["train"].new_documents,
+        "new_train_tokens": written["train"].new_tokens,
     }

@@ -152,6 +152,8 @@ class History:
 
     def look_up(self, keys: Hashes) -> Candidates:
         """Where in each segment the band keys [documents, bands] are."""
+        if not self.segments:
+            return Candidates(self, [], len(keys))
         flat = keys.ravel()
         order = np.argsort(flat)  # ascending queries walk the map once
         spans = []

@@ -8,14 +8,16 @@ xxh64)` over the shingles.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, shingles_of, text_hash
+from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, shingles_of, text_hash
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
@@ -24,7 +26,7 @@ Signatures = NDArray[np.uint32]
 SEED = 1  # datasketch's default
 INDEX_VERSION = 1  # raise when tokens, shingles, signatures or band keys change: old segments are then made anew
 MIN_FOUND = 0.995  # probability with which a pair exactly at the loose threshold becomes a candidate
-REPORT_EVERY = 1000
+BATCH_TEXTS = 512  # some megabytes
 BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB, which stays in the second-level cache
 
 
@@ -77,21 +79,91 @@ class Signed:
         return Signed(self.texts[rows], self.shingles.take(rows), self.signatures[rows], self.keys[rows])
 
 
-def sign(texts: Iterable[str], parameters: Parameters) -> Signed:
-    """Hash, shingle and sign documents."""
-    whole: list[int] = []
-    sets: list[Hashes] = []
-    signatures: list[Signatures] = []
+def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None) -> Signed:
+    """Hash, shingle and sign documents: compiled where numba is installed, else in Python, to the same bits.
+
+    `spill`: an empty file, open for reading and writing, that holds the shingle hashes (eight bytes each) instead of
+    memory; they are most of what there is to hold, and only those of candidates are ever looked at again.
+    """
+    sign_batch = compiled() or sign_in_python
+    parts: list[tuple[Hashes, NDArray[np.int64], Signatures, Hashes]] = []
+    in_memory: list[Hashes] = []
+    for number, batch in enumerate(_batches(texts)):
+        report("signing documents", number * BATCH_TEXTS)
+        hashes, sizes, signatures = sign_batch(batch, parameters)
+        if spill is None:
+            in_memory.append(hashes)
+        else:
+            spill.write(hashes.data)
+        whole = np.fromiter(map(text_hash, batch), np.uint64, len(batch))
+        parts.append((whole, sizes, signatures, band_keys(signatures, parameters)))
+    if not parts:
+        parts.append((NO_HASHES, np.empty(0, np.int64), *_nothing(parameters)))
+    whole, sizes, signatures, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+    flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else _mapped(spill)
+    return Signed(whole, ShingleSets(flat, np.cumsum([0, *sizes])), signatures, keys)
+
+
+Batch = tuple[Hashes, NDArray[np.int64], Signatures]  # shingle hashes end to end, how many each text has, signatures
+NO_HASHES: Hashes = np.empty(0, np.uint64)
+
+
+def _nothing(parameters: Parameters) -> tuple[Signatures, Hashes]:
+    return np.empty((0, parameters.num_perm), np.uint32), np.empty((0, parameters.bands), np.uint64)
+
+
+def _mapped(file: BinaryIO) -> Hashes:
+    file.flush()
+    return np.memmap(file, np.uint64, "r") if file.tell() else NO_HASHES
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(texts)
+    while batch := list(itertools.islice(remaining, BATCH_TEXTS)):
+        yield batch
+
+
+def sign_in_python(texts: Sequence[str], parameters: Parameters) -> Batch:
+    """The reference: what the kernel has to equal."""
     scratch = np.empty((BLOCK_SHINGLES, parameters.num_perm), np.uint32)
-    for number, text in enumerate(texts):
-        if number % REPORT_EVERY == 0:
-            report("signing documents", number)
-        hashes = hash_set(shingles_of(text, parameters.shingle_words))
-        whole.append(text_hash(text))
-        sets.append(hashes)
-        signatures.append(signature_of(hashes, parameters.num_perm, scratch))
-    signed = np.array(signatures, np.uint32).reshape(-1, parameters.num_perm)
-    return Signed(np.array(whole, np.uint64), ShingleSets.of(sets), signed, band_keys(signed, parameters))
+    sets = [hash_set(shingles_of(text, parameters.shingle_words)) for text in texts]
+    signatures = np.array([signature_of(hashes, parameters.num_perm, scratch) for hashes in sets], np.uint32)
+    sizes = np.array([len(hashes) for hashes in sets], np.int64)
+    return np.concatenate([NO_HASHES, *sets]), sizes, signatures.reshape(-1, parameters.num_perm)
+
+
+@functools.cache
+def compiled() -> Callable[[Sequence[str], Parameters], Batch] | None:
+    """The same by the kernel; None where numba is not installed."""
+    try:
+        from prosemill.dedup import kernel
+    except ImportError:
+        return None
+
+    def sign_batch(texts: Sequence[str], parameters: Parameters) -> Batch:
+        array = pa.array(texts, pa.large_string())
+        _, ends, data = array.buffers()
+        offsets = np.frombuffer(ends, np.int64)[: len(texts) + 1]
+        utf8 = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        permutations = _permutations(parameters.num_perm)
+        hashes, sizes, signatures = kernel.sign_batch(utf8, offsets, parameters.shingle_words, CJK, *permutations)
+        if not (sizes < 0).any():
+            return hashes, sizes, signatures
+        return _completed(texts, parameters, (hashes, sizes, signatures))
+
+    return sign_batch
+
+
+def _completed(texts: Sequence[str], parameters: Parameters, batch: Batch) -> Batch:
+    """With those texts that the kernel left to Python: letters whose lower case depends on more than themselves."""
+    hashes, sizes, signatures = batch
+    left = np.flatnonzero(sizes < 0)
+    again, again_sizes, signatures[left] = sign_in_python([texts[row] for row in left.tolist()], parameters)
+    done = np.split(hashes, np.cumsum(np.maximum(sizes, 0))[:-1])
+    for row, one in zip(left.tolist(), np.split(again, np.cumsum(again_sizes)[:-1]), strict=True):
+        done[row] = one
+    sizes[left] = again_sizes
+    return np.concatenate(done), sizes, signatures
 
 
 def signature_of(hashes: Hashes, num_perm: int, scratch: Signatures | None = None) -> Signatures:

@@ -2,12 +2,14 @@
 
 Order of arrival, for the documents that one night brings, is (source, URL, id): it does not depend on which page the
 crawler happened to read first. A document that an earlier night has judged, kept or not, is not judged again, and a
-keeper stays one. A keeper has the id that strip gave it, though lines may have been taken out of its text.
+keeper stays one. A keeper has the id that strip gave it, though lines may have been taken out of its text. Keepers
+whose page opts out now are listed as withdrawn (see `withdrawals`), and readers of the corpus leave them out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prosemill.dedup import boilerplate
+from prosemill.dedup import boilerplate, withdrawals
 from prosemill.dedup.index import History, Segment
 from prosemill.dedup.minhash import Parameters, sign
 from prosemill.dedup.past import NAMES, Past, arrivals
@@ -23,7 +25,7 @@ from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
 from prosemill.errors import CorpusEmpty
-from prosemill.records import DOCUMENT, DROPPED, Counts, snapshot_id
+from prosemill.records import DOCUMENT, DROPPED, Counts, digest, snapshot_id
 from prosemill.settings import Dedup
 from prosemill.storage import SnapshotWriter, Store
 
@@ -33,36 +35,57 @@ INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # index segment
 KEEPERS = "keepers-00000.parquet"
 ROW_GROUP_DOCUMENTS = 1000  # what a reader of the keepers holds at once: a few megabytes
 
+Rows = NDArray[np.int64]
 
-def dedup(store: Store, strip: str, settings: Dedup, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
+
+def dedup(
+    store: Store,
+    strip: str,
+    settings: Dedup,
+    *,
+    as_of: str,
+    previous: str = "",
+    undone: Sequence[str] = (),
+    flow_run_id: str = "",
+) -> str:
     """Judge the documents of `strip` that `previous` does not know; the id of the snapshot of all keepers so far.
 
+    `undone`: ids of documents that stay whatever they resemble, because a person took their removal back.
+
     Roles: keepers (records.DOCUMENT), removed (records.REMOVED), dropped (records.DROPPED, its `detail` the document's
-    id), pairs (records.PAIR), lines (line counts), index (segments). Counts are of this night's new documents.
+    id), pairs (records.PAIR), lines (line counts), index (segments), withdrawn (records.WITHDRAWN, where there are
+    any). Counts are of this night's new documents.
     """
-    options = settings.model_dump()
+    options = settings.model_dump() | ({"undone": sorted(undone)} if undone else {})
     parents = [strip, previous] if previous else [strip]
-    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=options)
+    past = Past.read(store, previous)
+    withdrawn = withdrawals.find(store, strip, past, as_of)
+    # What is withdrawn follows from the inputs; naming it keeps apart what was made of them before this was looked at.
+    named = options | ({"withdrawn": digest(withdrawn)} if withdrawn else {})
+    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=named)
     if store.has(id):
         return id
     store.require(*parents)
-    past = Past.read(store, previous)
-    arrived, num_live = arrivals(store, strip, past.known_ids())
+    arrived, num_live = arrivals(store, strip, past.known_ids(undone))
+    stay = {row for row, document in enumerate(arrived["id"].to_pylist()) if document in set(undone)}
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
         for role in INHERITED:
             writer.inherit(past.shards(role))
         cleaned = _clean(arrived, past.line_counts(), settings)
-        kept = _search(writer, past, arrived, cleaned, settings)
+        kept = _search(writer, past, arrived, cleaned, settings, stay)
         writer.totals = {
             "live_documents": num_live,
             "cleaned_documents": len(cleaned.changed),
-            "new_documents": kept,
+            "new_documents": len(kept),
             "documents": _rows(writer, "keepers"),
             "removed": _rows(writer, "removed"),
             "pairs": _rows(writer, "pairs"),
         }
+        if withdrawn:
+            names = pa.concat_tables([past.names, arrived.select(NAMES.names).take(pa.array(kept))])
+            writer.totals |= withdrawals.write(writer, names, withdrawn, as_of)
         if not writer.totals["documents"]:
             reasons = ", ".join(f"{number} {reason}" for reason, number in writer.counts.dropped.items()) or "none came"
             raise CorpusEmpty(
@@ -94,13 +117,15 @@ def _clean(arrived: pa.Table, past: boilerplate.LineCounts, settings: Dedup) -> 
     return _Cleaned(lines, changed, {row for row, text in changed.items() if boilerplate.is_too_short(text)})
 
 
-def _search(writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cleaned, settings: Dedup) -> int:
-    """Choose the keepers, write what was decided, set the counts; how many were kept."""
+def _search(
+    writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cleaned, settings: Dedup, stay: set[int]
+) -> Rows:
+    """Choose the keepers, write what was decided, set the counts; the rows that were kept. `stay`: those that are."""
     parameters = Parameters.of(settings)
     history = History(past.segments(parameters))
     rows = np.array([row for row in range(arrived.num_rows) if row not in cleaned.too_short], np.int64)
     signed = sign((cleaned.changed.get(row) or arrived["text"][row].as_py() for row in rows.tolist()), parameters)
-    choice = choose(signed, history, settings)
+    choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
     kept = rows[np.array(choice.kept, np.int64)]
     names = pa.concat_tables([past.names, arrived.select(NAMES.names).take(pa.array(kept))])
     removed = removed_table(choice, arrived.select(NAMES.names).take(pa.array(rows)), names)
@@ -120,7 +145,7 @@ def _search(writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cle
     if cleaned.too_short:
         dropped["boilerplate_only"] = len(cleaned.too_short)
     writer.counts = Counts(arrived.num_rows, len(kept), dict(sorted(dropped.items())))
-    return len(kept)
+    return kept
 
 
 def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,13 +42,14 @@ class Past:
         """NAMES of all keepers, row = ordinal."""
         return self._table("keepers", NAMES)
 
-    def known_ids(self) -> pa.Array:
-        """Ids of all documents that were judged, kept or not."""
+    def known_ids(self, undone: Sequence[str] = ()) -> pa.Array:
+        """Ids of all documents that were judged, kept or not; of those `undone`, only the ones that were kept."""
         removed = self._table("removed", pa.schema([REMOVED.field("id")]))
         dropped = self._table("dropped", pa.schema([DROPPED.field("detail")]))
-        return pa.chunked_array(
-            [*self.names["id"].chunks, *removed["id"].chunks, *dropped["detail"].chunks], pa.string()
-        )
+        judged = pa.chunked_array([*removed["id"].chunks, *dropped["detail"].chunks], pa.string())
+        if undone:
+            judged = judged.filter(pc.invert(pc.is_in(judged, value_set=pa.array(undone, pa.string()))))
+        return pa.chunked_array([*self.names["id"].chunks, *judged.chunks], pa.string())
 
     def line_counts(self) -> LineCounts:
         files = [self.store.local(shard.path) for shard in self.shards("lines")]

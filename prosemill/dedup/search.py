@@ -7,6 +7,7 @@ Here every removed document has a kept twin, and a keeper stays a keeper for eve
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from prosemill.progress import report
 from prosemill.settings import Dedup
 
 REPORT_EVERY = 1000
+BLOCK_DOCUMENTS = 10_000  # some megabytes of bucket numbers
 # A candidate is compared exactly unless its signature says it lies this many standard deviations below the loose
 # threshold: one pair in 30,000 is missed that way, 60 times fewer than by the bands.
 SIGMAS = 4.0
@@ -41,14 +43,17 @@ class Choice:
     pairs: list[tuple[int, int, float]] = field(default_factory=list)  # ordinals of two keepers, the newer one last
 
 
-def choose(signed: Signed, history: History, settings: Dedup) -> Choice:
-    """Keep or remove each document of `signed`, in order, against `history` and what was kept before it."""
-    return _Search(signed, history, settings).run()
+def choose(signed: Signed, history: History, settings: Dedup, stay: Container[int] = ()) -> Choice:
+    """Keep or remove each document of `signed`, in order, against `history` and what was kept before it.
+
+    `stay`: rows that are kept whatever they resemble; their pairs are listed all the same.
+    """
+    return _Search(signed, history, settings, stay).run()
 
 
 class _Search:
-    def __init__(self, signed: Signed, history: History, settings: Dedup) -> None:
-        self.signed, self.history, self.settings = signed, history, settings
+    def __init__(self, signed: Signed, history: History, settings: Dedup, stay: Container[int]) -> None:
+        self.signed, self.history, self.settings, self.stay = signed, history, settings, stay
         loose = settings.loose_threshold
         self.least_equal = settings.num_perm * (
             loose - SIGMAS * float(np.sqrt(loose * (1 - loose) / settings.num_perm))
@@ -57,6 +62,8 @@ class _Search:
         self.kept_texts: dict[int, int] = {}  # text hash -> ordinal
         self.buckets: dict[int, list[int]] = defaultdict(list)  # shared band key -> positions in choice.kept
         self.shared = _shared_keys(signed)
+        # Shares a bucket with another document of the night: few do.
+        self.meets: NDArray[np.bool_] = np.any(self.shared >= 0, axis=1)
 
     def run(self) -> Choice:
         exact = self.history.exact(self.signed.texts)
@@ -65,7 +72,7 @@ class _Search:
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
             twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts.get(int(self.signed.texts[row]), -1)
-            if twin >= 0:
+            if twin >= 0 and row not in self.stay:
                 self.choice.removed.append(Removal(row, twin, 1.0, "exact"))
             else:
                 self._near(row, old)
@@ -74,7 +81,7 @@ class _Search:
     def _near(self, row: int, old: Candidates) -> None:
         similar = self._similar(row, old)
         best = max(similar, key=lambda found: (found[1], -found[0]), default=(-1, 0.0))
-        if best[1] >= self.settings.threshold:
+        if best[1] >= self.settings.threshold and row not in self.stay:
             self.choice.removed.append(Removal(row, best[0], best[1], "near"))
         else:
             self._keep(row, similar)
@@ -85,12 +92,15 @@ class _Search:
         self.choice.kept.append(row)
         self.choice.pairs.extend((other, ordinal, similarity) for other, similarity in similar)
         self.kept_texts[int(self.signed.texts[row])] = ordinal
-        for bucket in self.shared[row]:
-            if bucket >= 0:
-                self.buckets[int(bucket)].append(position)
+        if self.meets[row]:
+            for bucket in self.shared[row].tolist():
+                if bucket >= 0:
+                    self.buckets[bucket].append(position)
 
     def _similar(self, row: int, old: Candidates) -> list[tuple[int, float]]:
         """Keepers at least as similar as the loose threshold, with the similarity, in order of arrival."""
+        if not self.meets[row] and not len(old.of(row)):
+            return []
         shingles = self.signed.shingles[row]
         if not len(shingles):
             return []
@@ -104,7 +114,7 @@ class _Search:
     def _candidates(self, row: int, old: Candidates) -> NDArray[np.int64]:
         """Ordinals that share a bucket with `row` and whose signature does not rule them out, ascending."""
         before = old.of(row)
-        lists = [self.buckets[int(bucket)] for bucket in self.shared[row] if bucket in self.buckets]
+        lists = [self.buckets[bucket] for bucket in self.shared[row].tolist() if bucket in self.buckets]
         tonight = np.unique(np.concatenate([np.array(each, np.int64) for each in lists])) if lists else _NONE
         mine = self.signed.signatures[row]
         if len(before):
@@ -128,9 +138,21 @@ class _Search:
 _NONE = np.empty(0, np.int64)
 
 
-def _shared_keys(signed: Signed) -> NDArray[np.int64]:
-    """Bucket numbers [documents, bands]; -1 for a key that no other document of the night has: most of them."""
-    if not len(signed):
-        return np.empty(signed.keys.shape, np.int64)
-    _, inverse, counts = np.unique(signed.keys, return_inverse=True, return_counts=True)
-    return np.where(counts[inverse] > 1, inverse, -1).reshape(signed.keys.shape)
+def _shared_keys(signed: Signed) -> NDArray[np.int32]:
+    """Bucket numbers [documents, bands]; -1 for a key that no other document of the night has: most of them.
+
+    Sorted once and looked up block by block: half a million documents have sixteen million keys.
+    """
+    buckets = np.full(signed.keys.shape, -1, np.int32)
+    ascending = np.sort(signed.keys, axis=None)
+    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    del ascending
+    if not len(repeated):
+        return buckets
+    for start in range(0, len(signed), BLOCK_DOCUMENTS):
+        keys = signed.keys[start : start + BLOCK_DOCUMENTS]
+        places = np.searchsorted(repeated, keys)
+        places[places == len(repeated)] = 0  # beyond the end: compares unequal
+        hits = repeated[places] == keys
+        buckets[start : start + BLOCK_DOCUMENTS][hits] = places[hits]
+    return buckets

@@ -15,7 +15,7 @@ from xxhash import xxh64_intdigest
 Hashes = NDArray[np.uint64]
 
 # Scripts written without spaces, and Hangul, whose syllables behave alike: one character is one token.
-_CJK = (
+CJK = (
     "\u2e80-\u2fdf"  # radicals
     "\u3005-\u3007"  # iteration marks
     "\u3041-\u30ff"  # kana
@@ -23,7 +23,7 @@ _CJK = (
     "\uac00-\ud7a3"  # Hangul syllables
     "\uff66-\uff9f"  # half-width kana
 )
-_TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
+_TOKEN = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
 # For ASCII, the same by a byte table: lower case, everything that is not \w a space. Twice as fast as the expression.
 _ASCII_WORDS = bytes(ord(chr(byte).lower()) if re.match(r"\w", chr(byte), re.ASCII) else 32 for byte in range(256))
 

@@ -63,6 +63,7 @@ def scrape_source(
         as_of=as_of,
         flow_run_id=flow_run_id,
     ) as writer:
+        writer.origins += starts or [f"hf:datasets/{source.path}" if is_hub_name(source) else source.path]
         if source.kind in _WEB:
             rows = _crawl(store, writer, source, settings, starts, previous)
         else:

@@ -1,0 +1,46 @@
+"""Look after a corpus and its champion: what a retraining puts right is told as an event, the rest fails the run."""
+
+from datetime import UTC, datetime
+
+from prefect import flow
+
+from prosemill import health
+from prosemill.environment import tracking_uri
+from prosemill.errors import Unwell
+from prosemill.registry import Registry
+from prosemill.settings import Recipe
+from tasks import events, reporting
+
+
+@flow(
+    name="check-health",
+    flow_run_name=reporting.run_name,
+    persist_result=True,
+    result_serializer="json",
+    on_completion=[reporting.ended],
+    on_failure=[reporting.ended],
+    on_crashed=[reporting.ended],
+    on_cancellation=[reporting.ended],
+)
+def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> list[dict[str, str]]:
+    """Is the store writable, are the sources as they were, is the champion whole and young enough?
+
+    Fails with one line where a person has to act, so that an alert goes out.
+
+    Args:
+        recipe: The recipe of the corpus and model to look at.
+        max_age_days: A champion that was trained longer ago is unwell; 0: age is no matter.
+        store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
+    """
+    _, opened = reporting.begin("", store)
+    registry = Registry(opened.url, tracking_uri())
+    findings = health.examine(opened, registry, recipe.name, max_age_days=max_age_days, now=datetime.now(UTC))
+    rows = [each.as_row() for each in findings]
+    reporting.show_health(recipe.name, rows)
+    unwell = [each for each in findings if each.state == "retrain" or (each.what, each.state) == ("champion", "act")]
+    if unwell:
+        events.model_unwell(recipe.name, reason="; ".join(each.detail for each in unwell))
+    to_do = [f"{each.what}: {each.detail}" for each in findings if each.state == "act"]
+    if to_do:
+        raise Unwell(f"{recipe.name}: {'; '.join(to_do)}")
+    return rows

@@ -1,0 +1,139 @@
+"""Near-duplicates out of one Parquet file, in memory that holds no text: rows are read twice and written once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prosemill.dedup.index import History
+from prosemill.dedup.minhash import Parameters, sign
+from prosemill.dedup.search import Choice, choose
+from prosemill.disk import sync_path
+from prosemill.errors import RecipeError
+from prosemill.records import Counts
+from prosemill.settings import Dedup
+
+REMOVED_FILE = "removed.parquet"
+BATCH_ROWS = 2000  # read at once: some megabytes of text
+GROUP_BYTES = 64 << 20  # of a row group that is written
+
+FILE_REMOVED = pa.schema(
+    [("id", pa.string()), ("keeper", pa.string()), ("similarity", pa.float64()), ("reason", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the rows went, and how many of them."""
+
+    kept: Path
+    removed: Path
+    counts: Counts
+
+
+def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Written:
+    """Write the rows of `source` that have no earlier near-copy to `target`, in order and with all their columns.
+
+    Needs a column `text`; `id` (row numbers where absent) names rows in `removed.parquet`, written beside `target`:
+    id, keeper (the id of the row that stays), similarity (exact Jaccard), reason (exact | near). Both files appear
+    whole or not at all. RecipeError for what is no Parquet file, lacks `text`, or would be overwritten by itself.
+    """
+    settings = settings or Dedup()
+    with _opened(source) as file:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and os.path.samefile(source, target):
+            raise RecipeError(f"{target}: is the file that is read; give another name for what is kept")
+        with tempfile.TemporaryFile(dir=target.parent, prefix=".shingles-") as spill:
+            signed = sign(_texts(file), Parameters.of(settings), spill)
+            choice = choose(signed, History([]), settings)
+            num_rows = len(signed)
+            del signed
+        _write_kept(file, target, choice, num_rows)
+    removed = target.with_name(REMOVED_FILE)
+    with _aside(removed) as aside:
+        pq.write_table(_removed(_ids(source, num_rows), choice), aside, compression="zstd")
+    reasons = Counter(each.reason for each in choice.removed)
+    return Written(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RecipeError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+    with file:
+        if "text" not in file.schema_arrow.names:
+            found = ", ".join(file.schema_arrow.names) or "none"
+            raise RecipeError(f"{path}: no column text among the columns {found}; rename the one that holds the text")
+        yield file
+
+
+def _texts(file: pq.ParquetFile) -> Iterator[str]:
+    for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
+        for text in batch["text"].cast(pa.large_string()):
+            yield text.as_py() or ""
+
+
+def _ids(path: Path, num_rows: int) -> pa.Array:
+    """The column `id` as strings, row numbers where there is none."""
+    with _opened(path) as file:
+        if "id" not in file.schema_arrow.names:
+            return pa.array(np.arange(num_rows)).cast(pa.string())
+        return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
+
+
+def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: int) -> None:
+    keep = np.zeros(num_rows, bool)
+    keep[choice.kept] = True
+    first = 0
+    with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression="zstd") as writer:
+        waiting: list[pa.RecordBatch] = []
+        for batch in file.iter_batches(BATCH_ROWS):
+            waiting.append(batch.filter(pa.array(keep[first : first + batch.num_rows])))
+            first += batch.num_rows
+            if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+
+
+def _removed(ids: pa.Array, choice: Choice) -> pa.Table:
+    kept = np.array(choice.kept, np.int64)
+    rows = pa.array([each.row for each in choice.removed], pa.int64())
+    keepers = pa.array(kept[[each.keeper for each in choice.removed]] if choice.removed else [], pa.int64())
+    columns = [
+        pc.take(ids, rows),
+        pc.take(ids, keepers),
+        pa.array([each.similarity for each in choice.removed], pa.float64()),
+        pa.array([each.reason for each in choice.removed], pa.string()),
+    ]
+    return pa.table(columns, schema=FILE_REMOVED)
+
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when the block ends well, and is gone when it does not."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        sync_path(aside)
+        aside.chmod(0o644)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

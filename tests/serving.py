@@ -1,0 +1,166 @@
+"""One running Prefect for all tests of a session that need a whole one: server with UI and services, pools, workers.
+
+It is what `prosemill up` starts, on a corpus of forty stories and a two-layer GPT-2, with loops turned faster. Whoever
+kills servers or workers, or needs another database, starts a stack of their own: this one is shared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.stories import recipe_text, write_corpus
+from tests.tiny import make_base
+
+ROOT = Path(__file__).parent.parent
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# The defaults suit a server that lives for months; a test waits for every one of these loops.
+_FASTER = {
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A served recipe named `stories`: `home` holds stories.toml, texts/ and base/."""
+
+    ui: str  # for example http://127.0.0.1:4300
+    store: Path
+    home: Path
+
+    @property
+    def api(self) -> str:
+        return f"{self.ui}/api"
+
+    @property
+    def recipe(self) -> Path:
+        return self.home / "stories.toml"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs that shall work with this server and store: `prosemill` in a child process, a worker."""
+        return clean_environment() | _FASTER | {"PREFECT_API_URL": self.api, "PROSEMILL_STORE": str(self.store)}
+
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path)
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **more: Any) -> Any:
+        """The answer as JSON. A busy SQLite answers 503; Prefect's own client asks again then, and so do we."""
+        deadline = time.monotonic() + 120
+        while True:
+            answer = httpx.request(method, f"{self.api}{path}", timeout=120, **more)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                break
+            time.sleep(1)
+        assert answer.is_success, f"{path}: {answer.status_code} {answer.text[:1000]}"
+        return answer.json() if answer.content else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """The deployment "flow/name" as the API shows it."""
+        found: dict[str, Any] = self.get(f"/deployments/name/{name}")
+        return found
+
+    def run(self, deployment: str, **parameters: Any) -> str:
+        """Start a run of "flow/name" as the UI does; its id."""
+        found = self.deployment(deployment)
+        run = self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)
+        return str(run["id"])
+
+    def flow_run(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.get(f"/flow_runs/{run}")
+        return found
+
+    def wait(self, run: str, states: Sequence[str] = ENDED, timeout: float = 300) -> dict[str, Any]:
+        """The run as soon as its state is of one of these types, or bears one of these names; it must get there."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = self.flow_run(run)
+            state = found["state"] or {}
+            if state.get("type") in states or state.get("name") in states:
+                return found
+            assert state.get("type") not in ENDED, f"run {run} ended as {state}"
+            assert time.monotonic() < deadline, f"after {timeout} s run {run} is still {state}"
+            time.sleep(1)
+
+    def children(self, run: str) -> list[dict[str, Any]]:
+        """The flow runs that `run` started, oldest first: here, or as runs of a deployment."""
+        tasks = self.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
+        ids = [each["state"]["state_details"]["child_flow_run_id"] for each in tasks if each["state"]]
+        parents = {"parent_task_run_id": {"any_": [each["id"] for each in tasks]}}
+        found: list[dict[str, Any]] = self.post("/flow_runs/filter", flow_runs=parents, sort="START_TIME_ASC")
+        known = {each["id"] for each in found}
+        return found + [self.flow_run(each) for each in ids if each and each not in known]
+
+    def prosemill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command, working with this server and store."""
+        return subprocess.run(
+            [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+            capture_output=True, text=True, cwd=ROOT, env=self.environment, check=False, timeout=300,
+        )  # fmt: skip
+
+    def log(self, name: str) -> str:
+        """What "server", "cpu-worker" or "gpu-worker" printed."""
+        return (self.store / "prefect" / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what points at a Prefect, MLflow or store of the test session's own."""
+    own = ("PREFECT_", "PROSEMILL_", "MLFLOW_TRACKING_URI")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """`prosemill up stories.toml` for the whole session, since starting takes half a minute; it must leave no trace."""
+    home, port = tmp_path_factory.mktemp("stack"), free_port()
+    make_base(home / "base")
+    write_corpus(home / "texts", range(40))
+    (home / "stories.toml").write_text(recipe_text(), encoding="utf-8")
+    stack = Stack(f"http://127.0.0.1:{port}", home / "store", home)
+    arguments = ["up", str(stack.recipe), "--port", str(port), "--store", str(stack.store)]
+    with (home / "up.err").open("w") as errors:
+        up = subprocess.Popen(
+            [sys.executable, "-c", "from flows.cli import main; main()", *arguments], stdout=subprocess.PIPE,
+            stderr=errors, text=True, cwd=ROOT, env=clean_environment() | _FASTER, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_for_line(up, re.escape(stack.ui), home / "up.err")
+        yield stack
+    finally:
+        up.send_signal(signal.SIGTERM)  # not SIGINT: what a shell starts in the background ignores that
+        up.communicate(timeout=120)
+    assert not (stack.store / "prefect" / "server.json").exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{stack.api}/health", timeout=2)
+
+
+def _wait_for_line(process: subprocess.Popen[str], pattern: str, errors: Path) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return
+    raise AssertionError(f"`prosemill up` ended with {process.wait()} before it was up: {errors.read_text()}")

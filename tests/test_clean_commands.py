@@ -1,0 +1,103 @@
+"""Each stage alone: `prosemill strip` and `prosemill dedup`, files in, files out."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.fixtures import made_pages, planted_copies
+from flows.cli import run
+from prosemill.dedup import dedup_file, remove_duplicates
+from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    texts = planted_copies(120).texts
+    table = pa.table({"id": [f"r{number}" for number in range(len(texts))], "text": texts, "year": range(len(texts))})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=50)
+    return tmp_path / "in.parquet"
+
+
+def test_dedup_of_a_file_is_that_of_the_table(rows: Path) -> None:
+    target = rows.with_name("out.parquet")
+    assert run(["dedup", str(rows), str(target)]) == 0
+    expected = remove_duplicates(pq.read_table(rows))
+    assert expected.removed.num_rows > 50
+    assert pq.read_table(target) == expected.keepers
+    removed = pq.read_table(rows.with_name("removed.parquet"))
+    assert removed.column_names == ["id", "keeper", "similarity", "reason"]
+    assert removed == expected.removed.select(removed.column_names)
+    assert {path.name for path in rows.parent.iterdir()} == {"in.parquet", "out.parquet", "removed.parquet"}
+
+
+def test_a_file_without_ids_names_its_rows(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pq.read_table(rows, columns=["text"]), rows)
+    assert run(["dedup", str(rows), str(rows.with_name("out.parquet")), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["seen"] == said["kept"] + sum(said["dropped"].values())
+    removed = pq.read_table(said["removed"]).to_pylist()
+    assert all(int(row["keeper"]) < int(row["id"]) for row in removed), "the first of each stays"
+
+
+def test_a_higher_threshold_keeps_more(rows: Path) -> None:
+    kept = {}
+    for threshold in ("0.6", "0.95"):
+        assert run(["dedup", str(rows), str(rows.with_name("out.parquet")), "--threshold", threshold]) == 0
+        kept[threshold] = pq.read_metadata(rows.with_name("out.parquet")).num_rows
+    assert kept["0.6"] < kept["0.95"]
+
+
+def test_what_cannot_be_deduplicated_is_one_line(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(rows.with_name("out.parquet"))
+    no_parquet = rows.with_name("a.txt")
+    no_parquet.write_text("words")
+    no_text = rows.with_name("b.parquet")
+    pq.write_table(pa.table({"body": ["words"]}), no_text)
+    for path, why in ((no_parquet, "cannot be read as Parquet"), (no_text, "no column text among the columns body")):
+        assert run(["dedup", str(path), out]) == EXIT_REFUSED
+        (line,) = capsys.readouterr().err.splitlines()
+        assert why in line
+    assert run(["dedup", str(rows.with_name("none.parquet")), out]) == EXIT_REFUSED
+    assert "no such file" in capsys.readouterr().err
+    with pytest.raises(RecipeError, match="is the file that is read"):
+        dedup_file(rows, rows)
+    assert not Path(out).exists()
+
+
+def test_strip_prints_the_main_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = made_pages(1)[0]
+    (tmp_path / "page.html").write_bytes(page.body)
+    assert run(["strip", str(tmp_path / "page.html")]) == 0
+    text = capsys.readouterr().out
+    assert all(segment in " ".join(text.split()) for segment in page.wanted)
+    assert not any(segment in text for segment in page.unwanted)
+
+
+def test_strip_scrubs_and_filters_nothing_unless_a_recipe_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = "<!doctype html><html><body><article><p>Write to miller@example.org today.</p></article></body></html>"
+    (tmp_path / "short.html").write_text(short)
+    assert run(["strip", str(tmp_path / "short.html")]) == 0
+    assert "miller@example.org" in capsys.readouterr().out
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('name = "x"\n[[sources]]\nname = "s"\nkind = "folder"\npath = "."\n')
+    assert run(["strip", str(tmp_path / "short.html"), "--recipe", str(recipe)]) == EXIT_REFUSED
+    assert "dropped, thin" in capsys.readouterr().err
+
+
+def test_strip_goes_on_after_a_file_that_gives_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = made_pages(1)[0]
+    (tmp_path / "page.html").write_bytes(page.body)
+    (tmp_path / "picture.html").write_bytes(bytes(range(256)) * 40)
+    files = [str(tmp_path / name) for name in ("picture.html", "missing.html", "page.html")]
+    assert run(["strip", *files, "--json"]) == EXIT_PARTIAL
+    said = capsys.readouterr()
+    bad, good = map(json.loads, said.out.splitlines())
+    assert (bad["reason"], bad["text"]) == ("bad_text", "")
+    assert good["reason"] == ""
+    assert good["title"]
+    assert "missing.html: No such file or directory" in said.err

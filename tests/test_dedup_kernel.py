@@ -1,0 +1,70 @@
+"""The compiled kernel against the Python road, which the other tests hold against datasketch and brute force."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from xxhash import xxh64_intdigest
+
+from prosemill.dedup import kernel
+from prosemill.dedup.index import History
+from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
+from prosemill.dedup.search import choose
+from prosemill.settings import Dedup
+
+# Every way of tokens: separators, accents, letters that lower-case to other sizes or by their place, ideographs of
+# three planes, kana, Hangul, combining marks, joiners, digits of other scripts, emoji, mathematical letters.
+LETTERS = "aAbBzZ09_ -.,\n\tÀéßẞσΣİıȺ汉字かカ한ｶǅ\u0300\u200d😀𝐀𝔸\U00010400\U0001f600½²٣\U00020000\U000e0001"
+EDGES = ["", "!!!", "one", "a b c d e", "a b c d e f", "Ω Σας ΑΣ", "İstanbul x", "汉字測試 abc def 漢字", "x\u0300y"]
+
+
+def made(seed: int, texts: int, letters: str) -> list[str]:
+    rng = random.Random(seed)
+    return ["".join(rng.choice(letters) for _ in range(rng.randint(0, 300))) for _ in range(texts)]
+
+
+@pytest.mark.parametrize("num_perm", [64, 128, 256])
+@pytest.mark.parametrize("words", [1, 5])
+def test_the_bits_of_the_python_road(num_perm: int, words: int) -> None:
+    texts = [*EDGES, *made(0, 300, LETTERS), *made(1, 300, LETTERS.replace("Σ", "").replace("İ", "")), "word " * 3000]
+    parameters = Parameters.of(Dedup(num_perm=num_perm, shingle_words=words))
+    fast = compiled()
+    assert fast is not None, "numba is among the dependencies"
+
+    hashes, sizes, signatures = fast(texts, parameters)
+    expected, expected_sizes, expected_signatures = sign_in_python(texts, parameters)
+
+    assert sizes.tolist() == expected_sizes.tolist()
+    assert np.array_equal(hashes, expected)
+    assert (signatures == expected_signatures).all()
+
+
+def test_shingles_spilled_to_a_file_are_the_same(tmp_path: Path) -> None:
+    texts, parameters = [*EDGES, *made(0, 1200, LETTERS)], Parameters.of(Dedup())
+    with open(tmp_path / "spilled", "w+b") as file:
+        spilled, held = sign(texts, parameters, file), sign(texts, parameters)
+        assert isinstance(spilled.shingles.hashes, np.memmap)
+        assert np.array_equal(spilled.shingles.hashes, held.shingles.hashes)
+        assert np.array_equal(spilled.shingles.offsets, held.shingles.offsets)
+        assert np.array_equal(spilled.keys, held.keys)
+        assert choose(spilled, History([]), Dedup()) == choose(held, History([]), Dedup())
+
+
+def test_what_only_python_can_lower_is_left_to_it() -> None:
+    texts = ["ΟΔΟΣ αβγ", "plain words", "İ"]
+    array = pa.array(texts, pa.large_string())
+    _, offsets, data = array.buffers()
+    factors = np.ones(4, np.uint32)
+    _, counts, _ = kernel.sign_batch(
+        np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:4], 5, "\u4e00-\u9fff", factors, factors
+    )
+    assert (counts < 0).tolist() == [True, False, True]
+
+
+def test_xxh64_is_xxhash() -> None:
+    rng = random.Random(3)
+    for size in [*range(70), 300, 1000]:
+        data = rng.randbytes(size)
+        assert int(kernel.xxh64(np.frombuffer(data, np.uint8), 0, size)) == xxh64_intdigest(data)

@@ -1,0 +1,276 @@
+"""What a run leaves to be seen: name, log, artifacts with plots and links, the page of its corpus, a small graph."""
+
+import base64
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.states import Cancelling, Crashed
+
+from prosemill import landing, plots, run_log, scrape
+from prosemill.errors import SourceError, TrainingError
+from prosemill.pages import plain
+from prosemill.run_log import RunLog
+from prosemill.storage import Store
+from tests.shards import shatter
+from tests.stories import write_corpus
+from tests.test_flows import recipe_for, run
+from tests.tiny import make_base, sentences
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+MOST_CHARACTERS = 100_000
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one whole run of `retrain` in it."""
+    folder = tmp_path_factory.mktemp("seeing")
+    make_base(folder / "base")
+    write_corpus(folder / "texts", range(40))
+    logging.getLogger("prosemill").handlers.clear()  # as in a process whose worker was not told of our loggers
+    run(folder, "2026-01-05", recipe_for(folder).model_copy(update={"name": "seen", "description": "*Stories* <b>"}))
+    return folder
+
+
+def logs_of(home: Path) -> dict[str, RunLog]:
+    """The newest run of each flow."""
+    return {each.flow: each for each in reversed(run_log.read_all(Store(str(home / "store"))))}
+
+
+def artifacts_of(id: str) -> dict[str, str]:
+    """Text of the artifacts of a run, by key."""
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[id]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted, limit=200)
+    return {each.key: str(each.data) for each in found if each.key}
+
+
+def test_names_and_logs_say_what_ran(home: Path) -> None:
+    found = logs_of(home)
+    names = {flow: each.name for flow, each in found.items()}
+    assert names == {
+        "retrain": "seen 2026-01-05",
+        "build-corpus": "seen 2026-01-05 corpus",
+        "train-model": "seen 2026-01-05 training",
+    }
+    whole = found["retrain"]
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(whole.id).name == "seen 2026-01-05"
+    assert (whole.state, whole.verdict, whole.model) == ("COMPLETED", "promote", "seen/1")
+    assert whole.started < whole.ended
+    assert set(whole.children) == {found["build-corpus"].id, found["train-model"].id}
+    stages = ["scrape", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"]
+    assert [(each.stage, each.cache) for each in whole.stages] == [(stage, "miss") for stage in stages]
+
+
+def test_every_run_has_its_artifacts_and_they_are_small(home: Path) -> None:
+    found = logs_of(home)
+    keys = {flow: set(artifacts_of(each.id)) for flow, each in found.items()}
+    assert {"seen-funnel", "seen-ledger", "seen-lineage"} <= keys["build-corpus"]
+    assert {"seen-scores", "seen-plots", "seen-samples", "seen-decision", "seen-lineage"} <= keys["train-model"]
+    assert {"seen", "seen-outcome", "seen-lineage"} <= keys["retrain"]
+    assert "seen" not in keys["build-corpus"] | keys["train-model"], "the run that started them writes the page"
+    for each in found.values():
+        for key, text in artifacts_of(each.id).items():
+            assert len(text) < MOST_CHARACTERS, f"{key} holds {len(text):,} characters"
+
+
+def test_plots_are_pictures_inside_the_page(home: Path) -> None:
+    found = logs_of(home)
+    train, whole = artifacts_of(found["train-model"].id), artifacts_of(found["retrain"].id)
+    drawn = [svg for text in (train["seen-plots"], train["seen-decision"], whole["seen"]) for svg in pictures(text)]
+    assert len(drawn) == 5
+    for svg in drawn:
+        assert svg.startswith("<?xml")
+        assert "<text" in svg, "letters stay letters"
+    assert ">validation<" in pictures(train["seen-plots"])[0]
+    assert ">challenger<" in pictures(train["seen-plots"])[1]
+
+
+def pictures(text: str) -> list[str]:
+    found = re.findall(r"!\[[^\]]+\]\(data:image/svg\+xml;base64,([^)]+)\)", text)
+    return [base64.b64decode(each).decode() for each in found]
+
+
+def test_the_page_of_a_corpus_leads_everywhere(home: Path) -> None:
+    whole = logs_of(home)["retrain"]
+    text = artifacts_of(whole.id)["seen"]
+    assert f"[retrain seen 2026\\-01\\-05](/v2/runs/flow-run/{whole.id})" in text
+    for kind in ("outcome", "funnel", "ledger", "scores", "plots", "samples", "decision", "lineage"):
+        assert f"[{kind}](/v2/artifacts/key/seen-{kind})" in text
+    assert "**seen/1**" in text
+    assert "challenger, champion" in text
+    assert "`prosemill write seen" in text, "the next step"
+    assert "| 40 | 40 |" in text, "documents, new ones"
+    assert r"\*Stories\* \<b\>" in text, "what a recipe says of itself is no Markdown"
+
+
+def test_lineage_has_links_to_the_runs_that_made_it(home: Path) -> None:
+    found = logs_of(home)
+    text = artifacts_of(found["retrain"].id)["seen-lineage"]
+    for each in found["retrain"].stages:
+        assert f"`{each.snapshot}`" in text
+    for flow in ("build-corpus", "train-model"):
+        assert f'click n0 "/v2/runs/flow-run/{found["train-model"].id}"' in text
+        assert f"](/v2/runs/flow-run/{found[flow].id})" in text
+    assert "folder texts" in text
+
+
+def test_the_cores_log_reaches_the_runs_page_whatever_the_worker_was_told(home: Path) -> None:
+    found = logs_of(home)
+    stages = "\n".join(lines_of(found["build-corpus"].id, lambda lines: any("chunk:" in each for each in lines)))
+    for stage in ("scrape texts: 40 of 40 kept", "strip: 40 of 40 kept", "chunk: 32 of 40 kept (8 test), made in"):
+        assert stage in stages
+    training = lines_of(found["train-model"].id, lambda lines: any("gate:" in each for each in lines))
+    assert any(re.match(r"finetune: step \d+/\d+ loss \d", each) for each in training), "what a stage itself says"
+
+
+def lines_of(id: str, enough: Callable[[list[str]], bool]) -> list[str]:
+    """The lines on a run's page; they are sent every two seconds or so."""
+    deadline = time.monotonic() + 60
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[id]))
+    while True:
+        with get_client(sync_client=True) as client:
+            lines = [each.message for each in client.read_logs(wanted, limit=200)]
+        if enough(lines) or time.monotonic() > deadline:
+            return lines
+        time.sleep(1)
+
+
+def test_a_run_that_fails_shows_what_it_reached(home: Path) -> None:
+    from flows.build_corpus import build_corpus
+
+    recipe = recipe_for(home).model_copy(update={"name": "broken"})
+    lost = recipe.sources[0].model_copy(update={"path": str(home / "nowhere")})
+    with pytest.raises(SourceError, match="no such file or folder"):
+        build_corpus(recipe.model_copy(update={"sources": [lost]}), as_of="2026-01-05", store=str(home / "store"))
+
+    (failed,) = run_log.read_all(Store(str(home / "store")), "broken")
+    assert (failed.state, failed.stages) == ("FAILED", ())
+    assert failed.reason.startswith("source texts: ")
+    shown = artifacts_of(failed.id)
+    assert "## failed" in shown["broken-outcome"]
+    assert plain(failed.reason) in shown["broken-outcome"]
+    assert "No stage was complete." in shown["broken-outcome"]
+    assert "start it again" in shown["broken"], "the page of the corpus says what to do"
+
+
+def test_a_run_that_was_killed_is_told_of_by_its_worker(home: Path) -> None:
+    from flows.build_corpus import build_corpus
+    from tasks import reporting
+
+    recipe = recipe_for(home).model_copy(update={"name": "killed"})
+    build_corpus(recipe, as_of="2026-01-05", store=str(home / "store"))
+    store = Store(str(home / "store"))
+    (whole,) = run_log.read_all(store, "killed")
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(whole.id)
+
+    reporting.ended(build_corpus, run, Crashed(message="Process exited due to a SIGKILL signal."))  # outside of any run
+
+    (log,) = run_log.read_all(store, "killed")
+    assert (log.state, log.stages) == ("CRASHED", whole.stages)
+    shown = artifacts_of(log.id)
+    assert "## crashed" in shown["killed-outcome"]
+    assert "| scrape texts | 40 | 40 |" in shown["killed-outcome"]
+    assert f"(/v2/runs/flow-run/{log.id})" in shown["killed"]
+
+    reporting.ended(build_corpus, run, Cancelling())
+    assert run_log.read_all(store, "killed")[0].state == "CANCELLED"
+
+
+def test_a_run_that_fails_in_training_shows_its_corpus(home: Path) -> None:
+    from flows.retrain import retrain
+
+    recipe = recipe_for(home, max_steps=1, max_hours=1e-9).model_copy(update={"name": "halfway"})
+    with pytest.raises(TrainingError, match="max_hours"):
+        retrain(recipe, as_of="2026-01-05", store=str(home / "store"))
+
+    failed = next(each for each in run_log.read_all(Store(str(home / "store")), "halfway") if each.flow == "retrain")
+    assert failed.state == "FAILED"
+    assert [each.stage for each in failed.stages] == ["scrape", "strip", "dedup", "split", "chunk"]
+    shown = artifacts_of(failed.id)["halfway-outcome"]
+    assert "max\\_hours" in shown
+    assert "| scrape texts | 40 | 40 |" in shown
+    assert "(/v2/artifacts/key/halfway)" in shown
+
+
+@pytest.mark.slow
+def test_the_graph_of_two_hundred_shards_can_be_read(home: Path, tmp_path: Path) -> None:
+    from flows.build_corpus import build_corpus
+
+    (home / "many").mkdir()
+    source = sentences(1000, seed=7)
+    for number in range(200):
+        (home / "many" / f"{number:03}.txt").write_text(" ".join(source[number * 5 : number * 5 + 5]))
+    recipe = recipe_for(home)
+    many = recipe.sources[0].model_copy(update={"path": str(home / "many")})
+    recipe = recipe.model_copy(update={"name": "many", "sources": [many]})
+    store = Store(str(home / "store"))
+    shatter(store, scrape.scrape_source(store, many, recipe.scrape, as_of="2026-01-05"), tmp_path)
+
+    corpus: dict[str, Any] = build_corpus(recipe, as_of="2026-01-05", store=store.url)
+
+    (log,) = run_log.read_all(store, "many")
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[log.id])))
+    assert len([parent for parent in store.manifest(corpus["strip"]).parents if "shard" in parent]) == 200
+    assert len(tasks) <= 20, [each.name for each in tasks]
+    assert [each.name for each in tasks].count("strip 25 files") == 8
+    lineage = artifacts_of(log.id)["many-lineage"]
+    assert "200 × strip-shard" in lineage
+    assert lineage.count("-->") < 12
+
+
+def test_what_a_page_says_is_shown_as_it_is() -> None:
+    assert plain("a *b* [c](d)\n<i>&|") == r"a \*b\* \[c\]\(d\) \<i\>\&\|"
+    assert plain("again\x06\x00") == "again␆␀", "PostgreSQL takes no NUL in JSON, and would drop the events beside it"
+
+
+def test_nothing_to_draw_is_no_picture(store: Store) -> None:
+    assert plots.loss_curve([]) == plots.over_versions([]) == plots.growth([]) == plots.perplexities([]) == ""
+    assert plots.by_document({}, "base") == ""
+    assert plots.markdown("", "nothing") == ""
+    assert "No model yet." in landing.landing_markdown(store, "new", [])
+
+
+def test_a_plot_of_many_documents_stays_small_and_the_same(home: Path) -> None:
+    rows = [{"nats": 300.0 + 7 * (number % 91), "size_bytes": 500} for number in range(5000)]
+    scores = {"champion": rows, "challenger": list(reversed(rows))}
+    drawn = plots.by_document(scores, "champion")
+    assert len(plots.data_uri(drawn)) < MOST_CHARACTERS
+    assert drawn == plots.by_document(scores, "champion")
+
+
+def test_the_form_refuses_a_source_without_an_address_and_a_date_that_is_none() -> None:
+    from prefect.utilities.schema_tools.validation import validate
+
+    from flows.retrain import retrain
+
+    schema = retrain.parameters.model_dump()
+
+    def refused(as_of: str = "", **source: Any) -> list[str]:
+        recipe = {"name": "x", "sources": [{"name": "a", **source}]}
+        return [each.message for each in validate({"recipe": recipe, "as_of": as_of}, schema)]
+
+    assert refused(urls=["https://example.org/"]) == refused(kind="folder", path="x") == []
+    assert refused(kind="urls", path="x") == []
+    assert refused() == refused(kind="urls") == ["'urls' is a required property"]
+    assert refused(kind="warc", path="") == ["'' should be non-empty"]
+    assert "'tomorrow' does not match" in refused("tomorrow", urls=["https://example.org/"])[0]
+    for date in ("2026-01-05", "2026-01-05T21:30"):
+        assert refused(date, urls=["https://example.org/"]) == []
