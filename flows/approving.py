@@ -11,6 +11,7 @@ from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateName
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, read_flow_run_input
 from prefect.input.run_input import keyset_from_base_key
@@ -111,7 +112,11 @@ def _suspend(store: Store, question: Standing, evaluation: str) -> None:
     text = question_markdown(store, question, evaluation)
     reporting.show_question(store, question.name, question.verdict, question.model, question.sentence, text)
     form = Approval.with_initial_data(description=text)
-    suspend_flow_run(wait_for_input=form, timeout=max(1, int(left)), key=_PAUSE_KEY)
+    try:
+        suspend_flow_run(wait_for_input=form, timeout=max(1, int(left)), key=_PAUSE_KEY)
+    except Pause:  # it was: the process ends here
+        events.suspended(str(runtime.flow_run.id))
+        raise
 
 
 def _response() -> Approval | None:

@@ -32,6 +32,7 @@ APPROVAL_ASKED = "prosemill.approval.asked"
 WORTH_TRAINING = "prosemill.worth-training"
 LEARNED = "prosemill.learned"
 BY_ITSELF = "prosemill.by-itself"
+TAG = "prosemill"  # of every deployment, and so of its runs
 MOST_URLS = 20  # named in an event; the others are in the snapshot
 
 _log = logging.getLogger("prosemill.events")
@@ -87,16 +88,32 @@ def approval_asked(name: str, *, model: str, reason: str, run: str) -> bool:
     return _emit(APPROVAL_ASKED, model_resource(name), {"model": model, "reason": reason, "run": run})
 
 
+def suspended(run: str) -> bool:
+    """Say once more what Prefect's server says itself when a run is suspended: that no heartbeat is to be expected.
+
+    A busy server may count the last heartbeat after its own event, and then takes the waiting run for dead. What the
+    run's process sends comes on the same way as its heartbeats, and so after them.
+    """
+    related = [{"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}]
+    return _emit("prefect.flow-run.Suspended", f"prefect.flow-run.{run}", {}, related=related)
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _emit(event: str, resource: str, payload: dict[str, Any], labels: Mapping[str, str] | None = None) -> bool:
+def _emit(
+    event: str,
+    resource: str,
+    payload: dict[str, Any],
+    labels: Mapping[str, str] | None = None,
+    related: Sequence[dict[str, str]] = (),
+) -> bool:
     """Hand an event to Prefect, which sends it from a thread of its own; False when that could not be."""
     name = resource.rpartition(".")[2]
     described = {"prefect.resource.id": resource, "prefect.resource.name": name, **(labels or {})}
     try:
-        sent = emit_event(event, resource=described, payload=payload)
+        sent = emit_event(event, resource=described, payload=payload, related=list(related))
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
         _log.warning("the event %s of %s was not sent: %s: %s", event, name, type(error).__name__, error)
         return False

@@ -95,8 +95,9 @@ def test_the_server_takes_the_automations_as_they_are(client: SyncPrefectClient)
     wanted = crash_safety.automations()
     made = [client.create_automation(each) for each in wanted]
     try:
-        for each in wanted:
-            (found,) = client.read_automations_by_name(each.name)
+        for number, each in zip(made, wanted, strict=True):
+            found = client.read_automation(number)
+            assert found is not None
             assert found.trigger.model_dump(exclude={"id"}) == each.trigger.model_dump(exclude={"id"})
             assert [action.type for action in found.actions] == ["change-flow-run-state"]
     finally:
