@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from prosemill.errors import ProsemillError
 
 if TYPE_CHECKING:
     from deployments.plan import Plan
+
+WAIT_SECONDS = 30  # for a server that is just being started again
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -57,8 +60,7 @@ def _apply(planned: Plan, *, as_json: bool) -> None:
     api_url = environment.api_url()
     if not api_url:
         raise ProsemillError("no Prefect server is named or running here; set PREFECT_API_URL, or run `prosemill up`")
-    if not environment.answers(api_url):
-        raise ProsemillError(f"no Prefect server answers at {api_url}; start it, or correct PREFECT_API_URL")
+    _wait_for(api_url)
     done = []
     try:
         for each in apply(planned):
@@ -70,6 +72,15 @@ def _apply(planned: Plan, *, as_json: bool) -> None:
         raise ProsemillError(f"{api_url}: {type(error).__name__}: {' '.join(more.split())[:500]}") from error
     if as_json:
         sys.stdout.write(json.dumps({"changes": done}) + "\n")
+
+
+def _wait_for(api_url: str) -> None:
+    """Until the server answers: at its first start it may end once, and be started again by its supervisor."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not environment.answers(api_url):
+        if time.monotonic() > deadline:
+            raise ProsemillError(f"no Prefect server answers at {api_url}; start it, or correct PREFECT_API_URL")
+        time.sleep(1)
 
 
 def _arguments() -> argparse.Namespace:

@@ -48,6 +48,10 @@ def read_env(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
+# Started again five seconds after it ended, as systemd does with Restart=always.
+SUPERVISED = ["bash", "-c", 'while true; do "$@"; sleep 5; done', "supervised"]
+
+
 class Production:
     """`start` and `stop` in any order; the data of PostgreSQL is in `folder`, that of S3 dies with its process."""
 
@@ -181,10 +185,16 @@ class Production:
         own = self.environment
         self.start("mlflow", self.unit("prosemill-mlflow"), env=own)
         self.call(*self.unit("prosemill-prefect", "ExecStartPre"), env=own, cwd=ROOT)
-        self.start("prefect", self.unit("prosemill-prefect"), env=own)
-        self.wait("Prefect", lambda: self.https("localhost", "/api/health"))
+        self.start("prefect", [*SUPERVISED, *self.unit("prosemill-prefect")], env=own)
+        self.wait("Prefect", self.is_steady)
         self.start("services", self.unit("prosemill-services"), env=own)
         self.wait("MLflow", lambda: self.https("127.0.0.1", "/health"))
+
+    def is_steady(self) -> None:
+        """Eight seconds of good health: at the very first start one of two API processes may end, and all with it."""
+        for _ in range(16):
+            self.https("localhost", "/api/health")
+            time.sleep(0.5)
 
     def start_workers(self) -> None:
         for name in ("prosemill-worker-cpu", "prosemill-worker-gpu@"):
