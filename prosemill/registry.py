@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,18 +183,16 @@ class Registry:
         old = next((each for each in versions if CHAMPION in each.aliases), None)
         if old == new:
             return False
-        with self._errors():
-            if old is not None:
-                self._client().set_registered_model_alias(name, PREVIOUS, str(old.version))
-            self._client().set_registered_model_alias(name, CHAMPION, str(new.version))
+        if old is not None:
+            self._put(self._client().set_registered_model_alias, name, PREVIOUS, str(old.version))
+        self._put(self._client().set_registered_model_alias, name, CHAMPION, str(new.version))
         return True
 
     def mark(self, name: str, snapshot: str, tags: Mapping[str, str]) -> None:
         """Put tags on the version of `snapshot`, for example who approved it."""
         version = self.version_of(name, snapshot).version
-        with self._errors():
-            for key, value in tags.items():
-                self._client().set_model_version_tag(name, str(version), TAG + key, value)
+        for key, value in tags.items():
+            self._put(self._client().set_model_version_tag, name, str(version), TAG + key, value)
 
     def roll_back(self, name: str) -> ModelVersion:
         """Exchange champion and previous; the champion from now on."""
@@ -203,12 +201,22 @@ class Registry:
         new = next((each for each in versions if PREVIOUS in each.aliases), None)
         if old is None or new is None or old == new:
             raise RegistryError(f"{name} has had no champion before this one; nothing to roll back to")
-        with self._errors():
-            self._client().set_registered_model_alias(name, CHAMPION, str(new.version))
-            self._client().set_registered_model_alias(name, PREVIOUS, str(old.version))
+        self._put(self._client().set_registered_model_alias, name, CHAMPION, str(new.version))
+        self._put(self._client().set_registered_model_alias, name, PREVIOUS, str(old.version))
         return next(each for each in self.list_versions(name) if each.version == new.version)
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _put(self, write: Callable[..., None], *arguments: str) -> None:
+        """Write an alias or a tag. MLflow looks, then inserts: of two who do so at once one fails, and updates when it
+        tries again."""
+        from mlflow.exceptions import MlflowException
+
+        with self._errors():
+            try:
+                write(*arguments)
+            except MlflowException:
+                write(*arguments)
 
     def _versions_of_known(self, name: str) -> list[ModelVersion]:
         versions = self.list_versions(name)

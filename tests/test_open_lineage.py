@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import environment, lineage, lineage_names, lineage_sinks, open_lineage, passages, trace_page
+from prosemill import environment, lineage, lineage_names, lineage_sinks, open_lineage, passages, run_log, trace_page
 from prosemill.corpus import documents_of
 from prosemill.errors import Stopped
 from prosemill.recipe import load_recipe
@@ -266,12 +266,15 @@ def test_what_the_model_writes_leads_to_its_page_in_three_steps(told: Told, caps
 
 def test_the_page_of_the_run_traces_a_sentence(told: Told) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 
+    runs = [uuid.UUID(each.id) for each in run_log.read_all(told.store)]
     with get_client(sync_client=True) as client:
-        (artifact,) = client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["stories-trace"]))
-        )[:1]
+        (artifact,) = client.read_artifacts(  # other tests' corpora are named so too
+            artifact_filter=ArtifactFilter(
+                key=ArtifactFilterKey(any_=["stories-trace"]), flow_run_id=ArtifactFilterFlowRunId(any_=runs)
+            )
+        )
     assert str(artifact.data) == trace_page.sentence_markdown(told.store, told.outcome["snapshots"]["evaluate"])
     assert "| train |" in str(artifact.data)
 
