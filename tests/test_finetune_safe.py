@@ -255,7 +255,6 @@ def test_energy_is_read_from_a_counter_that_turns_over_and_is_none_without_one(
 
 
 def test_lora_trains_little_and_leaves_a_plain_model(store: Store, base: Base, chunk: str, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
     settings = QUICK.model_copy(update={"lora_rank": 4, "learning_rate": 0.02, "epochs": 6.0})
     totals = train(job_in(tmp_path, store, chunk, base, settings))
     assert totals["validation_loss"] < totals["validation_loss_before"] - 0.1  # of a base that knows nothing
