@@ -286,7 +286,7 @@ class Evaluate(Section):
     sample_tokens: int = Field(default=80, ge=1, le=1024, description="Length of a sample.")
     sample_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Same seed before and after.")
     other_kilobytes: int = Field(
-        default=40,
+        default=20,
         ge=0,
         le=100_000,
         description="How much validation, training and general text (each) is scored beside the test pages; 0: none.",

@@ -17,7 +17,7 @@ from prosemill.finetune.batches import Steps, collate, num_scored, training_orde
 from prosemill.finetune.learner import CHUNKED, LINEAR, LOGITS, Learner, Way
 from prosemill.finetune.loss import IGNORED, ChunkedLoss, exact_nats
 from prosemill.finetune.rates import HIGHEST, LOWEST, TRIALS, best_rate, find_rate
-from prosemill.finetune.ways import choose, flops_per_token, is_faithful, keeps_apart
+from prosemill.finetune.ways import TIMED_CHUNKS, choose, flops_per_token, is_faithful, keeps_apart, peak_flops
 
 PLAIN = Way("fp32", MASKED, LOGITS)
 
@@ -137,6 +137,14 @@ def test_a_named_precision_is_not_timed_against_another(learner: Learner, batch:
         for p in ("fp32", "bf16") for a in (MASKED, BLOCKS) for loss in (CHUNKED, LINEAR, LOGITS)}  # fmt: skip
     assert probe.peak_flops > 1e8
     assert all(weight.grad is None for weight in learner.parameters())
+
+
+def test_a_short_run_is_not_held_up_by_timing(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
+    probe = choose(learner, batch, precision="auto", dropout=0.0, num_chunks=TIMED_CHUNKS - 1)
+    assert (probe.timings, probe.seconds_per_chunk) == ({}, None)
+    pays = peak_flops(torch.device("cpu"), "bf16") > peak_flops(torch.device("cpu"), "fp32")
+    assert probe.way in [Way(precision, BLOCKS, CHUNKED) for precision in (("fp32", "bf16") if pays else ("fp32",))]
+    assert choose(learner, batch, precision="auto", dropout=0.0, num_chunks=TIMED_CHUNKS).timings
 
 
 def test_operations_are_counted_as_in_the_literature(learner: Learner) -> None:

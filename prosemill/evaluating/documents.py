@@ -21,6 +21,10 @@ from prosemill.storage import Store
 
 Row = dict[str, Any]
 
+# Of a sampled document its beginning is scored: a few kilobytes then hold many documents, which is what an interval
+# over documents needs, and a window of 1,024 tokens holds the whole of each.
+BEGINNING_CHARACTERS = 2000
+
 TEST, VALIDATION, TRAIN, GENERAL = "test", "validation", "train", "general"
 PARTS = (TEST, VALIDATION, TRAIN, GENERAL)
 
@@ -51,19 +55,24 @@ def first_seen(store: Store, split: str) -> dict[str, str]:
 
 
 def sample(read: Callable[[], Iterable[Row]], size_bytes: int) -> list[Row]:
-    """Documents up to `size_bytes` of text, in the order of a digest of their ids; the shortest if none fits.
+    """Beginnings of documents, `size_bytes` together, in the order of a digest of the ids; the shortest if none fits.
 
     `read` is called twice, so that a large corpus need not be held.
     """
-    order = sorted((digest(row["id"]), len(row["text"].encode()), row["id"]) for row in read() if row["text"])
+    order = sorted((digest(row["id"]), len(_beginning(row).encode()), row["id"]) for row in read() if row["text"])
     chosen, room = set(), size_bytes
     for _, size, id in order:
         if size <= room:
             chosen.add(id)
             room -= size
     chosen = chosen or {id for _, _, id in sorted(order, key=lambda each: each[1])[:1]}
-    found = {row["id"]: row for row in read() if row["id"] in chosen}
+    found = {row["id"]: row | {"text": _beginning(row)} for row in read() if row["id"] in chosen}
     return [found[id] for _, _, id in order if id in chosen]
+
+
+def _beginning(row: Row) -> str:
+    text: str = row["text"]
+    return text[:BEGINNING_CHARACTERS]
 
 
 def week_of(first_seen: str) -> str:

@@ -78,11 +78,13 @@ def make_plan(
     find_rate: Callable[[], float],
 ) -> Plan:
     """A new plan. `batch`: a micro-batch to time; `tokens`: of each example that the epochs ask for, in order."""
-    probe = choose(learner, batch, precision=settings.precision, dropout=settings.dropout)
+    length = None if settings.budget_hours else len(tokens)  # a time budget wants to know what a chunk takes
+    probe = choose(learner, batch, precision=settings.precision, dropout=settings.dropout, num_chunks=length)
     way = probe.way
     examples = min(len(tokens), affordable(settings, tokens, probe.seconds_per_chunk))
     on_gpu = batch["input_ids"].device.type == "cuda"
-    if on_gpu and examples * probe.seconds_per_chunk > COMPILE_SECONDS and not settings.gradient_checkpointing:
+    seconds = examples * (probe.seconds_per_chunk or 0.0)
+    if on_gpu and seconds > COMPILE_SECONDS and not settings.gradient_checkpointing:
         way = replace(way, compiled=True)
     steps = math.ceil(examples / settings.batch_chunks)
     return Plan(
@@ -109,12 +111,12 @@ def num_examples(settings: Finetune, num_chunks: int) -> int:
     return min(wanted, settings.max_steps * settings.batch_chunks) if settings.max_steps else wanted
 
 
-def affordable(settings: Finetune, tokens: npt.NDArray[np.int64], seconds_per_chunk: float) -> int:
+def affordable(settings: Finetune, tokens: npt.NDArray[np.int64], seconds_per_chunk: float | None) -> int:
     """How many examples the budgets of tokens and hours allow: at least one."""
     found = len(tokens)
     if settings.max_tokens:
         found = int(tokens.cumsum().searchsorted(settings.max_tokens, side="right"))
-    if settings.budget_hours:
+    if settings.budget_hours and seconds_per_chunk:
         seconds = settings.budget_hours * 3600 * (1 - KEPT_FREE)
         steps = int(seconds / seconds_per_chunk * settings.num_processes) // settings.batch_chunks
         found = min(found, max(1, steps) * settings.batch_chunks)

@@ -26,6 +26,11 @@ PROBE_SECONDS = 2.0  # for each way; one pass to warm up and one that counts are
 WORTH_IT = 0.9
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}  # of the loss, relative: rounding, not another function
 PEAK_SIZE = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product is a machine's peak
+CHECKED_TOKENS = 512  # of a chunk, on a CPU: two blocks of queries
+# Timing takes as long as some ten chunks of training: too much of a shorter run than this, where rules choose.
+TIMED_CHUNKS = 100
+# By how much bf16 must multiply matrices faster for the rule to choose it: a step has other work too.
+BF16_GAIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,23 @@ class Probe:
     """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
 
     way: Way
-    seconds_per_chunk: float
+    seconds_per_chunk: float | None  # None where nothing was timed
     peak_flops: float
     timings: dict[str, float]  # seconds of a chunk for every way that was timed
 
 
-def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float) -> Probe:
+def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, num_chunks: int | None = None) -> Probe:
     """The way for this machine, which `learner` then follows. `precision`: fp32, bf16 or, to have ways timed, auto.
 
-    Where a precision is named, the other choices are made by rule alone, so that two runs make the same ones.
+    Where a precision is named, the other choices are made by rule alone, so that two runs make the same ones. So they
+    are on a CPU for a run of few chunks, `num_chunks`, where a product of matrices tells whether bf16 pays.
     """
-    on_gpu = batch["input_ids"].device.type == "cuda"
+    device = batch["input_ids"].device
+    on_gpu = device.type == "cuda"
     batch = batch if on_gpu else {name: tensor[:PROBE_ROWS] for name, tensor in batch.items()}
+    is_timed = on_gpu or num_chunks is None or num_chunks >= TIMED_CHUNKS
     learner.train()
-    plain = Way("fp32", MASKED, LOGITS)
-    preferred = _first_faithful(learner, batch, dropout, on_gpu=on_gpu)
+    preferred, is_as_plain = _first_faithful(learner, batch, dropout, on_gpu=on_gpu)
     timings: dict[str, float] = {}
 
     def seconds(way: Way) -> float:
@@ -59,35 +66,47 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float) ->
         way = replace(preferred, precision=precision)
     elif on_gpu:
         way = replace(preferred, precision="bf16" if torch.cuda.is_bf16_supported() else "fp32")
+    elif not is_timed:
+        pays = peak_flops(device, "bf16") > BF16_GAIN * peak_flops(device, "fp32")
+        way = replace(preferred, precision="bf16" if pays else "fp32")
     else:
         way = _faster(preferred, [replace(preferred, precision="bf16")], seconds)
         losses = [replace(way, loss=loss) for loss in (LINEAR, LOGITS)]
-        others = [replace(way, attention=plain.attention), *losses]
-        expected = _loss(learner, plain, batch)
-        others = [other for other in others if other != way and is_faithful(learner, other, batch, expected)]
-        way = _faster(way, others, seconds)
+        others = [replace(way, attention=MASKED), *losses]
+        way = _faster(way, [other for other in others if other != way and is_as_plain(other)], seconds)
     learner.follow(way)
-    found = Probe(way, seconds(way), peak_flops(batch["input_ids"].device, way.precision), timings)
+    found = Probe(way, seconds(way) if is_timed else None, peak_flops(device, way.precision), timings)
     learner.zero_grad(set_to_none=True)
-    shown = ", ".join(f"{name} {1000 * each:.0f} ms" for name, each in timings.items())
+    shown = ", ".join(f"{name} {1000 * each:.0f} ms" for name, each in timings.items()) or "(not timed)"
     log.info("probe: a chunk takes %s; chosen: %s", shown, way)
     return found
 
 
-def _first_faithful(learner: Learner, batch: Batch, dropout: float, *, on_gpu: bool) -> Way:
-    """The way that is best in all our measurements and computes the same loss as the plain one, in fp32."""
+def _first_faithful(
+    learner: Learner, batch: Batch, dropout: float, *, on_gpu: bool
+) -> tuple[Way, Callable[[Way], bool]]:
+    """The way that is best in all our measurements and computes the same loss as the plain one, in fp32.
+
+    And what tells of another way whether it does.
+    """
     plain = Way("fp32", MASKED, LOGITS)
+    if not on_gpu:
+        batch = {name: tensor[:, :CHECKED_TOKENS] for name, tensor in batch.items()}
     attention = VARLEN if on_gpu and _has_varlen() else MASKED if on_gpu else BLOCKS
     kinds = [MASKED] if dropout or attention == MASKED else [attention, MASKED]
     expected = _loss(learner, plain, batch)
+
+    def is_as_plain(way: Way) -> bool:
+        return is_faithful(learner, way, batch, expected)
+
     for kind in kinds:
         for loss in (CHUNKED, LOGITS):
             way = Way("fp32", kind, loss)
             # flash attention computes in bf16 whatever it is given
             checked = replace(way, precision="bf16") if kind == VARLEN else way
-            if is_faithful(learner, checked, batch, expected):
-                return way
-    return plain
+            if is_as_plain(checked):
+                return way, is_as_plain
+    return plain, is_as_plain
 
 
 def is_faithful(learner: Learner, way: Way, batch: Batch, expected: float) -> bool:
