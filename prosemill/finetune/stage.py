@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,8 +29,8 @@ STAGE_VERSION = 2
 _WITHOUT_EFFECT = {"checkpoint_minutes", "max_hours", "start"}
 KILLED = -9
 
-# step and steps always; loss, validation_loss, tokens_per_second, utilisation (share of the measured matrix peak) and
-# seconds_left where they were just measured
+# step and steps always; loss, validation_loss, learning_rate, grad_norm, tokens_per_second, utilisation (share of the
+# measured matrix peak) and seconds_left where they were just measured
 Listener = Callable[[Message], None]
 
 
@@ -116,15 +117,20 @@ def job_of(
 
 
 def _train(job: dict[str, Any], settings: Finetune, listener: Listener | None = None) -> dict[str, Any]:
-    """Run the child, again with smaller micro-batches when memory ran out; the totals it tells."""
+    """Run the child, again with smaller micro-batches when memory ran out; the totals it tells.
+
+    A child that was killed while the kernel killed none for want of memory is not run again here, since other
+    micro-batches are other sums: whoever goes on from its checkpoint gets the weights of an unbroken run.
+    """
     plan = Path(job["work"]) / "plan.json"
     while True:
-        heard = _Heard(listener)
+        heard, num_before = _Heard(listener), _num_killed_for_memory()
         try:
             _run(job, settings, heard)
         except (ChildDied, TrainingError) as error:
             was_killed = isinstance(error, ChildDied) and error.returncode == KILLED and not error.timed_out
-            if (heard.out_of_memory or was_killed) and (halved := _halve_micro_batch(plan)):
+            for_memory = was_killed and _num_killed_for_memory() != num_before
+            if (heard.out_of_memory or for_memory) and (halved := _halve_micro_batch(plan)):
                 log.warning("finetune: out of memory; going on with micro-batches of %d", halved)
                 continue
             if isinstance(error, ChildDied):
@@ -167,6 +173,15 @@ def _run(job: dict[str, Any], settings: Finetune, heard: _Heard) -> None:
     run_child(module, job, timeout_seconds=settings.max_hours * 3600, on_line=heard, log=log_file)
 
 
+def _num_killed_for_memory() -> float:
+    """How many processes the kernel has killed for want of memory since it started; nan where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return math.nan
+    return next((float(line.split()[1]) for line in lines if line.startswith("oom_kill ")), math.nan)
+
+
 def _halve_micro_batch(plan: Path) -> int:
     """Halve the micro-batch of the stored plan: its new size, 0 where there is no plan or nothing to halve."""
     if not plan.exists():
@@ -190,8 +205,8 @@ def _explain(death: ChildDied, settings: Finetune, child_log: Path) -> str:
         )
     if death.returncode == KILLED:
         return (
-            "the training process was killed (SIGKILL; mostly: the machine ran out of memory); lower "
-            f"finetune.micro_batch_chunks (now {settings.micro_batch_chunks}) or run the same command again to go on"
+            "the training process was killed (SIGKILL); run the same command again to go on from its last checkpoint; "
+            f"if that happens again, lower finetune.micro_batch_chunks (now {settings.micro_batch_chunks})"
         )
     return f"the training process died: {death.last_line or death}; its log is {child_log}"
 

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 # A loss this far above the first one is an explosion: a model that guesses among 50,000 tokens has 10.8 nats, one that
 # has learned to write 3 to 5, and no honest batch differs from another by so much.
 EXPLODED_NATS = 2.0
+TOLD = ("loss", "validation_loss", "learning_rate", "grad_norm")  # of what is logged
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -177,7 +178,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         step = self.state.global_step
         for name in ("loss", "grad_norm", "validation_loss"):
             self._check_finite(logs.get(name, 0.0), step, name)
-        told: dict[str, float] = {name: logs[name] for name in ("loss", "validation_loss") if name in logs}
+        told: dict[str, float] = {name: logs[name] for name in TOLD if name in logs}
         if "loss" in logs:
             self._check_explosion(logs["loss"], step)
             told |= self._add_speed(logs, step)
