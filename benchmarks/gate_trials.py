@@ -1,6 +1,9 @@
 """Does the gate decide rightly? Four experiments with tiny models on real text, judged by the real evaluation and gate.
 
-    python -m benchmarks.gate_trials [--quick] [--out benchmarks/results/gate_trials.json]
+    python -m benchmarks.gate_trials [--quick] [--only same] [--out benchmarks/results/gate_trials.json]
+
+Each trial is written as it ends; started again, with the same settings, it goes on after the last one. Ten minutes on
+one idle core. A plot is drawn beside the figures (.svg).
 
 same data    40 pairs of models that differ in nothing but the seed, each the next one's champion: at most 2 may be
              promoted
@@ -19,7 +22,6 @@ import argparse
 import hashlib
 import json
 import logging
-import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,23 +34,22 @@ import pyarrow.parquet as pq
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from prosemill import gate
+from benchmarks.workshop import CONTEXT, EPOCHS, Passages, Workshop
+from prosemill import gate, plots
 from prosemill.evaluating import ModelRef, evaluate
 from prosemill.evaluating.general import general_documents
 from prosemill.records import DOCUMENT, SPLIT, document_id
 from prosemill.settings import Evaluate, Gate
 from prosemill.storage import Store
 
-CONTEXT = 96
 PASSAGE_BYTES = 1500
 TRAIN, TEST, EXTRA = 60, 60, 0.25  # passages; share of them that the better challenger sees beside
 EVALUATE = Evaluate(stride=64, batch_windows=16, sample_tokens=60, continuations=8, other_kilobytes=20)
 UNTIL = 1900  # year
-EPOCHS = 3.0
-BASE_EPOCHS, RATE = 6.0, 4e-3
+BASE_EPOCHS = 6.0
 OVER_BYTES = 60_000
 
-Passages = list[str]
+Row = dict[str, Any]
 
 
 def passages(until: int) -> Passages:
@@ -69,92 +70,6 @@ def cut(texts: Iterable[str]) -> Passages:
                 found.append(part.strip())
                 part = ""
     return sorted(found, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
-
-
-class Workshop:
-    """Makes a tokenizer once, and tiny models from text."""
-
-    def __init__(self, folder: Path, text: Passages) -> None:
-        self.folder = folder
-        self.tokenizer = _tokenizer(text)
-
-    def base(self, text: Passages, *, width: int, layers: int, epochs: float) -> Path:
-        """A model trained on the passages from scratch; its folder."""
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        torch.manual_seed(0)
-        config = GPT2Config(
-            vocab_size=self.tokenizer.get_vocab_size(),
-            n_positions=CONTEXT,
-            n_embd=width,
-            n_layer=layers,
-            n_head=4,
-            bos_token_id=0,
-            eos_token_id=0,
-            activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-        )
-        return self._teach(GPT2LMHeadModel(config), f"base-{width}", text, seed=0, epochs=epochs, rate=0.25 / width)
-
-    def tune(self, name: str, text: Passages, *, start: Path, seed: int, epochs: float = EPOCHS) -> Path:
-        """The model of `start` fine-tuned on the passages, which the seed puts in order; its folder."""
-        from transformers import GPT2LMHeadModel
-
-        return self._teach(GPT2LMHeadModel.from_pretrained(start), name, text, seed=seed, epochs=epochs, rate=RATE)
-
-    def _teach(self, model: Any, name: str, text: Passages, *, seed: int, epochs: float, rate: float) -> Path:
-        from transformers import PreTrainedTokenizerFast
-
-        folder, end = self.folder / name, "<|endoftext|>"
-        pieces = [
-            [*encoding.ids, 0][start : start + CONTEXT]
-            for encoding in self.tokenizer.encode_batch_fast(text)
-            for start in range(0, len(encoding.ids) + 1, CONTEXT)
-        ]
-        chunks = torch.zeros((len(pieces), CONTEXT), dtype=torch.int64)
-        for row, piece in zip(chunks, pieces, strict=True):
-            row[: len(piece)] = torch.tensor(piece)
-        _train(model, chunks, seed, epochs, rate)
-        model.save_pretrained(folder)
-        fast = PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, bos_token=end, eos_token=end)
-        fast.save_pretrained(folder)
-        return folder
-
-
-def _tokenizer(text: Passages) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512, special_tokens=["<|endoftext|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
-    tokenizer.train_from_iterator(text, trainer)
-    return tokenizer
-
-
-def _train(model: Any, chunks: torch.Tensor, seed: int, epochs: float, rate: float, batch: int = 16) -> None:
-    """AdamW with a warmed-up cosine schedule over chunks in an order that the seed draws, each epoch a new one."""
-    random = np.random.default_rng(seed)
-    order = np.concatenate([random.permutation(len(chunks)) for _ in range(math.ceil(epochs))])
-    order = order[: round(len(chunks) * epochs)]
-    steps = math.ceil(len(order) / batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
-    model.train()
-    for step in range(steps):
-        rows = chunks[order[step * batch : (step + 1) * batch]]
-        labels = rows.masked_fill((rows == 0) & (rows.roll(1, dims=1) == 0), -100)  # padding
-        model(rows, labels=labels, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    model.eval()
 
 
 def lay_corpus(store: Store, name: str, dated: dict[str, tuple[Passages, Passages]]) -> tuple[str, str, str]:
@@ -187,7 +102,7 @@ class Court:
         self.store, (self.dedup, self.split, self.chunk) = store, corpus
         self.previous = ""
 
-    def compare(self, champion: Path, challenger: Path) -> dict[str, Any]:
+    def compare(self, champion: Path, challenger: Path) -> Row:
         """The gate's decision, as if the test documents were used for the first time."""
         models = {"champion": self._ref(champion), "challenger": self._ref(challenger)}
         self.previous = evaluate(
@@ -213,7 +128,7 @@ class Court:
         return ModelRef(snapshot, folder)
 
 
-def brief(decision: dict[str, Any]) -> dict[str, Any]:
+def brief(decision: Row) -> Row:
     """What of a decision is worth keeping."""
     return {
         "verdict": decision["verdict"],
@@ -225,32 +140,31 @@ def brief(decision: dict[str, Any]) -> dict[str, Any]:
 
 
 def same_data_and_more(
-    store: Store, shop: Workshop, text: Passages, pairs: int, better: int
-) -> Iterator[dict[str, Any]]:
-    """The results so far, after every pair: whoever stops it keeps what was found."""
+    store: Store, shop: Workshop, text: Passages, sizes: tuple[int, int], known: tuple[list[Row], list[Row]]
+) -> Iterator[tuple[list[Row], list[Row]]]:
+    """The trials of both kinds so far, after every pair; those that are `known` are not made again."""
     test, pool = text[:TEST], text[TEST:]
     train, rest = pool[:TRAIN], pool[TRAIN:]
     court = Court(store, lay_corpus(store, "a", {"2026-01-05": (train, test)}))
     base = shop.base(manual()[:TRAIN], width=32, layers=1, epochs=BASE_EPOCHS)
-    same, more = [], []
-    challenger = shop.tune("same-0", train, start=base, seed=0)
-    for trial in range(pairs):
+    same, more = known
+    first = min(len(same), len(more)) if len(more) < sizes[1] else len(same)
+    challenger = shop.tune(f"same-{first}", train, start=base, seed=first)
+    for trial in range(first, sizes[0]):
         champion, challenger = challenger, shop.tune(f"same-{trial + 1}", train, start=base, seed=trial + 1)
-        same.append(brief(court.compare(champion, challenger)))
-        print(f"same data {trial}: {same[-1]}", flush=True)
-        if trial < better:
+        if trial >= len(same):
+            same.append(brief(court.compare(champion, challenger)))
+            print(f"same data {trial}: {same[-1]}", flush=True)
+        if len(more) <= trial < sizes[1]:
             random = np.random.default_rng(trial)
             extra = [rest[number] for number in random.choice(len(rest), round(EXTRA * TRAIN), replace=False)]
             taught = shop.tune(f"better-{trial}", train + extra, start=base, seed=2000 + trial)
             more.append(brief(court.compare(champion, taught)))
             print(f"more text {trial}: {more[-1]}", flush=True)
-        yield {
-            name: {"promoted": sum(each["verdict"] == "promote" for each in found), "of": len(found), "trials": found}
-            for name, found in (("same data", same), ("more text", more))
-        }
+        yield same, more
 
 
-def worse_on_old_text(store: Store, shop: Workshop, text: Passages) -> dict[str, Any]:
+def worse_on_old_text(store: Store, shop: Workshop, text: Passages) -> Row:
     """The champion learned messages; the challenger goes on with the Python manual alone, which most of the test is."""
     new = manual()
     dated = {
@@ -263,7 +177,7 @@ def worse_on_old_text(store: Store, shop: Workshop, text: Passages) -> dict[str,
     return brief(Court(store, corpus).compare(champion, challenger))
 
 
-def over_trained(store: Store, shop: Workshop, text: Passages) -> dict[str, Any]:
+def over_trained(store: Store, shop: Workshop, text: Passages) -> Row:
     test, train = text[:TEST], text[TEST : TEST + TRAIN]
     few: Passages = []
     while sum(len(each.encode()) for each in [*few, train[len(few)]]) <= OVER_BYTES:
@@ -281,6 +195,56 @@ def manual() -> Passages:
     return cut(row["text"] for row in general_documents(""))
 
 
+class Results:
+    """The file of figures: what stands in it under other settings is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings = {"gate": Gate().model_dump(), "epochs": EPOCHS, "train_passages": TRAIN, "test_passages": TEST}
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.found: dict[str, Any] = known if known.get("settings") == self.settings else {"settings": self.settings}
+        self.began = time.process_time()
+
+    def trials(self, name: str) -> list[Row]:
+        return self.found.get(name, {}).get("trials", [])  # type: ignore[no-any-return]
+
+    def write(self, results: dict[str, Row]) -> None:
+        """Add the results, and the CPU minutes since the last time."""
+        minutes, self.began = (time.process_time() - self.began) / 60, time.process_time()
+        self.found |= results
+        self.found["cpu_minutes"] = round(self.found.get("cpu_minutes", 0) + minutes, 2)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+
+
+def counted(trials: list[Row]) -> Row:
+    return {"promoted": sum(each["verdict"] == "promote" for each in trials), "of": len(trials), "trials": trials}
+
+
+def draw(found: dict[str, Row]) -> str:
+    """An SVG text: the interval of every trial, and the margin that its upper end has to pass."""
+
+    def lines(axes: Any) -> None:
+        place = 0
+        for name, color in (("same data", plots.SOFT), ("more text", plots.AFTER)):
+            trials = found[name]["trials"]
+            for row in trials:
+                axes.plot(row["interval"], [place, place], color=color, linewidth=1.4)
+                axes.plot(row["difference"], place, "o", color=color, markersize=3)
+                place += 1
+            count = f"{name}: {found[name]['promoted']} of {len(trials)} promoted"
+            axes.plot([], [], "o-", color=color, label=count)
+        margin = -found["settings"]["gate"]["margin"]
+        axes.axvline(margin, color=plots.INK, linestyle="--", linewidth=1)
+        axes.annotate(f"margin {margin:g}", (margin, place), (-4, 2), textcoords="offset points", ha="right")
+        axes.set(yticks=[], xlabel="bits per byte, challenger minus champion, 95 % interval", ylim=(place + 1, -1))
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.legend(frameon=False, loc="center left")
+
+    return plots.render(lines, height=4.4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two pairs instead of forty")
@@ -290,29 +254,22 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     disable_progress_bar()
-    began = time.process_time()
     text = passages(UNTIL)
+    results = Results(args.out)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"{folder}/store")
         store.check_writable()
         shop = Workshop(Path(folder), text[TEST : TEST + TRAIN] + manual()[:TRAIN])
         if args.only in (None, "old"):
-            write(args.out, {"worse on old text": worse_on_old_text(store, shop, text)}, began)
+            results.write({"worse on old text": worse_on_old_text(store, shop, text)})
         if args.only in (None, "over"):
-            write(args.out, {"over-trained": over_trained(store, shop, text)}, began)
+            results.write({"over-trained": over_trained(store, shop, text)})
         if args.only in (None, "same"):
-            for found in same_data_and_more(store, shop, text, *((2, 2) if args.quick else (40, 10))):
-                write(args.out, found, began)
-
-
-def write(path: Path, results: dict[str, Any], began: float) -> None:
-    """Add the results to those in the file."""
-    minutes = round((time.process_time() - began) / 60, 1)
-    settings = {"gate": Gate().model_dump(), "epochs": EPOCHS, "train_passages": TRAIN, "test_passages": TEST}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = {name: {**each, "settings": settings, "cpu_minutes": minutes} for name, each in results.items()}
-    path.write_text(json.dumps(known | found, indent=1) + "\n", encoding="utf-8")
+            known = results.trials("same data"), results.trials("more text")
+            sizes = (2, 2) if args.quick else (40, 10)
+            for same, more in same_data_and_more(store, shop, text, sizes, known):
+                results.write({"same data": counted(same), "more text": counted(more)})
+            args.out.with_suffix(".svg").write_text(draw(results.found), encoding="utf-8")
 
 
 if __name__ == "__main__":
