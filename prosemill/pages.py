@@ -124,12 +124,17 @@ def samples_markdown(store: Store, evaluation: str) -> str:
 
 
 def plots_markdown(store: Store, finetune: str, evaluation: str) -> str:
-    """Loss by step, and the perplexities of the models side by side."""
+    """Loss by step, the perplexities of the models side by side, and what each makes of newer pages."""
     with store.open(f"{finetune}/log.jsonl") as file:
         rows = [json.loads(line) for line in file.read().decode().splitlines()]
     loss, models = plots.loss_curve(rows), plots.perplexities(report.score_table(store, evaluation))
     parts = ["## Loss", "", plots.markdown(loss, "Training and validation loss by step") or "Nothing was logged."]
-    return "\n".join([*parts, "", "## Perplexity", "", plots.markdown(models, "Perplexity of the models")])
+    parts += ["", "## Perplexity", "", plots.markdown(models, "Perplexity of the models")]
+    summary = report.read_json(store, evaluation, "summary")
+    if fresh := plots.freshness(summary["models"], summary.get("dates", {})):
+        parts += ["", "## Freshness", "", plots.markdown(fresh, "Bits per byte on the pages of each week, by model")]
+        parts += ["", "Where a model's circles are hollow, it had not learned from pages of that week."]
+    return "\n".join(parts)
 
 
 def decision_markdown(store: Store, decision: str, model: str) -> str:

@@ -282,8 +282,18 @@ def test_what_a_page_says_is_shown_as_it_is() -> None:
 def test_nothing_to_draw_is_no_picture(store: Store) -> None:
     assert plots.loss_curve([]) == plots.over_versions([]) == plots.growth([]) == plots.perplexities([]) == ""
     assert plots.by_document({}, "base") == ""
+    assert plots.freshness({"base": {"weeks": {"2026-W02": {"bits_per_byte": 1.0}}}}, {"base": ""}) == ""
     assert plots.markdown("", "nothing") == ""
     assert "No model yet." in landing.landing_markdown(store, "new", [])
+
+
+def test_the_freshness_curve_tells_which_pages_are_newer_than_a_model() -> None:
+    weeks = {week: {"bits_per_byte": bits} for week, bits in (("2026-W02", 1.2), ("2026-W03", 1.3))}
+    models = {label: {"weeks": weeks} for label in ("base", "champion", "challenger")}
+    drawn = plots.freshness(models, {"champion": "2026-01-05", "challenger": "2026-01-12"})
+    assert all(f">{text}<" in drawn for text in ("champion", "challenger", "2026-W02", "newer than the model"))
+    both_know = plots.freshness(models, {"champion": "2026-01-12", "challenger": "2026-01-12"})
+    assert drawn.count("fill: #ffffff; stroke: #1f2933") == both_know.count("fill: #ffffff; stroke: #1f2933") + 1
 
 
 def test_a_plot_of_many_documents_stays_small_and_the_same(home: Path) -> None:
