@@ -105,9 +105,11 @@ def choose(logits: torch.Tensor, settings: Write, generator: torch.Generator) ->
 
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    ordered, order = torch.sort(logits / settings.temperature, dim=-1, descending=True, stable=True)
-    if settings.top_k:
-        ordered[:, settings.top_k :] = -torch.inf
+    logits = logits / settings.temperature
+    if settings.top_k:  # of 50,000, sorting all takes as long as a small model takes to make them
+        ordered, order = torch.topk(logits, min(settings.top_k, logits.shape[-1]))
+    else:
+        ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
     chances = ordered.softmax(dim=-1)
     before = chances.cumsum(dim=-1) - chances
     chances = chances.masked_fill(before >= settings.top_p, 0.0)  # the first is always kept
