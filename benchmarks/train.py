@@ -43,20 +43,30 @@ GOALS = {"small": {"ratio": 4.0}, "gpt2": {"ratio": 2.8, "gigabytes": 5.2}}
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def write_text(folder: Path) -> None:
-    """train.npz and held-out.npz: chunks of real text under a byte-level BPE of 8,192 ids trained on it."""
+def train_tokenizer() -> Any:
+    """A byte-level BPE of 8,192 ids trained on the text; id 0 is the end-of-text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from prosemill.chunk.packing import pack, pieces_of
     from prosemill.demo.messages import load_messages
 
     texts = ["\n\n".join(message.paragraphs) for message in load_messages()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    wanted = {"vocab_size": 8192, "special_tokens": ["<|endoftext|>"], "initial_alphabet": alphabet}
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**wanted, show_progress=False))
+    trainer = trainers.BpeTrainer(
+        vocab_size=8192, special_tokens=["<|endoftext|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def write_text(folder: Path) -> None:
+    """train.npz and held-out.npz: chunks of real text as the ids of that tokenizer."""
+    from prosemill.chunk.packing import pack, pieces_of
+    from prosemill.demo.messages import load_messages
+
+    tokenizer = train_tokenizer()
     paragraphs = [message.paragraphs for message in load_messages()]
     for name, some in (("train", paragraphs[:-HELD_OUT]), ("held-out", paragraphs[-HELD_OUT:])):
         # Articles of six paragraphs, some 700 tokens: the length that web pages have

