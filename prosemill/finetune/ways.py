@@ -38,9 +38,9 @@ class Probe:
     """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
 
     way: Way
-    seconds_per_chunk: float | None  # None where nothing was timed
+    seconds_per_chunk: float | None  # on the clock on the wall, busy as the machine was; None where nothing was timed
     peak_flops: float
-    timings: dict[str, float]  # seconds of a chunk for every way that was timed
+    timings: dict[str, float]  # seconds of a chunk for every way that was timed, as `_now` counts them
 
 
 def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, num_chunks: int | None = None) -> Probe:
@@ -56,10 +56,13 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
     learner.train()
     preferred, is_as_plain = _first_faithful(learner, batch, dropout, on_gpu=on_gpu)
     timings: dict[str, float] = {}
+    on_the_wall: dict[Way, float] = {}
 
-    def seconds(way: Way) -> float:
+    def seconds(way: Way, again: bool = False) -> float:
         name = f"{way.precision} {way.attention} {way.loss}"
-        timings[name] = timings.get(name) or _seconds_per_chunk(learner, way, batch)
+        if name not in timings or again:
+            found, on_the_wall[way] = _seconds_per_chunk(learner, way, batch)
+            timings[name] = min(found, timings.get(name, math.inf))
         return timings[name]
 
     if precision != "auto":
@@ -75,7 +78,9 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
         others = [replace(way, attention=MASKED), *losses]
         way = _faster(way, [other for other in others if other != way and is_as_plain(other)], seconds)
     learner.follow(way)
-    found = Probe(way, seconds(way) if is_timed else None, peak_flops(device, way.precision), timings)
+    if is_timed:
+        seconds(way)
+    found = Probe(way, on_the_wall.get(way), peak_flops(device, way.precision), timings)
     learner.zero_grad(set_to_none=True)
     shown = ", ".join(f"{name} {1000 * each:.0f} ms" for name, each in timings.items()) or "(not timed)"
     log.info("probe: a chunk takes %s; chosen: %s", shown, way)
@@ -144,11 +149,9 @@ def peak_flops(device: torch.device, precision: str) -> float:
     one = torch.randn(size, size, device=device, dtype=kind)
     fastest = math.inf
     for _ in range(8):
-        _wait(device)
-        started = time.perf_counter()
+        started = _now(device)
         one @ one
-        _wait(device)
-        fastest = min(fastest, time.perf_counter() - started)
+        fastest = min(fastest, _now(device) - started)
     return 2 * size**3 / fastest
 
 
@@ -175,34 +178,39 @@ def _loss(learner: Learner, way: Way, batch: Batch) -> float:
         learner.train()
 
 
-def _faster(way: Way, others: Iterable[Way], seconds: Callable[[Way], float]) -> Way:
+def _faster(way: Way, others: Iterable[Way], seconds: Callable[..., float]) -> Way:
+    """The way that `others` do not beat. One that seems to is timed again, after the one that it would displace."""
     for other in others:
-        if seconds(other) < WORTH_IT * seconds(way):
+        is_faster = seconds(other) < WORTH_IT * seconds(way)
+        if is_faster and WORTH_IT * seconds(way, again=True) > seconds(other, again=True):
             way = other
     return way
 
 
-def _seconds_per_chunk(learner: Learner, way: Way, batch: Batch) -> float:
-    """Of a forward and a backward pass; the fastest of several."""
+def _seconds_per_chunk(learner: Learner, way: Way, batch: Batch) -> tuple[float, float]:
+    """Of a forward and a backward pass, the fastest of several: as `_now` counts, and on the clock on the wall."""
     learner.follow(way)
-    device, fastest = batch["input_ids"].device, math.inf
-    begun = time.monotonic()
+    device, rows = batch["input_ids"].device, len(batch["input_ids"])
+    fastest = wall = math.inf
+    begun = _now(device)
     for attempt in range(6):
-        _wait(device)
-        started = time.perf_counter()
+        started, at = _now(device), time.perf_counter()
         learner(**batch, scale=1e-3).backward()
-        _wait(device)
+        ended = _now(device)
         if attempt:  # the first pass warms up
-            fastest = min(fastest, time.perf_counter() - started)
-            if time.monotonic() - begun > PROBE_SECONDS:
+            fastest, wall = min(fastest, ended - started), min(wall, time.perf_counter() - at)
+            if ended - begun > PROBE_SECONDS:
                 break
-    return fastest / len(batch["input_ids"])
+    return fastest / rows, wall / rows
+
+
+def _now(device: torch.device) -> float:
+    """Seconds; on a CPU those that its threads were at work, so that what else the machine does decides nothing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
 
 
 def _has_varlen() -> bool:
     return importlib.util.find_spec("torch.nn.attention.varlen") is not None
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
