@@ -73,10 +73,10 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
         pays = peak_flops(device, "bf16") > BF16_GAIN * peak_flops(device, "fp32")
         way = replace(preferred, precision="bf16" if pays else "fp32")
     else:
-        way = _faster(preferred, [replace(preferred, precision="bf16")], seconds)
+        way = faster(preferred, [replace(preferred, precision="bf16")], seconds)
         losses = [replace(way, loss=loss) for loss in (LINEAR, LOGITS)]
         others = [replace(way, attention=MASKED), *losses]
-        way = _faster(way, [other for other in others if other != way and is_as_plain(other)], seconds)
+        way = faster(way, [other for other in others if other != way and is_as_plain(other)], seconds)
     learner.follow(way)
     if is_timed:
         seconds(way)
@@ -178,7 +178,7 @@ def _loss(learner: Learner, way: Way, batch: Batch) -> float:
         learner.train()
 
 
-def _faster(way: Way, others: Iterable[Way], seconds: Callable[..., float]) -> Way:
+def faster(way: Way, others: Iterable[Way], seconds: Callable[..., float]) -> Way:
     """The way that `others` do not beat. One that seems to is timed again, after the one that it would displace."""
     for other in others:
         is_faster = seconds(other) < WORTH_IT * seconds(way)
