@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: run test lint types tests floors deployments install clean
+.PHONY: run test lint types tests floors deployments bench-train install clean
 
 run: install
 	$(BIN)/prosemill demo
@@ -28,6 +28,9 @@ floors:
 
 deployments:
 	$(BIN)/python -m deployments.deploy --dry-run data/demo/recipe.toml > /dev/null
+
+bench-train: install
+	$(BIN)/python -m benchmarks.train --out benchmarks/results/train-small.json
 
 install: .venv/installed
 

@@ -175,7 +175,7 @@ def serve(work: Callable[[Message], None]) -> None:
     """Run `work` on the job named on the command line and exit: 0, or 1 after telling (or logging) what went wrong."""
     global _out
     envelope = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    _die_with(envelope["parent"])
+    die_with(envelope["parent"])
     sys.stdout.flush()
     _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # so that no library's print is taken for a message
@@ -196,8 +196,14 @@ def tell(**message: Any) -> None:
         _out.flush()
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends, killed or not."""
+def be_silent() -> None:
+    """Tell no more: another process of the same child speaks for all."""
+    global _out
+    _out = None
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends, killed or not. Survives exec."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux: the parent's own clean-up has to do
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
@@ -207,5 +213,5 @@ def _die_with(parent: int) -> None:
 # --- somebody else's program: `python -m prosemill.children PARENT MODULE …` is `python -m MODULE …`, dying with PARENT
 
 if __name__ == "__main__":
-    _die_with(int(sys.argv[1]))  # the wish survives exec
+    die_with(int(sys.argv[1]))  # the wish survives exec
     os.execv(sys.executable, [sys.executable, "-m", *sys.argv[2:]])

@@ -155,6 +155,11 @@ def cache_limit_bytes(environ: MutableMapping[str, str] = os.environ) -> int:
         raise StoreError(f"PROSEMILL_CACHE_GB = {given!r}: is not a number of gigabytes; set for example 50") from None
 
 
+def hub_token(environ: MutableMapping[str, str] = os.environ) -> str:
+    """HF_TOKEN, "" when it is not set."""
+    return environ.get("HF_TOKEN", "")
+
+
 def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, str] = os.environ) -> None:
     """Set what Prefect, MLflow and transformers read when they are imported; what the person has set stays."""
     home = _local_home(store)
