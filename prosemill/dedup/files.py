@@ -21,6 +21,7 @@ from prosemill.dedup.search import Choice, choose
 from prosemill.disk import sync_path
 from prosemill.errors import RecipeError
 from prosemill.records import Counts
+from prosemill.rows import opened
 from prosemill.settings import Dedup
 
 REMOVED_FILE = "removed.parquet"
@@ -49,7 +50,7 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Wri
     whole or not at all. RecipeError for what is no Parquet file, lacks `text`, or would be overwritten by itself.
     """
     settings = settings or Dedup()
-    with _opened(source) as file:
+    with opened(source) as file:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and os.path.samefile(source, target):
             raise RecipeError(f"{target}: is the file that is read; give another name for what is kept")
@@ -66,21 +67,6 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Wri
     return Written(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
-    with file:
-        if "text" not in file.schema_arrow.names:
-            found = ", ".join(file.schema_arrow.names) or "none"
-            raise RecipeError(f"{path}: no column text among the columns {found}; rename the one that holds the text")
-        yield file
-
-
 def _texts(file: pq.ParquetFile) -> Iterator[str]:
     for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
         for text in batch["text"].cast(pa.large_string()):
@@ -89,7 +75,7 @@ def _texts(file: pq.ParquetFile) -> Iterator[str]:
 
 def _ids(path: Path, num_rows: int) -> pa.Array:
     """The column `id` as strings, row numbers where there is none."""
-    with _opened(path) as file:
+    with opened(path) as file:
         if "id" not in file.schema_arrow.names:
             return pa.array(np.arange(num_rows)).cast(pa.string())
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
