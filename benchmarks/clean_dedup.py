@@ -1,7 +1,7 @@
 """Near-duplicate removal, Parquet to kept Parquet, beside its peers: speed, memory, and how right each is.
 
 Threshold .8, 128 permutations, word 5-grams. The truth is exact: every planted pair's Jaccard similarity is computed
-from its shingles; documents of different clusters share at most some of their thirty sentences, far below any threshold.
+from its shingles; documents of different clusters share at most a few of their thirty sentences.
 
 recall      share of the pairs at or above the threshold of which not both were kept
 precision   share of the removed documents that resemble another document of the corpus

@@ -1,1 +1,1 @@
-"""Peers as programs of their own, each in an environment of its own: their dependencies do not go together with ours."""
+"""Peers as programs, each in an environment of its own: their dependencies do not go together with ours."""

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, shingles_of, text_hash
+from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, mapped, shingles_of, text_hash
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
 Signatures = NDArray[np.uint32]
 
 SEED = 1  # datasketch's default
-INDEX_VERSION = 1  # raise when tokens, shingles, signatures or band keys change: old segments are then made anew
+INDEX_VERSION = 2  # raise when tokens, shingles, signatures, band keys or files change: old segments are then made anew
 MIN_FOUND = 0.995  # probability with which a pair exactly at the loose threshold becomes a candidate
 BATCH_TEXTS = 512  # some megabytes
 BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB, which stays in the second-level cache
@@ -75,8 +75,9 @@ class Signed:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, rows: NDArray[Any]) -> Signed:
-        return Signed(self.texts[rows], self.shingles.take(rows), self.signatures[rows], self.keys[rows])
+    def take(self, rows: NDArray[Any], spill: BinaryIO) -> Signed:
+        """The documents of `rows`, their shingles in the file `spill`."""
+        return Signed(self.texts[rows], self.shingles.take(rows, spill), self.signatures[rows], self.keys[rows])
 
 
 def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None) -> Signed:
@@ -100,7 +101,7 @@ def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = 
     if not parts:
         parts.append((NO_HASHES, np.empty(0, np.int64), *_nothing(parameters)))
     whole, sizes, signatures, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
-    flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else _mapped(spill)
+    flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else mapped(spill)
     return Signed(whole, ShingleSets(flat, np.cumsum([0, *sizes])), signatures, keys)
 
 
@@ -110,11 +111,6 @@ NO_HASHES: Hashes = np.empty(0, np.uint64)
 
 def _nothing(parameters: Parameters) -> tuple[Signatures, Hashes]:
     return np.empty((0, parameters.num_perm), np.uint32), np.empty((0, parameters.bands), np.uint64)
-
-
-def _mapped(file: BinaryIO) -> Hashes:
-    file.flush()
-    return np.memmap(file, np.uint64, "r") if file.tell() else NO_HASHES
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

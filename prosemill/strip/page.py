@@ -18,8 +18,8 @@ MAX_DEPTH = 200  # trafilatura and the renderer recurse; real pages stay below 6
 MAX_ATTRIBUTES = 500  # of one element: libxml2 compares each with all before it, 0.4 s for 20,000
 MAX_ATTRIBUTE_CHARACTERS = 10_000  # trafilatura looks into class and id dozens of times; data: pictures are of no use
 _CROWDED = re.compile(
-    r"""(<[a-zA-Z][\w:-]*+)(?:\s++[^\s=<>"'/]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s<>"']++))?+){%d,}+"""
-    % (MAX_ATTRIBUTES + 1)
+    r"""(<[a-zA-Z][\w:-]*+)(?:\s++[^\s=<>"'/]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s<>"']++))?+){"""
+    f"{MAX_ATTRIBUTES + 1},}}+"
 )
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
