@@ -17,8 +17,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from xxhash import xxh64_intdigest
 
 from benchmarks import environments, measure
 
@@ -35,32 +39,27 @@ def exact_pairs(documents: Path, clusters: Path) -> Pairs:
     members: defaultdict[int, list[str]] = defaultdict(list)
     for id, number in cluster.items():
         members[number].append(id)
-    wanted = [id for ids in members.values() if len(ids) > 1 for id in ids]
-    shingles: dict[str, set[str]] = {}
+    wanted = pa.array([id for ids in members.values() if len(ids) > 1 for id in ids], pa.string())
+    shingles: dict[str, NDArray[np.uint64]] = {}
     with pq.ParquetFile(documents) as file:
         for batch in file.iter_batches(5000):
-            chosen = batch.filter(pc.is_in(batch["id"], value_set=_strings(wanted)))
+            chosen = batch.filter(pc.is_in(batch["id"], value_set=wanted))
             for id, text in zip(chosen["id"].to_pylist(), chosen["text"].to_pylist(), strict=True):
                 shingles[id] = _shingles(text)
     pairs: Pairs = defaultdict(list)
     for ids in members.values():
         for one, other in itertools.combinations(ids, 2):
-            common = len(shingles[one] & shingles[other])
+            common = len(np.intersect1d(shingles[one], shingles[other], assume_unique=True))
             if common >= THRESHOLD * (len(shingles[one]) + len(shingles[other]) - common):
                 pairs[one].append(other)
                 pairs[other].append(one)
     return dict(pairs)
 
 
-def _strings(values: list[str]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values, pa.string())
-
-
-def _shingles(text: str) -> set[str]:
+def _shingles(text: str) -> NDArray[np.uint64]:
     words = re.findall(r"\w+", text.lower())
-    return {" ".join(words[at : at + 5]) for at in range(max(1, len(words) - 4))}
+    hashes = (xxh64_intdigest(" ".join(words[at : at + 5])) for at in range(max(1, len(words) - 4)))
+    return np.unique(np.fromiter(hashes, np.uint64))
 
 
 def rightness(all_ids: list[str], kept: set[str], pairs: Pairs) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,16 +24,33 @@ class Cost:
 
 
 def run(command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> Cost:
-    """Run `command` to its end; what it prints goes to `log`. RuntimeError with the last lines where it fails."""
-    started = time.monotonic()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [str(part) for part in command], stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
-        )
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    """Run `command` to its end; what it prints goes to `log`. RuntimeError with the last lines where it fails.
+
+    A small process starts it: on Linux a child is said to have used at least the memory that its parent had.
+    """
+    with log.open("wb") as out, tempfile.NamedTemporaryFile("r") as told:
+        starter = [sys.executable, "-S", "-E", __file__, told.name, *(str(part) for part in command)]
+        subprocess.run(starter, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, check=True)
+        found = json.load(told)
+    code = found.pop("code")
+    if code:
         tail = " | ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-6:])
-        raise RuntimeError(f"{' '.join(map(str, command[:4]))} ended with {process.returncode}: {tail[-800:]}")
-    megabytes = used.ru_maxrss // 1024 if sys.platform != "darwin" else used.ru_maxrss >> 20
-    return Cost(round(used.ru_utime + used.ru_stime, 2), round(time.monotonic() - started, 2), megabytes)
+        raise RuntimeError(f"{' '.join(map(str, command[:4]))} ended with {code}: {tail[-800:]}")
+    return Cost(**found)
+
+
+def _start(told: Path, command: Sequence[str]) -> None:
+    started = time.monotonic()
+    process = subprocess.Popen(command)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    cost = Cost(
+        cpu_seconds=round(used.ru_utime + used.ru_stime, 2),
+        wall_seconds=round(time.monotonic() - started, 2),
+        peak_megabytes=used.ru_maxrss // (1024 if sys.platform != "darwin" else 1 << 20),
+    )
+    told.write_text(json.dumps({"code": process.returncode, **cost.as_dict()}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _start(Path(sys.argv[1]), sys.argv[2:])

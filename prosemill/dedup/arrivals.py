@@ -39,6 +39,12 @@ class Arrivals:
         with pq.ParquetFile(self.path) as file:
             yield from file.iter_batches(GROUP_DOCUMENTS)
 
+    def arrays(self) -> Iterator[pa.LargeStringArray]:
+        """The texts, some megabytes at a time."""
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(GROUP_DOCUMENTS, columns=["text"]):
+                yield batch["text"].cast(pa.large_string())
+
     def texts(self) -> Iterator[str]:
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(GROUP_DOCUMENTS, columns=["text"]):

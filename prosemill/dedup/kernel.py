@@ -128,6 +128,35 @@ def _encode(code, out, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def hash_texts(data, offsets):  # type: ignore[no-untyped-def]
+    """`shingles.text_hash` of each text: xxh64 of its bytes, A to Z small, runs of white space one space, none around.
+
+    data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1].
+    """
+    longest = 0
+    for text in range(len(offsets) - 1):
+        longest = max(longest, int(offsets[text + 1] - offsets[text]))
+    out = np.empty(longest + 1, np.uint8)
+    found = np.empty(len(offsets) - 1, np.uint64)
+    for text in range(len(offsets) - 1):
+        size = 0
+        between = False
+        for at in range(offsets[text], offsets[text + 1]):
+            byte = data[at]
+            if byte == 32 or 9 <= byte <= 13:
+                between = size > 0
+                continue
+            if between:
+                out[size] = 32
+                size += 1
+                between = False
+            out[size] = byte + 32 if 65 <= byte <= 90 else byte
+            size += 1
+        found[text] = xxh64(out, 0, size)
+    return found
+
+
+@njit(nogil=True, cache=True)
 def _tokens(data, start, end, kinds, lower, out, firsts):  # type: ignore[no-untyped-def]
     """Write the lower-cased tokens with single spaces between them; `firsts` gets where each begins.
 
@@ -222,7 +251,7 @@ def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures): 
     out = np.empty(2 * longest + 16, np.uint8)  # a lower-case letter takes at most half as much again, a token a space
     firsts = np.empty(longest + 1, np.int64)
     spare = np.empty(longest + 1, np.uint64)
-    hashes = np.empty(len(data) + len(offsets), np.uint64)
+    hashes = np.empty(offsets[-1] - offsets[0] + len(offsets), np.uint64)
     counts = np.zeros(len(offsets) - 1, np.int64)
     total = 0
     for text in range(len(offsets) - 1):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from prosemill.dedup import boilerplate, withdrawals
 from prosemill.dedup.arrivals import Arrivals, arrivals, write_batches
 from prosemill.dedup.index import History, Segment
-from prosemill.dedup.minhash import Parameters, sign
+from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.past import NAMES, Past
 from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
@@ -36,7 +36,7 @@ from prosemill.settings import Dedup
 from prosemill.storage import SnapshotWriter, Store
 
 STAGE = "dedup"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # index segments too, while the parameters last
 KEEPERS = "keepers-00000.parquet"
 
@@ -163,9 +163,10 @@ def _search(
     history = History(past.segments(parameters))
     arrived = cleaned.documents
     rows = np.array([row for row in range(len(arrived)) if row not in cleaned.too_short], np.int64)
-    texts = (text for row, text in enumerate(arrived.texts()) if row not in cleaned.too_short)
+    is_wanted = np.zeros(len(arrived), bool)
+    is_wanted[rows] = True
     with ExitStack() as spills:
-        signed = sign(texts, parameters, _spill(spills, folder))
+        signed = sign_arrays(_only(arrived.arrays(), is_wanted), parameters, _spill(spills, folder))
         choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
         kept = rows[np.array(choice.kept, np.int64)]
         own = arrived.names.select(NAMES.names)
@@ -187,6 +188,14 @@ def _search(
         dropped["boilerplate_only"] = len(cleaned.too_short)
     writer.counts = Counts(len(arrived), len(kept), dict(sorted(dropped.items())))
     return kept
+
+
+def _only(arrays: Iterator[pa.LargeStringArray], is_wanted: NDArray[np.bool_]) -> Iterator[pa.LargeStringArray]:
+    first = 0
+    for texts in arrays:
+        wanted = is_wanted[first : first + len(texts)]
+        first += len(texts)
+        yield texts if wanted.all() else texts.filter(pa.array(wanted))
 
 
 def _spill(open_until: ExitStack, folder: Path) -> BinaryIO:

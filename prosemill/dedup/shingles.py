@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,9 +63,8 @@ def hash_set(shingles: Sequence[bytes]) -> Hashes:
 
 
 def text_hash(text: str) -> int:
-    """64 bits of BLAKE2b over the case-folded text, white space collapsed: equal for what counts as an exact copy."""
-    normal = " ".join(text.casefold().split())
-    return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=8).digest(), "little")
+    """xxh64 of the text in UTF-8, ASCII letters small, ASCII white space collapsed: equal for exact copies."""
+    return xxh64_intdigest(b" ".join(text.encode().lower().split()))
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
