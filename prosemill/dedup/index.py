@@ -154,6 +154,12 @@ def segments_of(manifest: Manifest) -> list[str]:
     return [path.removesuffix(f"/{HEADER}") for path in paths if path.endswith(f"/{HEADER}")]
 
 
+def parameters_of(store: Store, path: str) -> Parameters:
+    """What the segment in the folder "<snapshot id>/<name>" was made with."""
+    header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
+    return Parameters(**header["parameters"])
+
+
 def is_usable(store: Store, manifest: Manifest, expected: Parameters) -> bool:
     """Whether every segment was made with the parameters of now."""
     headers = (store.local(f"{path}/{HEADER}").read_text(encoding="utf-8") for path in segments_of(manifest))
