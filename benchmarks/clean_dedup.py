@@ -58,7 +58,7 @@ def exact_pairs(documents: Path, clusters: Path) -> Pairs:
 
 def _shingles(text: str) -> NDArray[np.uint64]:
     words = re.findall(r"\w+", text.lower())
-    hashes = (xxh64_intdigest(" ".join(words[at : at + 5])) for at in range(max(1, len(words) - 4)))
+    hashes = (xxh64_intdigest(" ".join(words[at : at + 5]).encode()) for at in range(max(1, len(words) - 4)))
     return np.unique(np.fromiter(hashes, np.uint64))
 
 

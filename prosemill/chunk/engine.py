@@ -39,7 +39,7 @@ SAMPLE = [
 def engine_for(tokenizer: Tokenizer, threads: int | None = None) -> Encode:
     """A function from texts to their ids, special tokens read as text and none added; on all processors by default."""
     slow = _tokenizers(tokenizer)
-    fast = _tiktoken(tokenizer, threads or os.cpu_count() or 1)
+    fast = _tiktoken(tokenizer, threads or len(os.sched_getaffinity(0)))
     if fast is None or not _agree(fast(SAMPLE), slow(SAMPLE)):
         return slow
 

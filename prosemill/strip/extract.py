@@ -27,8 +27,8 @@ _NEARLY_ALL = 0.9
 # trafilatura takes ~0.1 ms an element, several times over; beyond this only the plain look is tried.
 _MAX_ELEMENTS = 30_000
 # Its second opinion, jusText, looks for every paragraph at all the others where all are alike: 5 s for 10,000 of them.
-# Beyond this it is not asked for one.
-_MANY_ELEMENTS = 4_000
+# And it replaces white space run by run, 8 s for 4 MB. Beyond either it is not asked for one.
+_MANY_ELEMENTS, _MANY_CHARACTERS = 4_000, 1_000_000
 _TOO_MANY_ELEMENTS = 120_000  # the plain look, too, takes seconds
 _BOILERPLATE = ("nav", "header", "footer", "aside", "script", "style", "form", "noscript", "template", "iframe", "svg",
                 "button", "select", "dialog", "head")  # fmt: skip
@@ -59,17 +59,17 @@ def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = F
             raise ExtractionFailed(f"{num_elements:,} elements, more than {_TOO_MANY_ELEMENTS:,}")
         title, date = page.title_of(tree), page.date_of(tree, url)
         page.make_readable(tree)
-        return Extracted(_without_title(_main_text(tree, tables, comments), title), title, date)
+        return Extracted(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
     except (RecursionError, MemoryError, etree.LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
         # what trafilatura, bs4 and lxml have raised on damaged trees; anything else is a bug of ours and goes through
         raise ExtractionFailed(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _main_text(tree: HtmlElement, tables: bool, comments: bool) -> str:
+def _main_text(tree: HtmlElement, size: int, tables: bool, comments: bool) -> str:
     found = ""
     num_elements = sum(1 for _ in tree.iter("*"))
     if num_elements <= _MAX_ELEMENTS:
-        many = num_elements > _MANY_ELEMENTS
+        many = num_elements > _MANY_ELEMENTS or size > _MANY_CHARACTERS
         found = _ask_trafilatura(tree, tables, comments, fast=many)
         if len(found) >= _TOO_LITTLE:
             strict = _ask_trafilatura(tree, tables, comments, fast=many, favor_precision=True)
