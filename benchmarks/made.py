@@ -74,7 +74,7 @@ def planted(size: int, cache: Path, seed: int = 0) -> tuple[Path, Path]:
         original = " ".join(rng.choices(pool, k=rng.randint(20, 40)))
         rows.append((original, number))
         if rng.random() < CLUSTER_SHARE:
-            rows += [(_changed(original, rng, words), number) for _ in range(rng.randint(1, 3))]
+            rows += [(changed(original, rng, words), number) for _ in range(rng.randint(1, 3))]
         number += 1
     del rows[size:]
     rng.shuffle(rows)
@@ -84,7 +84,7 @@ def planted(size: int, cache: Path, seed: int = 0) -> tuple[Path, Path]:
     return documents, clusters
 
 
-def _changed(text: str, rng: random.Random, words: list[str]) -> str:
+def changed(text: str, rng: random.Random, words: list[str]) -> str:
     found = text.split(" ")
     for place in rng.sample(range(len(found)), round(rng.choice(CHANGED) * len(found))):
         found[place] = rng.choice(words)

@@ -24,8 +24,8 @@ def edited(rng: random.Random, text: str, share: float) -> str:
     return " ".join(words)
 
 
-def write_strip(store: Store, name: str, documents: Iterable[tuple[str, str, str]]) -> str:
-    """A strip snapshot of (source, url, text)."""
+def write_strip(store: Store, name: str, documents: Iterable[tuple[str, str, str]], earlier: str = "") -> str:
+    """A strip snapshot of (source, url, text), and of all that is in the snapshot `earlier`."""
     rows = [
         dict.fromkeys(DOCUMENT.names, "")
         | {"id": document_id(url, text), "source": source, "url": url, "text": text, "title": url}
@@ -33,6 +33,7 @@ def write_strip(store: Store, name: str, documents: Iterable[tuple[str, str, str
         for source, url, text in documents
     ]
     with store.write(f"strip-{name}", stage="strip", version=1, parents=[], settings={}) as writer:
+        writer.inherit(store.manifest(earlier).shards if earlier else [])
         pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENT), writer.path("documents.parquet"))
         writer.add("documents.parquet", "documents", len(rows))
         writer.counts = Counts(len(rows), len(rows))

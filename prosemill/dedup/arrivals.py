@@ -20,6 +20,7 @@ from prosemill.records import DOCUMENT
 from prosemill.storage import Store
 
 NAMES = pa.schema([DOCUMENT.field(name) for name in ("id", "url", "source", "content_sha256")])
+_LISTED = pa.schema([*NAMES, DOCUMENT.field("size_bytes")])
 ORDER = ("source", "url", "id")
 GROUP_DOCUMENTS = 1000  # what a reader of the texts holds at once: a few megabytes
 STRETCH_BYTES = 64 << 20
@@ -54,19 +55,26 @@ class Arrivals:
 def arrivals(store: Store, strip: str, known: pa.ChunkedArray, folder: Path) -> tuple[Arrivals, int]:
     """The documents of `strip` that are not `known`, each once, and how many it has in all; files go to `folder`."""
     paths = [store.local(shard.path) for shard in store.manifest(strip).shards_of("documents")]
-    tables = [pq.read_table(path, columns=[*NAMES.names, "size_bytes"]) for path in paths]
-    listed = pa.concat_tables([pa.schema([*NAMES, DOCUMENT.field("size_bytes")]).empty_table(), *tables])
-    are_new = pc.invert(pc.is_in(listed["id"], value_set=known.combine_chunks())).to_numpy()
-    rows = _in_order(listed, np.flatnonzero(are_new))
+    known_ids = known.combine_chunks()
+    with_new, tables, masks, num_live = [], [_LISTED.empty_table()], [np.empty(0, bool)], 0
+    for path in paths:
+        is_new = pc.invert(pc.is_in(pq.read_table(path, columns=["id"])["id"], value_set=known_ids)).to_numpy()
+        num_live += len(is_new)
+        if is_new.any():
+            with_new.append(path)
+            tables.append(pq.read_table(path, columns=_LISTED.names))
+            masks.append(is_new)
+    listed = pa.concat_tables(tables)
+    rows = _in_order(listed, np.flatnonzero(np.concatenate(masks)))
     names = listed.take(pa.array(rows))
     places = np.full(listed.num_rows, -1, np.int64)
     places[rows] = np.arange(len(rows))
     ends = np.cumsum(names["size_bytes"].to_numpy()) if len(rows) else np.empty(0, np.int64)
     stretches = (ends // STRETCH_BYTES).astype(np.int64)  # of each place
     target = folder / "arrivals.parquet"
-    parts = _deal_out(paths, places, stretches, folder)
+    parts = _deal_out(with_new, places, stretches, folder)
     write_batches(target, (batch for part in parts for batch in _sorted(part)))
-    return Arrivals(names.select(NAMES.names), target), listed.num_rows
+    return Arrivals(names.select(NAMES.names), target), num_live
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
