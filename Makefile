@@ -6,7 +6,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: run test lint types tests floors deployments install clean
+# make bench-clean   extraction, dedup and chunking beside their peers (an hour); BENCH="--documents 20000" for less
+
+.PHONY: run test lint types tests floors deployments bench-clean install clean
 
 run: install
 	$(BIN)/prosemill demo
@@ -25,6 +27,9 @@ tests:
 
 floors:
 	$(BIN)/python -m benchmarks.floors
+
+bench-clean: install
+	$(BIN)/python -m benchmarks.clean $(BENCH)
 
 deployments:
 	$(BIN)/python -m deployments.deploy --dry-run data/demo/recipe.toml > /dev/null
