@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -11,6 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+
+PR_SET_CHILD_SUBREAPER = 36  # Linux, <sys/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,20 @@ def run(command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None 
 
 
 def _start(told: Path, command: Sequence[str]) -> None:
-    started = time.monotonic()
+    started, seconds, peak, code = time.monotonic(), 0.0, 0, 1
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a fork server leaves behind is counted, too
     process = subprocess.Popen(command)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    cost = Cost(
-        cpu_seconds=round(used.ru_utime + used.ru_stime, 2),
-        wall_seconds=round(time.monotonic() - started, 2),
-        peak_megabytes=used.ru_maxrss // (1024 if sys.platform != "darwin" else 1 << 20),
-    )
-    told.write_text(json.dumps({"code": process.returncode, **cost.as_dict()}), encoding="utf-8")
+    while True:
+        try:
+            pid, status, used = os.wait4(-1, 0)
+        except ChildProcessError:
+            break
+        seconds += used.ru_utime + used.ru_stime
+        peak = max(peak, used.ru_maxrss)
+        if pid == process.pid:
+            code = process.returncode = os.waitstatus_to_exitcode(status)
+    cost = Cost(round(seconds, 2), round(time.monotonic() - started, 2), peak // 1024)
+    told.write_text(json.dumps({"code": code, **cost.as_dict()}), encoding="utf-8")
 
 
 if __name__ == "__main__":
