@@ -131,7 +131,7 @@ def main() -> None:
     described = f"{number:,} documents of Debian's documentation, near-copies planted"
     measured("dedup", described, lambda: clean_dedup.compare(*documents(number), cache))
     described = f"{rows:,} documents of Debian's documentation, the demo base's vocabulary"
-    measured("chunking", described, lambda: clean_chunk.compare(documents(max(rows, 20_000))[0], cache, rows))
+    measured("chunking", described, lambda: clean_chunk.compare(made.of_all_lengths(rows, cache), cache, rows))
     (RESULTS / "clean.md").write_text(table(found), encoding="utf-8")
     plot(found, RESULTS / "clean.png")
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-
 PR_SET_CHILD_SUBREAPER = 36  # Linux, <sys/prctl.h>
 
 

@@ -106,7 +106,9 @@ def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, s
         parts.append((whole, sizes, signatures, band_keys(signatures, parameters)))
     if not parts:
         parts.append((NO_HASHES, np.empty(0, np.int64), *_nothing(parameters)))
-    whole, sizes, signatures, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    whole, sizes, signatures, keys = (_concatenated(column) for column in columns)
     flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else mapped(spill)
     return Signed(whole, ShingleSets(flat, np.cumsum([0, *sizes])), signatures, keys)
 
@@ -114,6 +116,13 @@ def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, s
 # Hashes of whole texts; shingle hashes end to end, how many each text has; signatures.
 Batch = tuple[Hashes, Hashes, NDArray[np.int64], Signatures]
 NO_HASHES: Hashes = np.empty(0, np.uint64)
+
+
+def _concatenated(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """All parts in one array; the list is empty afterwards, so that nothing is held twice for long."""
+    joined: NDArray[Any] = np.concatenate(parts)
+    parts.clear()
+    return joined
 
 
 def _nothing(parameters: Parameters) -> tuple[Signatures, Hashes]:

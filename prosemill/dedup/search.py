@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prosemill.dedup.index import Candidates, History
 from prosemill.dedup.minhash import Signed
-from prosemill.dedup.shingles import Hashes, jaccard
+from prosemill.dedup.shingles import Hashes, jaccard, let_go
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
@@ -71,6 +71,7 @@ class _Search:
         for row in range(len(self.signed)):
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
+                let_go(self.signed.shingles.hashes)  # the kernel maps 64 KB around each page that is looked at
             twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts.get(int(self.signed.texts[row]), -1)
             if twin >= 0 and row not in self.stay:
                 self.choice.removed.append(Removal(row, twin, 1.0, "exact"))
