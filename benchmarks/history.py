@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,12 @@ def _documents(batch: pa.RecordBatch) -> pa.Table:
 
 def one_night(url: str, strip: str, as_of: str, before: str, parts_before: str, told: str) -> None:
     store = Store(url)
+    started = time.process_time()
     keepers = dedup(store, strip, Dedup(), as_of=as_of, previous=before)
+    middle = time.process_time()
     assigned = split(store, keepers, Split(), as_of=as_of, previous=parts_before)
-    seconds = {"dedup_cpu_seconds": store.manifest(keepers).cpu_seconds}
-    seconds["split_cpu_seconds"] = store.manifest(assigned).cpu_seconds
+    seconds = {"dedup_cpu_seconds": round(middle - started, 2)}
+    seconds["split_cpu_seconds"] = round(time.process_time() - middle, 2)
     Path(told).write_text(json.dumps({"ids": [keepers, assigned], **seconds}), encoding="utf-8")
 
 

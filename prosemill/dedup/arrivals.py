@@ -37,17 +37,17 @@ class Arrivals:
         return int(self.names.num_rows)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:  # it would keep all that was read
             yield from file.iter_batches(GROUP_DOCUMENTS)
 
     def arrays(self) -> Iterator[pa.LargeStringArray]:
         """The texts, some megabytes at a time."""
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
             for batch in file.iter_batches(GROUP_DOCUMENTS, columns=["text"]):
                 yield batch["text"].cast(pa.large_string())
 
     def texts(self) -> Iterator[str]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
             for batch in file.iter_batches(GROUP_DOCUMENTS, columns=["text"]):
                 yield from batch["text"].to_pylist()
 
@@ -105,7 +105,7 @@ def _deal_out(paths: list[Path], places: NDArray[np.int64], stretches: NDArray[n
     first = 0
     try:
         for path in paths:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(GROUP_DOCUMENTS):
                     mine = places[first : first + batch.num_rows]
                     first += batch.num_rows

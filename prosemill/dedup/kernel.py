@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ TABLE_SIZE = 0x20000  # both planes that hold letters; above them only ideograph
 IDEOGRAPHS = (0x20000, 0x3FFFF)
 # "İ" becomes two characters, and capital sigma one that depends on its place in the word.
 SPECIAL = "\u0130\u03a3"
+
+_room = threading.local()
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -239,11 +242,12 @@ def _distinct(hashes, spare):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures):  # type: ignore[no-untyped-def]
+def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures, hashes):  # type: ignore[no-untyped-def]
     """Shingle hashes (distinct, ascending, end to end), how many each text has (-1: left to Python), and signatures.
 
-    data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the
-    permutations [num_perm]. signatures [texts, num_perm]: all ones before, filled in place.
+    hashes: room for them, an element a byte and a text; what is returned is its beginning. data: UTF-8 of all texts end
+    to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the permutations [num_perm].
+    signatures [texts, num_perm]: all ones before, filled in place.
     """
     longest = 0
     for text in range(len(offsets) - 1):
@@ -251,7 +255,6 @@ def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures): 
     out = np.empty(2 * longest + 16, np.uint8)  # a lower-case letter takes at most half as much again, a token a space
     firsts = np.empty(longest + 1, np.int64)
     spare = np.empty(longest + 1, np.uint64)
-    hashes = np.empty(offsets[-1] - offsets[0] + len(offsets), np.uint64)
     counts = np.zeros(len(offsets) - 1, np.int64)
     total = 0
     for text in range(len(offsets) - 1):
@@ -269,13 +272,20 @@ def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures): 
         _sign(mine[:distinct], factors, terms, signatures[text])
         counts[text] = distinct
         total += distinct
-    return hashes[:total].copy(), counts
+    return hashes[:total], counts
 
 
 def sign_batch(
     data: Bytes, offsets: NDArray[np.int64], words: int, alone: str, factors: Signatures, terms: Signatures
 ) -> tuple[Hashes, NDArray[np.int64], Signatures]:
-    """`sign_texts` with its tables and an array for the signatures."""
+    """`sign_texts` with its tables and arrays. The hashes are good until the same thread signs the next batch.
+
+    Allocated anew for each batch, tens of megabytes that come and go between small arrays that stay would leave the
+    heap in pieces: three times the memory.
+    """
+    size = int(offsets[-1] - offsets[0]) + len(offsets)
+    if len(getattr(_room, "hashes", ())) < size:
+        _room.hashes = np.empty(size + size // 4, np.uint64)
     signatures = np.full((len(offsets) - 1, len(factors)), 0xFFFFFFFF, np.uint32)
-    found: tuple[Any, Any] = sign_texts(data, offsets, words, *tables(alone), factors, terms, signatures)
+    found: tuple[Any, Any] = sign_texts(data, offsets, words, *tables(alone), factors, terms, signatures, _room.hashes)
     return *found, signatures

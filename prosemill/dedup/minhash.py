@@ -100,7 +100,7 @@ def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, s
         done += len(array)
         whole, hashes, sizes, signatures = sign_batch(array, parameters)
         if spill is None:
-            in_memory.append(hashes)
+            in_memory.append(hashes.copy())  # the next batch is signed in the same room
         else:
             spill.write(hashes.data)
         parts.append((whole, sizes, signatures, band_keys(signatures, parameters)))

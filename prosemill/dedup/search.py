@@ -20,6 +20,7 @@ from prosemill.progress import report
 from prosemill.settings import Dedup
 
 REPORT_EVERY = 1000
+LET_GO_EVERY = 200  # documents: each look at the shingles of a candidate maps 64 KB of the file around them
 BLOCK_DOCUMENTS = 10_000  # some megabytes of bucket numbers
 # A candidate is compared exactly unless its signature says it lies this many standard deviations below the loose
 # threshold: one pair in 30,000 is missed that way, 60 times fewer than by the bands.
@@ -69,9 +70,11 @@ class _Search:
         exact = self.history.exact(self.signed.texts)
         old = self.history.look_up(self.signed.keys)
         for row in range(len(self.signed)):
+            if row % LET_GO_EVERY == 0:
+                for shingles in (self.signed.shingles, *(segment.shingles for segment in self.history.segments)):
+                    let_go(shingles.hashes)
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
-                let_go(self.signed.shingles.hashes)  # the kernel maps 64 KB around each page that is looked at
             twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts.get(int(self.signed.texts[row]), -1)
             if twin >= 0 and row not in self.stay:
                 self.choice.removed.append(Removal(row, twin, 1.0, "exact"))
