@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks.fixtures import made_pages, planted_copies
+from benchmarks.strip_fuzz import mutated
 from prosemill.chunk import pack, pieces_of
 from prosemill.dedup import remove_duplicates
 from prosemill.settings import Dedup
@@ -84,7 +85,21 @@ def chunk() -> Measured:
     }
 
 
-AREAS: dict[str, Callable[[], Measured]] = {"strip": strip, "dedup": dedup, "chunk": chunk}
+def hostile() -> Measured:
+    """Share of mutated pages that strip survives: a text or a reason, never an exception."""
+    pages = [mutated(number, seed=1)[1] for number in range(30)]
+    survived = 0
+    for body in pages:
+        try:
+            stripped = strip_html(body)
+        except Exception as error:  # noqa: BLE001 - that there is none is what is measured
+            print(f"{type(error).__name__}: {error}")
+        else:
+            survived += bool(stripped.reason or stripped.text)
+    return _fingerprint(hashlib.sha256(body).hexdigest() for body in pages), {"survived": survived / len(pages)}
+
+
+AREAS: dict[str, Callable[[], Measured]] = {"strip": strip, "hostile": hostile, "dedup": dedup, "chunk": chunk}
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:
@@ -109,7 +124,7 @@ def main() -> None:
             sys.exit(f"{FLOORS.name}: the fixture of {area} is {fingerprint} now; measure anew and pin its floors")
         for name, value in figures.items():
             floor = pinned[area][name]
-            print(f"{area:>6} {name:<17} {value:.4f}  floor {floor:.4f}")
+            print(f"{area:>7} {name:<17} {value:.4f}  floor {floor:.4f}")
             if value < floor:
                 below.append(f"{area}.{name} is {value:.4f}, below its floor {floor:.4f}")
     sys.exit("; ".join(below) or 0)

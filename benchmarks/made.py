@@ -74,7 +74,7 @@ def planted(size: int, cache: Path, seed: int = 0) -> tuple[Path, Path]:
         original = " ".join(rng.choices(pool, k=rng.randint(20, 40)))
         rows.append((original, number))
         if rng.random() < CLUSTER_SHARE:
-            rows += [(_changed(original, rng, words), number) for _ in range(rng.randint(1, 3))]
+            rows += [(changed(original, rng, words), number) for _ in range(rng.randint(1, 3))]
         number += 1
     del rows[size:]
     rng.shuffle(rows)
@@ -84,7 +84,19 @@ def planted(size: int, cache: Path, seed: int = 0) -> tuple[Path, Path]:
     return documents, clusters
 
 
-def _changed(text: str, rng: random.Random, words: list[str]) -> str:
+def of_all_lengths(size: int, cache: Path, seed: int = 0) -> Path:
+    """A Parquet file of `size` rows (id, text) whose lengths differ as those of web pages do: log-normal, half of them
+    below 13 sentences, one in a hundred above 130."""
+    target = cache / f"lengths-{size}-{seed}.parquet"
+    if not target.exists():
+        rng, pool = random.Random(seed), sentences(cache)
+        numbers = [max(1, round(rng.lognormvariate(2.56, 1.0))) for _ in range(size)]
+        texts = [" ".join(rng.choices(pool, k=number)) for number in numbers]
+        pq.write_table(pa.table({"id": [f"d{row:07d}" for row in range(size)], "text": texts}), target)
+    return target
+
+
+def changed(text: str, rng: random.Random, words: list[str]) -> str:
     found = text.split(" ")
     for place in rng.sample(range(len(found)), round(rng.choice(CHANGED) * len(found))):
         found[place] = rng.choice(words)

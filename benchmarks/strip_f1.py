@@ -109,6 +109,7 @@ def main() -> int:
     parser.add_argument("--annotations", type=Path, required=True, help="the JSON file")
     parser.add_argument("--every", type=int, default=1, help="measure every n-th page only")
     parser.add_argument("--only", default="", help="names of extractors, with commas; default: all that are installed")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     parser.add_argument("--floor", type=float, default=0.92, help="our F1 must reach this")
     args = parser.parse_args()
     logging.disable(logging.ERROR)
@@ -118,6 +119,7 @@ def main() -> int:
     pages = [((args.pages / entry["file"]).read_bytes(), entry) for entry in chosen]
     names = args.only.split(",") if args.only else list(EXTRACTORS)
     below_floor = False
+    rows = []
     print(f"{len(pages)} pages\n{'':18}{'P':>7}{'R':>7}{'F1':>7}{'pages/CPU-s':>13}{'crashes':>9}")
     for name in names:
         module, extract = EXTRACTORS[name]
@@ -131,9 +133,15 @@ def main() -> int:
             f"{name:18}{score.precision:7.3f}{score.recall:7.3f}{score.f1:7.3f}{speed:13.1f}{score.crashed:9}",
             flush=True,
         )
+        figures = {"precision": score.precision, "recall": score.recall, "f1": score.f1, "pages_per_cpu_second": speed}
+        rows.append(
+            {"tool": name, **{key: round(value, 4) for key, value in figures.items()}, "crashed": score.crashed}
+        )
         for crash in crashes[:3]:
             print(f"{'':18}{crash}")
         below_floor = below_floor or (name == "ours" and score.f1 < args.floor)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return int(below_floor)
 
 

@@ -4,8 +4,8 @@ import logging
 
 from prefect import flow
 from prefect.context import FlowRunContext
-from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.runners import ChosenTaskRunner
 from prosemill import bases, chunk, health, news, report, scrape, strip, undone, withdrawn
 from prosemill.environment import tracking_uri
 from prosemill.errors import ProsemillError
@@ -28,7 +28,7 @@ log = logging.getLogger("prosemill.build_corpus")
 @flow(
     name="build-corpus",
     flow_run_name=reporting.run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]  # sources wait for the network
+    task_runner=ChosenTaskRunner(),  # type: ignore[arg-type]
     persist_result=True,
     result_serializer="json",
     on_completion=[reporting.ended],
@@ -60,7 +60,7 @@ def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     warcs = in_batches(strip.shards_to_strip(opened, scraped))
     stripping = [submit(strip_shards, url, batch, recipe.strip, recipe.language, wait_for=scraping) for batch in warcs]
     clock.wait("strip", *stripping)
-    stripped = submit(merge_shards, url, scraping, stripping, recipe.strip, recipe.language, as_of)
+    stripped = submit(merge_shards, url, scraping, stripping, recipe.strip, recipe.language, as_of, before["strip"])
     clock.wait("strip", stripped)
     taken_back = undone.of(opened, recipe.name)
     kept = submit(remove_duplicates, url, stripped, recipe.dedup, as_of, before["dedup"], taken_back)
@@ -100,6 +100,9 @@ def _tell(store: Store, recipe: Recipe, as_of: str, corpus: Corpus) -> None:
     run = FlowRunContext.get()
     by_itself = run is None or run.flow_run is None or run.flow_run.parent_task_run_id is None
     for source, reason in health.partial_sources(store, corpus).items():
+        events.corpus_partial(recipe.name, source=source, reason=reason, by_itself=by_itself)
+    for source, (was, now) in health.quarantined_sources(store, corpus).items():
+        reason = f"quarantined: {now:,.0f} bytes of text a new page, {was:,.0f} before"
         events.corpus_partial(recipe.name, source=source, reason=reason, by_itself=by_itself)
     opted_out = withdrawn.newly(store, corpus["dedup"], as_of)
     if opted_out:

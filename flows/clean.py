@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     """Put the commands of this module on the `prosemill` command."""
     app.command()(strip)
     app.command()(dedup)
+    app.command()(chunk)
     app.command()(sample)
     app.command()(why)
 
@@ -99,6 +100,28 @@ def dedup(
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in written.counts.dropped.items()) or "none"
     kept, seen = written.counts.kept, written.counts.seen
     screen.output.print(f"{kept:,} of {seen:,} rows kept: {written.kept}\nremoved: {reasons}: {written.removed}")
+
+
+def chunk(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.parquet", help="Rows with a column text; id and url if you like.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; a new one.")],
+    tokenizer: Annotated[str, typer.Option(metavar="NAME", help="demo, a folder, or a Hugging Face name: gpt2 …")],
+    chunk_tokens: Annotated[int, typer.Option(min=32, max=131_072, help="Token ids a chunk.")] = 1024,
+    as_json: JsonOption = False,
+) -> None:
+    """Tokenise and pack text into chunks of one length: OUT/chunks.arrow for `datasets`, and which text is where."""
+    from prosemill.chunk import chunk_file
+
+    made = chunk_file(source, target, tokenizer, chunk_tokens)
+    if as_json:
+        print(json.dumps(asdict(made)))
+        return
+    screen.output.print(
+        f"{made.documents:,} texts, {made.tokens:,} tokens in {made.chunks:,} chunks of {made.chunk_tokens:,} "
+        f"({made.padding_share:.2%} padding): {made.folder}"
+    )
 
 
 def sample(

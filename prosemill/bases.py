@@ -70,6 +70,15 @@ def resolve(base: str, *, need_weights: bool = True) -> Base:
     )
 
 
+def tokenizer_folder(name: str) -> Path:
+    """The folder with the tokenizer of a base, or one with nothing but a tokenizer; else BaseModelError."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _tokenizer_files(folder)
+        return folder.resolve()
+    return _find(name, need_weights=False)
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a base, reading text as nothing but text: "<|endoftext|>" within a document is spelled out."""
     names = _tokenizer_files(folder)
@@ -91,7 +100,8 @@ def end_of_text_id(folder: Path) -> int:
         text = token.get("content") if isinstance(token, Mapping) else token
         if isinstance(text, str) and (found := tokenizer.token_to_id(text)) is not None:
             return found
-    stated = _text_config(_read_json(folder / "config.json")).get("eos_token_id")
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    stated = _text_config(config).get("eos_token_id")
     first = stated[0] if isinstance(stated, list) and stated else stated  # several: the first ends a text
     if isinstance(first, int):
         return first

@@ -2,6 +2,7 @@
 
 PROSEMILL_STORE       where snapshots live: a folder or fsspec URL (default: data/store below the current folder)
 PROSEMILL_CACHE       where files of a remote store are kept on this machine (default: ~/.cache/prosemill)
+PROSEMILL_TASK_RUNNER   where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
@@ -53,6 +54,11 @@ _PREFECT = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; less is not to be had. deployments.crash_safety listens
     "PREFECT_WORKER_ENABLE_CANCELLATION": "true",  # also of runs whose process is only just starting
 }
+
+
+def task_runner(environ: MutableMapping[str, str] = os.environ) -> str:
+    """Where the tasks of a flow run, as `flows.runners` understands it."""
+    return environ.get("PROSEMILL_TASK_RUNNER", "").strip() or "threads"
 
 
 def store_url(given: str = "", environ: MutableMapping[str, str] = os.environ) -> str:

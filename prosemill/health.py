@@ -109,6 +109,12 @@ def _sources(store: Store, runs: Mapping[str, Any]) -> Iterator[Finding]:
     corpus = report.corpus_of(runs[dates[-1]])
     for source, reason in partial_sources(store, corpus).items():
         yield Finding(f"source {source}", "note", f"was not read to its end: {reason}")
+    for source, (was_bytes, now_bytes) in quarantined_sources(store, corpus).items():
+        detail = (
+            f"is quarantined: {now_bytes:,.0f} bytes of text a new page, {was_bytes:,.0f} before; look at its pages "
+            "with `prosemill strip`, then mend what reads them or set strip.quarantine_share = 0 for a night"
+        )
+        yield Finding(f"source {source}", "act", detail)
     before = report.corpus_of(runs[dates[-2]]) if len(dates) > 1 else None
     collapsed = collapsed_sources(store, before, corpus) if before and before["strip"] else {}
     for source, (was, now) in collapsed.items():
@@ -126,6 +132,12 @@ def partial_sources(store: Store, corpus: Corpus) -> dict[str, str]:
         if manifest.partial:
             reasons = Counter(reason for reason in _ledger_reasons(store, manifest) if reason in PASSING)
             found[source] = report.reasons(reasons) or "it was stopped before its end"
+    return found
+
+
+def quarantined_sources(store: Store, corpus: Corpus) -> dict[str, list[float]]:
+    """Bytes of text a page then and now, of the sources whose new pages wait for a person to look."""
+    found: dict[str, list[float]] = store.manifest(corpus["strip"]).totals.get("quarantined", {})
     return found
 
 

@@ -93,8 +93,18 @@ SPLIT = pa.schema(
         ("url", pa.string()),
         ("split", pa.string()),  # train | validation | test | excluded
         ("component", pa.string()),  # smallest document id of the loose component
-        ("reason", pa.string()),  # "" or, for excluded, near_held_out
+        ("reason", pa.string()),  # "" or, for excluded, near_held_out | contains_held_out
         ("first_seen", pa.string()),  # as_of of the run that fixed it
+    ]
+)
+
+CONTAINER = pa.schema(  # split: documents kept out of training because they hold a held-out one, whole or nearly
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("held_out", pa.string()),
+        ("held_out_url", pa.string()),
+        ("share", pa.float64()),  # of the held-out document's shingles
     ]
 )
 

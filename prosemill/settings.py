@@ -133,6 +133,11 @@ class Strip(Section):
     scrub_phone: bool = Field(default=True, description="Replace telephone numbers by [phone].")
     scrub_ip: bool = Field(default=True, title="Scrub IP", description="Replace IP addresses by [ip].")
     scrub_id_numbers: bool = Field(default=True, description="Replace card and national id numbers by [id].")
+    quarantine_share: Share = Field(
+        default=0.3,
+        description="A source whose new pages give less than this share of the text a page gave the night before is "
+        "not learned from until a person has looked: its site was rebuilt. 0: let everything through.",
+    )
     max_dropped_share: Share = Field(
         default=0.9, description="Stop when more than this share of the pages gives no document: something is broken."
     )

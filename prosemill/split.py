@@ -3,24 +3,30 @@
 Two keepers that are similar, but not similar enough to be copies, must not land on both sides: after deduplication at
 .8, 22 % of a random test set still had a training document at .65 or more. So the unit is the loose component: keepers
 joined by pairs at or above `dedup.loose_threshold`. What joins a held-out component later is kept out of training.
+
+So is a document that holds a held-out one whole, or nearly, however long it is; and what lies within an old training
+document, or holds one, is never held out.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from prosemill import containment
 from prosemill.corpus import withdrawn_of
 from prosemill.errors import CorpusEmpty
-from prosemill.records import SPLIT, Counts, digest, snapshot_id
+from prosemill.records import CONTAINER, SPLIT, Counts, digest, snapshot_id
 from prosemill.settings import Split
-from prosemill.storage import Store
+from prosemill.storage import SnapshotWriter, Store
 
 STAGE = "split"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 HELD_OUT = ("test", "validation")
 # A test set that lags behind (its share was raised) catches up at this many times its share of each night, at most:
 # what is new is there to be learned.
@@ -30,8 +36,9 @@ CATCH_UP = 2
 def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
     """Assign the keepers of `dedup` that `previous` has not assigned; the id of the snapshot of all assignments.
 
-    Role assignments (records.SPLIT). Counts are of this night's documents; totals of all, by split. A document that is
-    withdrawn keeps its assignment, for the day its page comes back, and counts in no total.
+    Roles assignments (records.SPLIT) and containers (records.CONTAINER, where there are any). Counts are of this
+    night's documents; totals of all, by split. A document that is withdrawn keeps its assignment, for the day its page
+    comes back, and counts in no total.
     """
     options = settings.model_dump()
     parents = [dedup, previous] if previous else [dedup]
@@ -40,28 +47,31 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
         return id
     store.require(*parents)
     shards = store.manifest(previous).shards_of("assignments") if previous else []
+    earlier = store.manifest(previous).shards_of("containers") if previous else []
     old = dict(_rows(store, (shard.path for shard in shards), "id", "split"))
     keepers = [shard.path for shard in store.manifest(dedup).shards_of("keepers")]
-    urls = {id: url for id, url in _rows(store, keepers, "id", "url") if id not in old}
+    urls = dict(_rows(store, keepers, "id", "url"))
+    new = [id for id in urls if id not in old]
     pairs = _rows(store, (shard.path for shard in store.manifest(dedup).shards_of("pairs")), "a", "b")
-    assigned = assign(list(urls), pairs, old, settings)
+    assigned = assign(new, pairs, old, settings)
+    containers = _without_leaks(store, dedup, list(urls), old, assigned)
     withdrawn = withdrawn_of(store, dedup)
     given = old | {id: part for id, (part, _) in assigned.items()}
     totals = Counter(part for id, part in given.items() if id not in withdrawn)
-    _check(totals, len(urls), len(withdrawn))
+    _check(totals, len(new), len(withdrawn))
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
-        writer.inherit(shards)
-        table = _table(assigned, urls, as_of)
+        writer.inherit([*shards, *earlier])
+        table = _table(assigned, urls, containers, as_of)
         pq.write_table(table, writer.path("assignments-00000.parquet"), compression="zstd")
         writer.add("assignments-00000.parquet", "assignments", table.num_rows)
-        num_excluded = sum(part == "excluded" for part, _ in assigned.values())
-        dropped = {"near_held_out": num_excluded} if num_excluded else {}
-        writer.counts = Counts(len(urls), len(urls) - num_excluded, dropped)
-        new = Counter(part for part, _ in assigned.values())
+        _write_containers(writer, containers, urls)
+        dropped = Counter(reason for reason in table["reason"].to_pylist() if reason)
+        writer.counts = Counts(len(new), len(new) - dropped.total(), dict(sorted(dropped.items())))
+        newly = Counter(part for part, _ in assigned.values())
         parts = ("train", "validation", "test", "excluded")
-        writer.totals = {part: totals[part] for part in parts} | {f"new_{part}": new[part] for part in parts}
+        writer.totals = {part: totals[part] for part in parts} | {f"new_{part}": newly[part] for part in parts}
         if withdrawn:
             writer.totals |= {"withdrawn": len(withdrawn)}
     return id
@@ -89,6 +99,52 @@ def assign(
         parts.update(dict.fromkeys(free[name], part))
     named = {document: name for name, documents in members.items() for document in documents}
     return {document: (parts[document], named[document]) for document in new}
+
+
+def _without_leaks(
+    store: Store, dedup: str, order: list[str], old: dict[str, str], assigned: dict[str, tuple[str, str]]
+) -> dict[str, tuple[str, float]]:
+    """Change `assigned` so that no text is held out and learned as a part of a longer one.
+
+    `order`: ids of all keepers. For each new document that is excluded here, the held-out one that it holds, and how
+    much of it. A component goes to train if a document of it lies within an old training document, or holds one.
+    """
+    if not store.manifest(dedup).shards_of("index"):  # kept by hand, not by our dedup
+        return {}
+    history = containment.read_index(store, dedup, len(order))
+    parts = np.array([old[id] if id in old else assigned[id][0] for id in order], object)
+    is_new = np.array([id not in old for id in order], bool)
+
+    drawn = np.flatnonzero(is_new & _is_held_out(parts))
+    learned = containment.entangled(history, drawn, (parts == "train") & ~is_new, parts == "train")
+    components = {assigned[order[ordinal]][1] for ordinal in learned}
+    for ordinal in drawn.tolist():
+        if assigned[order[ordinal]][1] in components:
+            parts[ordinal] = "train"
+            assigned[order[ordinal]] = ("train", assigned[order[ordinal]][1])
+
+    containers: dict[str, tuple[str, float]] = {}
+    for each in containment.holding(history, np.flatnonzero(is_new), np.flatnonzero(_is_held_out(parts))):
+        id = order[each.container]
+        if parts[each.container] == "train" or not is_new[each.contained]:
+            assigned[id] = ("excluded", assigned[id][1])
+            containers[id] = (order[each.contained], each.share)
+    return containers
+
+
+def _is_held_out(parts: NDArray[np.object_]) -> NDArray[np.bool_]:
+    is_held_out: NDArray[np.bool_] = (parts == "test") | (parts == "validation")
+    return is_held_out
+
+
+def _write_containers(writer: SnapshotWriter, containers: dict[str, tuple[str, float]], urls: dict[str, str]) -> None:
+    if containers:
+        rows = [(id, urls[id], other, urls[other], share) for id, (other, share) in sorted(containers.items())]
+        columns = [
+            pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), CONTAINER, strict=True)
+        ]
+        pq.write_table(pa.table(columns, schema=CONTAINER), writer.path("containers-00000.parquet"), compression="zstd")
+        writer.add("containers-00000.parquet", "containers", len(rows))
 
 
 def _hold_out(free: dict[str, list[str]], old: dict[str, str], settings: Split) -> dict[str, str]:
@@ -157,14 +213,21 @@ def _rows(store: Store, paths: Iterable[str], *columns: str) -> Iterable[tuple[s
         yield from zip(*(table[column].to_pylist() for column in columns), strict=True)
 
 
-def _table(assigned: dict[str, tuple[str, str]], urls: dict[str, str], as_of: str) -> pa.Table:
+def _table(
+    assigned: dict[str, tuple[str, str]], urls: dict[str, str], containers: Container[str], as_of: str
+) -> pa.Table:
+    def reason(id: str, part: str) -> str:
+        if part != "excluded":
+            return ""
+        return "contains_held_out" if id in containers else "near_held_out"
+
     rows = [
         {
             "id": id,
             "url": urls[id],
             "split": part,
             "component": component,
-            "reason": "near_held_out" if part == "excluded" else "",
+            "reason": reason(id, part),
             "first_seen": as_of,
         }
         for id, (part, component) in assigned.items()

@@ -116,12 +116,18 @@ def _judged(store: Store, run: Row, fate: Fate) -> Iterator[Step]:
 def _placed(store: Store, run: Row, document: str) -> Iterator[Step]:
     for row in _rows(store, run["split"], "assignments", "id", document):
         since = f"since {row['first_seen']}"
-        why = f"{row['reason']}, {since}" if row["reason"] else since
+        held = [f"holds {each['held_out_url']} ({each['share']:.0%} of it)" for each in _held(store, run, document)]
+        why = ", ".join(filter(None, [row["reason"], *held, since]))
         yield Step("split", run["split"], row["split"], why, document)
     chunks = [row["chunk"] for row in _rows(store, run["chunk"], "map", "document", document)]
     if chunks:
         more = f" and {len(chunks) - 3} more" if len(chunks) > 3 else ""
         yield Step("chunk", run["chunk"], "kept", f"in {', '.join(chunks[:3])}{more}", document)
+
+
+def _held(store: Store, run: Row, document: str) -> Iterator[Row]:
+    """Held-out documents because of which this one is kept out of training."""
+    return _rows(store, run["split"], "containers", "id", document)
 
 
 def _both_texts(store: Store, dedup: str, fate: Fate) -> None:

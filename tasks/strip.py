@@ -34,9 +34,11 @@ def _name(num_files: int) -> str:
     result_serializer="json",
 )
 def merge_shards(
-    store: str, scrapes: list[str], shards: list[list[str]], settings: Strip, language: str, as_of: str
+    store: str, scrapes: list[str], shards: list[list[str]], settings: Strip, language: str, as_of: str, previous: str
 ) -> str:
-    """The id of all live documents."""
+    """The id of all live documents; `previous` is that of the night before."""
     run = str(runtime.flow_run.id or "")
     flat = [shard for batch in shards for shard in batch]
-    return strip.merge_shards(Store(store), scrapes, flat, settings, language=language, as_of=as_of, flow_run_id=run)
+    return strip.merge_shards(
+        Store(store), scrapes, flat, settings, language=language, as_of=as_of, previous=previous, flow_run_id=run
+    )

@@ -1,4 +1,4 @@
-"""Each stage alone: `prosemill strip` and `prosemill dedup`, files in, files out."""
+"""Each stage alone: `prosemill strip`, `dedup` and `chunk`, files in, files out."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.fixtures import made_pages, planted_copies
 from flows.cli import run
+from prosemill.bases import load_tokenizer, tokenizer_folder
 from prosemill.dedup import dedup_file, remove_duplicates
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
 
@@ -65,6 +66,41 @@ def test_what_cannot_be_deduplicated_is_one_line(rows: Path, capsys: pytest.Capt
     with pytest.raises(RecipeError, match="is the file that is read"):
         dedup_file(rows, rows)
     assert not Path(out).exists()
+
+
+def test_chunk_loses_no_token_and_says_which_text_is_where(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = rows.with_name("chunks")
+    assert run(["chunk", str(rows), str(out), "--tokenizer", "demo", "--chunk-tokens", "256", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    table = pq.read_table(rows)
+    with pa.memory_map(str(out / "chunks.arrow")) as source, pa.ipc.open_stream(source) as stream:
+        ids = stream.read_all()["input_ids"].to_pylist()
+    assert {len(each) for each in ids} == {256}
+    assert len(ids) == said["chunks"]
+    where = pq.read_table(out / "map.parquet").to_pylist()
+    tokenizer = load_tokenizer(tokenizer_folder("demo"))
+    for id, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
+        pieces = sorted((row for row in where if row["document"] == id), key=lambda row: row["document_start"])
+        places = ((int(row["chunk"].rpartition("#")[2]), row["chunk_start"], row["num_tokens"]) for row in pieces)
+        found = [each for chunk, start, number in places for each in ids[chunk][start : start + number]]
+        assert found == [*tokenizer.encode(text, add_special_tokens=False).ids, said["end_of_text"]]
+    assert said["tokens"] == sum(row["num_tokens"] for row in where)
+    assert json.loads((out / "info.json").read_text())["dtype"] == "uint16"
+
+
+def test_what_cannot_be_chunked_is_one_line(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, out = rows.with_name("empty.parquet"), rows.with_name("chunks")
+    pq.write_table(pa.table({"text": ["", None]}), empty)
+    (rows.parent / "there").mkdir()
+    for source, target, tokenizer, why in (
+        (rows, rows.parent / "there", "demo", "exists already"),
+        (empty, out, "demo", "no row has any text"),
+        (rows, out, str(rows.parent / "there"), "no tokenizer.json"),
+    ):
+        assert run(["chunk", str(source), str(target), "--tokenizer", tokenizer]) == EXIT_REFUSED
+        (line,) = capsys.readouterr().err.splitlines()
+        assert why in line
+    assert {path.name for path in rows.parent.iterdir()} == {"in.parquet", "empty.parquet", "there"}
 
 
 def test_strip_prints_the_main_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,9 +78,9 @@ def documents(store: Store, snapshot: str) -> list[dict[str, str]]:
     return [row for shard in shards for row in pq.read_table(store.local(shard.path)).to_pylist()]
 
 
-def strip_all(store: Store, scrapes: list[str], settings: Strip, as_of: str = "2026-11-21") -> str:
+def strip_all(store: Store, scrapes: list[str], settings: Strip, as_of: str = "2026-11-21", previous: str = "") -> str:
     shards = [strip_shard(store, warc, settings, language="en") for warc in shards_to_strip(store, scrapes)]
-    return merge_shards(store, scrapes, shards, settings, language="en", as_of=as_of)
+    return merge_shards(store, scrapes, shards, settings, language="en", as_of=as_of, previous=previous)
 
 
 def test_shard_has_documents_and_dropped_pages(store: Store) -> None:
@@ -157,6 +157,33 @@ def test_merge_counts_dropped_pages_and_stops_when_too_many(store: Store) -> Non
     assert (counts.seen, counts.kept, counts.dropped) == (4, 1, {"thin": 3})
     with pytest.raises(StageDroppedTooMuch, match=r"3 of 4 pages.*thin 3.*max_dropped_share = 0.5"):
         strip_all(store, [one], Strip(max_dropped_share=0.5))
+
+
+def test_a_rebuilt_site_waits_for_a_person(store: Store) -> None:
+    first = [Row(f"https://a.example/{number}", article(f"lamp {number}")) for number in range(12)]
+    gutted = b"<html><body><p>Sign in to read page %d.</p></body></html>"
+    one = scrape(store, "one", first)
+    same = [Row(row.url, row.body, "unchanged", shards_to_strip(store, [one])[0]) for row in first[:2]]
+    two = scrape(store, "two", [*same, *(Row(row.url, gutted % number) for number, row in enumerate(first[2:]))])
+    fine = scrape(
+        store, "other", [Row(f"https://b.example/{number}", article(f"{number}")) for number in range(12)], "b"
+    )
+    settings = Strip(min_words=0)
+    before = strip_all(store, [one], settings)
+    after = strip_all(store, [two, fine], settings, as_of="2026-11-22", previous=before)
+    kept = [row["url"] for row in documents(store, after)]
+    assert sorted(url for url in kept if "a.example" in url) == ["https://a.example/0", "https://a.example/1"]
+    assert sum("b.example" in url for url in kept) == 12, "a source that nobody knew yet is no collapse"
+    manifest = store.manifest(after)
+    assert manifest.counts.dropped == {"quarantined": 10}
+    was, now = manifest.totals["quarantined"]["pier"]
+    assert now < 0.3 * was
+    (dropped,) = [shard for shard in manifest.shards_of("dropped") if "quarantined" in shard.path]
+    assert {row["reason"] for row in pq.read_table(store.local(dropped.path)).to_pylist()} == {"quarantined"}
+    again = strip_all(store, [two, fine], settings, as_of="2026-11-23", previous=after)
+    assert store.manifest(again).counts.dropped == {"quarantined": 10}, "until it gives text again"
+    let = strip_all(store, [two, fine], Strip(min_words=0, quarantine_share=0), "2026-11-23", after)
+    assert store.manifest(let).counts.kept == 24
 
 
 def test_merge_of_nothing_is_an_error(store: Store) -> None:

@@ -39,7 +39,7 @@ SAMPLE = [
 def engine_for(tokenizer: Tokenizer, threads: int | None = None) -> Encode:
     """A function from texts to their ids, special tokens read as text and none added; on all processors by default."""
     slow = _tokenizers(tokenizer)
-    fast = _tiktoken(tokenizer, threads or os.cpu_count() or 1)
+    fast = _tiktoken(tokenizer, threads or len(os.sched_getaffinity(0)))
     if fast is None or not _agree(fast(SAMPLE), slow(SAMPLE)):
         return slow
 
@@ -54,6 +54,7 @@ def engine_for(tokenizer: Tokenizer, threads: int | None = None) -> Encode:
     return encode
 
 
+SLICES = 4  # of a batch for each thread: few hand-overs, and no thread waits long for another that has longer texts
 PROBE_CHARACTERS = 400  # of the document of a batch that is encoded twice: enough to tell, too little to cost
 
 
@@ -86,10 +87,18 @@ def _tiktoken(tokenizer: Tokenizer, threads: int) -> Encode | None:
     if ranks is None or pattern is None:
         return None
     encoding = Encoding("prosemill", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+
+    def encode_all(texts: Sequence[str]) -> list[Ids]:
+        return [encoding.encode_to_numpy(text) for text in texts]
+
+    if threads == 1:
+        return encode_all
     pool = ThreadPoolExecutor(threads)  # the engine lets go of the interpreter's lock while it works
 
     def encode(texts: Sequence[str]) -> list[Ids]:
-        return list(pool.map(encoding.encode_to_numpy, texts))
+        size = max(1, -(-len(texts) // (SLICES * threads)))
+        slices = [texts[first : first + size] for first in range(0, len(texts), size)]
+        return [ids for each in pool.map(encode_all, slices) for ids in each]
 
     return encode
 

@@ -10,6 +10,7 @@ search for duplicates deals with them. Documents that are published already are 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -41,17 +42,15 @@ class Lines:
 
 def lines_of(texts: Iterator[str], sources: Sequence[str]) -> tuple[Lines, NDArray[np.int64]]:
     """The lines of each document, and the length of each text in characters."""
-    hashes: list[int] = []
-    characters: list[int] = []
-    counts: list[int] = []
-    lengths: list[int] = []
+    hashes, characters = array("Q"), array("i")  # millions of lines: a list of integers takes five times the memory
+    counts, lengths = array("i"), array("q")
     for text, source in zip(texts, sources, strict=True):
         found = {_hash(line, source): len(line) for line, is_prose in _iter_lines(text) if is_prose}
         hashes.extend(found)
         characters.extend(found.values())
         counts.append(len(found))
         lengths.append(len(text))
-    documents = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    documents = np.repeat(np.arange(len(counts), dtype=np.int32), np.array(counts, np.int32))
     lines = Lines(np.array(hashes, np.uint64), documents, np.array(characters, np.int32))
     return lines, np.array(lengths, np.int64)
 

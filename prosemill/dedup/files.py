@@ -16,15 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.dedup.index import History
-from prosemill.dedup.minhash import Parameters, sign
+from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.search import Choice, choose
 from prosemill.disk import sync_path
 from prosemill.errors import RecipeError
 from prosemill.records import Counts
+from prosemill.rows import opened
 from prosemill.settings import Dedup
 
 REMOVED_FILE = "removed.parquet"
-BATCH_ROWS = 2000  # read at once: some megabytes of text
+BATCH_ROWS = 1000  # read at once: some megabytes of text
 GROUP_BYTES = 64 << 20  # of a row group that is written
 
 FILE_REMOVED = pa.schema(
@@ -42,19 +43,19 @@ class Written:
 
 
 def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Written:
-    """Write the rows of `source` that have no earlier near-copy to `target`, in order and with all their columns.
+    """Write the rows of `source` that have no earlier near-copy to `target`, in order, columns and packing as they are.
 
     Needs a column `text`; `id` (row numbers where absent) names rows in `removed.parquet`, written beside `target`:
     id, keeper (the id of the row that stays), similarity (exact Jaccard), reason (exact | near). Both files appear
     whole or not at all. RecipeError for what is no Parquet file, lacks `text`, or would be overwritten by itself.
     """
     settings = settings or Dedup()
-    with _opened(source) as file:
+    with opened(source) as file:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and os.path.samefile(source, target):
             raise RecipeError(f"{target}: is the file that is read; give another name for what is kept")
         with tempfile.TemporaryFile(dir=target.parent, prefix=".shingles-") as spill:
-            signed = sign(_texts(file), Parameters.of(settings), spill)
+            signed = sign_arrays(_texts(file), Parameters.of(settings), spill)
             choice = choose(signed, History([]), settings)
             num_rows = len(signed)
             del signed
@@ -66,30 +67,14 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Wri
     return Written(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
-    with file:
-        if "text" not in file.schema_arrow.names:
-            found = ", ".join(file.schema_arrow.names) or "none"
-            raise RecipeError(f"{path}: no column text among the columns {found}; rename the one that holds the text")
-        yield file
-
-
-def _texts(file: pq.ParquetFile) -> Iterator[str]:
+def _texts(file: pq.ParquetFile) -> Iterator[pa.LargeStringArray]:
     for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
-        for text in batch["text"].cast(pa.large_string()):
-            yield text.as_py() or ""
+        yield pc.fill_null(batch["text"].cast(pa.large_string()), "")
 
 
 def _ids(path: Path, num_rows: int) -> pa.Array:
     """The column `id` as strings, row numbers where there is none."""
-    with _opened(path) as file:
+    with opened(path) as file:
         if "id" not in file.schema_arrow.names:
             return pa.array(np.arange(num_rows)).cast(pa.string())
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
@@ -99,7 +84,8 @@ def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: in
     keep = np.zeros(num_rows, bool)
     keep[choice.kept] = True
     first = 0
-    with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression="zstd") as writer:
+    packed = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "snappy"
+    with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
         waiting: list[pa.RecordBatch] = []
         for batch in file.iter_batches(BATCH_ROWS):
             waiting.append(batch.filter(pa.array(keep[first : first + batch.num_rows])))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ from prosemill.records import Manifest
 from prosemill.storage import SnapshotWriter, Store
 
 HEADER = "header.json"
+# One shingle in 16, the same ones in every document (Pierce et al. 2019, "Large-scale sequence comparisons with
+# sourmash"): where one text lies within another, its sampled shingles are among those of the other.
+SAMPLED = np.uint64(2**60)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Keepers of one night. `keys` and `texts` ascend; `key_rows` and `text_rows` say whose they are."""
+    """Keepers of one night. `keys`, `texts`, `samples` (shingles below SAMPLED) ascend; `…_rows` say whose they are."""
 
     parameters: Parameters
     keepers: list[str]  # paths of the keepers' files that it covers
@@ -34,6 +37,8 @@ class Segment:
     key_rows: NDArray[np.uint32]
     texts: Hashes
     text_rows: NDArray[np.uint32]
+    samples: Hashes
+    sample_rows: NDArray[np.uint32]
     signatures: Signatures
     shingles: ShingleSets
     path: str = ""  # "<snapshot id>/<name>" of one that was read
@@ -47,6 +52,7 @@ class Segment:
         keys = signed.keys[has_shingles].ravel()
         rows = np.repeat(np.flatnonzero(has_shingles).astype(np.uint32), parameters.bands)
         by_key, by_text = np.argsort(keys, kind="stable"), np.argsort(signed.texts, kind="stable")
+        samples, sample_rows = _sampled(signed.shingles)
         return cls(
             parameters=parameters,
             keepers=list(keepers),
@@ -54,19 +60,21 @@ class Segment:
             key_rows=rows[by_key],
             texts=signed.texts[by_text],
             text_rows=by_text.astype(np.uint32),
+            samples=samples,
+            sample_rows=sample_rows,
             signatures=signed.signatures,
             shingles=signed.shingles,
         )
 
     @classmethod
-    def merge(cls, segments: Sequence[Segment]) -> Segment:
-        """One segment with the rows of `segments`, in order."""
+    def merge(cls, segments: Sequence[Segment], spill: BinaryIO) -> Segment:
+        """One segment with the rows of `segments`, in order, its shingles in the file `spill`."""
         if len(segments) == 1:
             return segments[0]
         parameters = segments[0].parameters
         texts = np.concatenate([segment.texts[np.argsort(segment.text_rows)] for segment in segments])
         signatures = np.concatenate([segment.signatures for segment in segments])
-        shingles = ShingleSets.of(each for segment in segments for each in segment.shingles)
+        shingles = ShingleSets.joined([segment.shingles for segment in segments], spill)
         signed = Signed(texts, shingles, signatures, band_keys(signatures, parameters))
         return cls.of(signed, parameters, [path for segment in segments for path in segment.keepers])
 
@@ -76,8 +84,9 @@ class Segment:
             "key_rows": self.key_rows,
             "texts": self.texts,
             "text_rows": self.text_rows,
+            "samples": self.samples,
+            "sample_rows": self.sample_rows,
             "signatures": self.signatures,
-            "shingles": self.shingles.hashes,
             "offsets": self.shingles.offsets,
         }
 
@@ -89,6 +98,12 @@ class Segment:
         for part, values in self.arrays().items():
             np.save(writer.path(f"{name}/{part}.npy"), values)
             writer.add(f"{name}/{part}.npy", "index", len(values))
+        with open(writer.path(f"{name}/shingles.npy"), "wb") as file:  # by blocks: they are most of it
+            form = {"descr": "<u8", "fortran_order": False, "shape": (len(self.shingles.hashes),)}
+            np.lib.format.write_array_header_1_0(file, form)
+            for block in self.shingles.blocks():
+                file.write(block.data)
+        writer.add(f"{name}/shingles.npy", "index", len(self.shingles.hashes))
 
     @classmethod
     def read(cls, store: Store, path: str, expected: Parameters) -> Segment:
@@ -112,16 +127,37 @@ class Segment:
             key_rows=mapped("key_rows"),
             texts=mapped("texts"),
             text_rows=mapped("text_rows"),
+            samples=mapped("samples"),
+            sample_rows=mapped("sample_rows"),
             signatures=mapped("signatures"),
             shingles=ShingleSets(mapped("shingles"), mapped("offsets")),
             path=path,
         )
 
 
+def _sampled(shingles: ShingleSets) -> tuple[Hashes, NDArray[np.uint32]]:
+    """The shingles below SAMPLED of all sets, ascending, and whose each is."""
+    first, found, rows = 0, [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
+    for block in shingles.blocks():
+        places = np.flatnonzero(block < SAMPLED)
+        found.append(block[places])
+        rows.append((np.searchsorted(shingles.offsets, places + first, "right") - 1).astype(np.uint32))
+        first += len(block)
+    samples = np.concatenate(found)
+    order = np.argsort(samples, kind="stable")
+    return samples[order], np.concatenate(rows)[order]
+
+
 def segments_of(manifest: Manifest) -> list[str]:
     """Folders "<snapshot id>/<name>" of the index segments of a dedup snapshot, oldest first."""
     paths = (shard.path for shard in manifest.shards_of("index"))
     return [path.removesuffix(f"/{HEADER}") for path in paths if path.endswith(f"/{HEADER}")]
+
+
+def parameters_of(store: Store, path: str) -> Parameters:
+    """What the segment in the folder "<snapshot id>/<name>" was made with."""
+    header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
+    return Parameters(**header["parameters"])
 
 
 def is_usable(store: Store, manifest: Manifest, expected: Parameters) -> bool:

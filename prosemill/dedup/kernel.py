@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ TABLE_SIZE = 0x20000  # both planes that hold letters; above them only ideograph
 IDEOGRAPHS = (0x20000, 0x3FFFF)
 # "İ" becomes two characters, and capital sigma one that depends on its place in the word.
 SPECIAL = "\u0130\u03a3"
+
+_room = threading.local()
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -128,6 +131,35 @@ def _encode(code, out, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def hash_texts(data, offsets):  # type: ignore[no-untyped-def]
+    """`shingles.text_hash` of each text: xxh64 of its bytes, A to Z small, runs of white space one space, none around.
+
+    data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1].
+    """
+    longest = 0
+    for text in range(len(offsets) - 1):
+        longest = max(longest, int(offsets[text + 1] - offsets[text]))
+    out = np.empty(longest + 1, np.uint8)
+    found = np.empty(len(offsets) - 1, np.uint64)
+    for text in range(len(offsets) - 1):
+        size = 0
+        between = False
+        for at in range(offsets[text], offsets[text + 1]):
+            byte = data[at]
+            if byte == 32 or 9 <= byte <= 13:
+                between = size > 0
+                continue
+            if between:
+                out[size] = 32
+                size += 1
+                between = False
+            out[size] = byte + 32 if 65 <= byte <= 90 else byte
+            size += 1
+        found[text] = xxh64(out, 0, size)
+    return found
+
+
+@njit(nogil=True, cache=True)
 def _tokens(data, start, end, kinds, lower, out, firsts):  # type: ignore[no-untyped-def]
     """Write the lower-cased tokens with single spaces between them; `firsts` gets where each begins.
 
@@ -210,11 +242,12 @@ def _distinct(hashes, spare):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures):  # type: ignore[no-untyped-def]
+def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures, hashes):  # type: ignore[no-untyped-def]
     """Shingle hashes (distinct, ascending, end to end), how many each text has (-1: left to Python), and signatures.
 
-    data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the
-    permutations [num_perm]. signatures [texts, num_perm]: all ones before, filled in place.
+    hashes: room for them, an element a byte and a text; what is returned is its beginning. data: UTF-8 of all texts end
+    to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the permutations [num_perm].
+    signatures [texts, num_perm]: all ones before, filled in place.
     """
     longest = 0
     for text in range(len(offsets) - 1):
@@ -222,7 +255,6 @@ def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures): 
     out = np.empty(2 * longest + 16, np.uint8)  # a lower-case letter takes at most half as much again, a token a space
     firsts = np.empty(longest + 1, np.int64)
     spare = np.empty(longest + 1, np.uint64)
-    hashes = np.empty(len(data) + len(offsets), np.uint64)
     counts = np.zeros(len(offsets) - 1, np.int64)
     total = 0
     for text in range(len(offsets) - 1):
@@ -240,13 +272,20 @@ def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures): 
         _sign(mine[:distinct], factors, terms, signatures[text])
         counts[text] = distinct
         total += distinct
-    return hashes[:total].copy(), counts
+    return hashes[:total], counts
 
 
 def sign_batch(
     data: Bytes, offsets: NDArray[np.int64], words: int, alone: str, factors: Signatures, terms: Signatures
 ) -> tuple[Hashes, NDArray[np.int64], Signatures]:
-    """`sign_texts` with its tables and an array for the signatures."""
+    """`sign_texts` with its tables and arrays. The hashes are good until the same thread signs the next batch.
+
+    Allocated anew for each batch, tens of megabytes that come and go between small arrays that stay would leave the
+    heap in pieces: three times the memory.
+    """
+    size = int(offsets[-1] - offsets[0]) + len(offsets)
+    if len(getattr(_room, "hashes", ())) < size:
+        _room.hashes = np.empty(size + size // 4, np.uint64)
     signatures = np.full((len(offsets) - 1, len(factors)), 0xFFFFFFFF, np.uint32)
-    found: tuple[Any, Any] = sign_texts(data, offsets, words, *tables(alone), factors, terms, signatures)
+    found: tuple[Any, Any] = sign_texts(data, offsets, words, *tables(alone), factors, terms, signatures, _room.hashes)
     return *found, signatures

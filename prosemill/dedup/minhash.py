@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, shingles_of, text_hash
+from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, mapped, shingles_of, text_hash
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
 Signatures = NDArray[np.uint32]
 
 SEED = 1  # datasketch's default
-INDEX_VERSION = 1  # raise when tokens, shingles, signatures or band keys change: old segments are then made anew
+INDEX_VERSION = 2  # raise when tokens, shingles, signatures, band keys or files change: old segments are then made anew
 MIN_FOUND = 0.995  # probability with which a pair exactly at the loose threshold becomes a candidate
 BATCH_TEXTS = 512  # some megabytes
 BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB, which stays in the second-level cache
@@ -75,8 +75,9 @@ class Signed:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, rows: NDArray[Any]) -> Signed:
-        return Signed(self.texts[rows], self.shingles.take(rows), self.signatures[rows], self.keys[rows])
+    def take(self, rows: NDArray[Any], spill: BinaryIO) -> Signed:
+        """The documents of `rows`, their shingles in the file `spill`."""
+        return Signed(self.texts[rows], self.shingles.take(rows, spill), self.signatures[rows], self.keys[rows])
 
 
 def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None) -> Signed:
@@ -85,36 +86,47 @@ def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = 
     `spill`: an empty file, open for reading and writing, that holds the shingle hashes (eight bytes each) instead of
     memory; they are most of what there is to hold, and only those of candidates are ever looked at again.
     """
+    return sign_arrays((pa.array(batch, pa.large_string()) for batch in _batches(texts)), parameters, spill)
+
+
+def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, spill: BinaryIO | None = None) -> Signed:
+    """`sign` for texts as they come out of a file, without null; at most some megabytes an array."""
     sign_batch = compiled() or sign_in_python
     parts: list[tuple[Hashes, NDArray[np.int64], Signatures, Hashes]] = []
     in_memory: list[Hashes] = []
-    for number, batch in enumerate(_batches(texts)):
-        report("signing documents", number * BATCH_TEXTS)
-        hashes, sizes, signatures = sign_batch(batch, parameters)
+    done = 0
+    for array in arrays:
+        report("signing documents", done)
+        done += len(array)
+        whole, hashes, sizes, signatures = sign_batch(array, parameters)
         if spill is None:
-            in_memory.append(hashes)
+            in_memory.append(hashes.copy())  # the next batch is signed in the same room
         else:
             spill.write(hashes.data)
-        whole = np.fromiter(map(text_hash, batch), np.uint64, len(batch))
         parts.append((whole, sizes, signatures, band_keys(signatures, parameters)))
     if not parts:
         parts.append((NO_HASHES, np.empty(0, np.int64), *_nothing(parameters)))
-    whole, sizes, signatures, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
-    flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else _mapped(spill)
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    whole, sizes, signatures, keys = (_concatenated(column) for column in columns)
+    flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else mapped(spill)
     return Signed(whole, ShingleSets(flat, np.cumsum([0, *sizes])), signatures, keys)
 
 
-Batch = tuple[Hashes, NDArray[np.int64], Signatures]  # shingle hashes end to end, how many each text has, signatures
+# Hashes of whole texts; shingle hashes end to end, how many each text has; signatures.
+Batch = tuple[Hashes, Hashes, NDArray[np.int64], Signatures]
 NO_HASHES: Hashes = np.empty(0, np.uint64)
+
+
+def _concatenated(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """All parts in one array; the list is empty afterwards, so that nothing is held twice for long."""
+    joined: NDArray[Any] = np.concatenate(parts)
+    parts.clear()
+    return joined
 
 
 def _nothing(parameters: Parameters) -> tuple[Signatures, Hashes]:
     return np.empty((0, parameters.num_perm), np.uint32), np.empty((0, parameters.bands), np.uint64)
-
-
-def _mapped(file: BinaryIO) -> Hashes:
-    file.flush()
-    return np.memmap(file, np.uint64, "r") if file.tell() else NO_HASHES
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -123,47 +135,47 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def sign_in_python(texts: Sequence[str], parameters: Parameters) -> Batch:
+def sign_in_python(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
     """The reference: what the kernel has to equal."""
+    texts = array.to_pylist()
     scratch = np.empty((BLOCK_SHINGLES, parameters.num_perm), np.uint32)
     sets = [hash_set(shingles_of(text, parameters.shingle_words)) for text in texts]
     signatures = np.array([signature_of(hashes, parameters.num_perm, scratch) for hashes in sets], np.uint32)
     sizes = np.array([len(hashes) for hashes in sets], np.int64)
-    return np.concatenate([NO_HASHES, *sets]), sizes, signatures.reshape(-1, parameters.num_perm)
+    whole = np.fromiter(map(text_hash, texts), np.uint64, len(texts))
+    return whole, np.concatenate([NO_HASHES, *sets]), sizes, signatures.reshape(-1, parameters.num_perm)
 
 
 @functools.cache
-def compiled() -> Callable[[Sequence[str], Parameters], Batch] | None:
+def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
     """The same by the kernel; None where numba is not installed."""
     try:
         from prosemill.dedup import kernel
     except ImportError:
         return None
 
-    def sign_batch(texts: Sequence[str], parameters: Parameters) -> Batch:
-        array = pa.array(texts, pa.large_string())
+    def sign_batch(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
         _, ends, data = array.buffers()
-        offsets = np.frombuffer(ends, np.int64)[: len(texts) + 1]
+        offsets = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
         utf8 = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
         permutations = _permutations(parameters.num_perm)
-        hashes, sizes, signatures = kernel.sign_batch(utf8, offsets, parameters.shingle_words, CJK, *permutations)
-        if not (sizes < 0).any():
-            return hashes, sizes, signatures
-        return _completed(texts, parameters, (hashes, sizes, signatures))
+        signed = kernel.sign_batch(utf8, offsets, parameters.shingle_words, CJK, *permutations)
+        batch: Batch = (kernel.hash_texts(utf8, offsets), *signed)
+        return _completed(array, parameters, batch) if (signed[1] < 0).any() else batch
 
     return sign_batch
 
 
-def _completed(texts: Sequence[str], parameters: Parameters, batch: Batch) -> Batch:
+def _completed(array: pa.LargeStringArray, parameters: Parameters, batch: Batch) -> Batch:
     """With those texts that the kernel left to Python: letters whose lower case depends on more than themselves."""
-    hashes, sizes, signatures = batch
+    whole, hashes, sizes, signatures = batch
     left = np.flatnonzero(sizes < 0)
-    again, again_sizes, signatures[left] = sign_in_python([texts[row] for row in left.tolist()], parameters)
+    _, again, again_sizes, signatures[left] = sign_in_python(array.take(pa.array(left)), parameters)
     done = np.split(hashes, np.cumsum(np.maximum(sizes, 0))[:-1])
     for row, one in zip(left.tolist(), np.split(again, np.cumsum(again_sizes)[:-1]), strict=True):
         done[row] = one
     sizes[left] = again_sizes
-    return np.concatenate(done), sizes, signatures
+    return whole, np.concatenate(done), sizes, signatures
 
 
 def signature_of(hashes: Hashes, num_perm: int, scratch: Signatures | None = None) -> Signatures:

@@ -8,9 +8,14 @@ whose page opts out now are listed as withdrawn (see `withdrawals`), and readers
 
 from __future__ import annotations
 
+import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +23,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prosemill.dedup import boilerplate, withdrawals
+from prosemill.dedup.arrivals import Arrivals, arrivals, write_batches
 from prosemill.dedup.index import History, Segment
-from prosemill.dedup.minhash import Parameters, sign
-from prosemill.dedup.past import NAMES, Past, arrivals
+from prosemill.dedup.minhash import Parameters, sign_arrays
+from prosemill.dedup.past import NAMES, Past
 from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
@@ -30,10 +36,9 @@ from prosemill.settings import Dedup
 from prosemill.storage import SnapshotWriter, Store
 
 STAGE = "dedup"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # index segments too, while the parameters last
 KEEPERS = "keepers-00000.parquet"
-ROW_GROUP_DOCUMENTS = 1000  # what a reader of the keepers holds at once: a few megabytes
 
 Rows = NDArray[np.int64]
 
@@ -66,30 +71,34 @@ def dedup(
     if store.has(id):
         return id
     store.require(*parents)
-    arrived, num_live = arrivals(store, strip, past.known_ids(undone))
-    stay = {row for row, document in enumerate(arrived["id"].to_pylist()) if document in set(undone)}
-    with store.write(
-        id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
-    ) as writer:
+    with (
+        store.write(
+            id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of,
+            flow_run_id=flow_run_id,
+        ) as writer,
+        tempfile.TemporaryDirectory(dir=writer.folder, prefix=".arrivals-") as folder,
+    ):  # fmt: skip
+        arrived, num_live = arrivals(store, strip, past.known_ids(undone), Path(folder))
+        stay = {row for row, document in enumerate(arrived.names["id"].to_pylist()) if document in set(undone)}
         for role in INHERITED:
             writer.inherit(past.shards(role))
         cleaned = _clean(arrived, past.line_counts(), settings)
-        kept = _search(writer, past, arrived, cleaned, settings, stay)
+        kept = _search(writer, past, cleaned, settings, stay, Path(folder))
         writer.totals = {
             "live_documents": num_live,
-            "cleaned_documents": len(cleaned.changed),
+            "cleaned_documents": cleaned.num_changed,
             "new_documents": len(kept),
             "documents": _rows(writer, "keepers"),
             "removed": _rows(writer, "removed"),
             "pairs": _rows(writer, "pairs"),
         }
         if withdrawn:
-            names = pa.concat_tables([past.names, arrived.select(NAMES.names).take(pa.array(kept))])
+            names = pa.concat_tables([past.names, arrived.names.select(NAMES.names).take(pa.array(kept))])
             writer.totals |= withdrawals.write(writer, names, withdrawn, as_of)
         if not writer.totals["documents"]:
             reasons = ", ".join(f"{number} {reason}" for reason, number in writer.counts.dropped.items()) or "none came"
             raise CorpusEmpty(
-                f"dedup: no document is left of {arrived.num_rows} ({reasons}); look at the pages that were read, "
+                f"dedup: no document is left of {len(arrived)} ({reasons}); look at the pages that were read, "
                 "or raise dedup.boilerplate_pages"
             )
     return id
@@ -99,53 +108,100 @@ def dedup(
 class _Cleaned:
     """The documents of a night after repeated lines were taken out."""
 
+    documents: Arrivals
     lines: boilerplate.Lines
-    changed: dict[int, str]  # row -> new text
+    num_changed: int = 0
     too_short: set[int] = field(default_factory=set)
 
 
-def _clean(arrived: pa.Table, past: boilerplate.LineCounts, settings: Dedup) -> _Cleaned:
-    texts, sources = arrived["text"], arrived["source"].to_pylist()
-    lines, lengths = boilerplate.lines_of((text.as_py() for text in texts), sources)
-    hashes = np.array([text_hash(text.as_py()) for text in texts], np.uint64)
-    found = boilerplate.find(lines, lengths, hashes, sources, past, settings)
-    known = frozenset(found.tolist())
-    changed = {
-        row: boilerplate.without(texts[row].as_py(), sources[row], known)
-        for row in boilerplate.documents_with(lines, found).tolist()
-    }
-    return _Cleaned(lines, changed, {row for row, text in changed.items() if boilerplate.is_too_short(text)})
+def _clean(arrived: Arrivals, past: boilerplate.LineCounts, settings: Dedup) -> _Cleaned:
+    sources = arrived.names["source"].to_pylist()
+    hashes = array("Q")
+
+    def texts() -> Iterator[str]:
+        for text in arrived.texts():
+            hashes.append(text_hash(text))
+            yield text
+
+    lines, lengths = boilerplate.lines_of(texts(), sources)
+    found = boilerplate.find(lines, lengths, np.array(hashes, np.uint64), sources, past, settings)
+    changed = boilerplate.documents_with(lines, found)
+    if not len(changed):
+        return _Cleaned(arrived, lines)
+    target = arrived.path.with_name("cleaned.parquet")
+    too_short: set[int] = set()
+    write_batches(target, _without(arrived, sources, frozenset(found.tolist()), set(changed.tolist()), too_short))
+    arrived.path.unlink()
+    return _Cleaned(Arrivals(arrived.names, target), lines, len(changed), too_short)
+
+
+def _without(
+    arrived: Arrivals, sources: Sequence[str], lines: frozenset[int], changed: set[int], too_short: set[int]
+) -> Iterator[pa.RecordBatch]:
+    """The documents with these lines taken out of those in `changed`; `too_short` gets what has no text left."""
+    first = 0
+    for batch in arrived.batches():
+        rows = [row for row in range(first, first + batch.num_rows) if row in changed]
+        if rows:
+            records = batch.to_pylist()
+            for row in rows:
+                text = boilerplate.without(records[row - first]["text"], sources[row], lines)
+                records[row - first] |= {"text": text, "size_bytes": len(text.encode())}
+                if boilerplate.is_too_short(text):
+                    too_short.add(row)
+            yield pa.RecordBatch.from_pylist(records, schema=DOCUMENT)
+        else:
+            yield batch
+        first += batch.num_rows
 
 
 def _search(
-    writer: SnapshotWriter, past: Past, arrived: pa.Table, cleaned: _Cleaned, settings: Dedup, stay: set[int]
+    writer: SnapshotWriter, past: Past, cleaned: _Cleaned, settings: Dedup, stay: set[int], folder: Path
 ) -> Rows:
     """Choose the keepers, write what was decided, set the counts; the rows that were kept. `stay`: those that are."""
     parameters = Parameters.of(settings)
     history = History(past.segments(parameters))
-    rows = np.array([row for row in range(arrived.num_rows) if row not in cleaned.too_short], np.int64)
-    signed = sign((cleaned.changed.get(row) or arrived["text"][row].as_py() for row in rows.tolist()), parameters)
-    choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
-    kept = rows[np.array(choice.kept, np.int64)]
-    names = pa.concat_tables([past.names, arrived.select(NAMES.names).take(pa.array(kept))])
-    removed = removed_table(choice, arrived.select(NAMES.names).take(pa.array(rows)), names)
-    _write(writer, "removed", removed)
-    _write(writer, "dropped", _dropped(arrived, cleaned.too_short))
-    _write(writer, "pairs", pairs_table(choice, names))
-    if len(kept):
-        _write_lines(writer, *boilerplate.count(cleaned.lines, kept))
-    _write_keepers(writer, arrived, kept, cleaned.changed)
-    _write_index(
-        writer,
-        past,
-        history,
-        Segment.of(signed.take(np.array(choice.kept, np.int64)), parameters, [f"{writer.id}/{KEEPERS}"]),
-    )
+    arrived = cleaned.documents
+    rows = np.array([row for row in range(len(arrived)) if row not in cleaned.too_short], np.int64)
+    is_wanted = np.zeros(len(arrived), bool)
+    is_wanted[rows] = True
+    with ExitStack() as spills:
+        signed = sign_arrays(_only(arrived.arrays(), is_wanted), parameters, _spill(spills, folder))
+        choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
+        kept = rows[np.array(choice.kept, np.int64)]
+        own = arrived.names.select(NAMES.names)
+        names = pa.concat_tables([past.names, own.take(pa.array(kept))])
+        removed = removed_table(choice, own.take(pa.array(rows)), names)
+        _write(writer, "removed", removed)
+        _write(writer, "dropped", _dropped(arrived.names, cleaned.too_short))
+        _write(writer, "pairs", pairs_table(choice, names))
+        if len(kept):
+            _write_lines(writer, *boilerplate.count(cleaned.lines, kept))
+        _write_keepers(writer, arrived, kept)
+        chosen = signed.take(np.array(choice.kept, np.int64), _spill(spills, folder))
+        del signed
+        tonight = Segment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])
+        del chosen
+        _write_index(writer, past, history, tonight, _spill(spills, folder))
     dropped = Counter(removed["reason"].to_pylist())
     if cleaned.too_short:
         dropped["boilerplate_only"] = len(cleaned.too_short)
-    writer.counts = Counts(arrived.num_rows, len(kept), dict(sorted(dropped.items())))
+    writer.counts = Counts(len(arrived), len(kept), dict(sorted(dropped.items())))
     return kept
+
+
+def _only(arrays: Iterator[pa.LargeStringArray], is_wanted: NDArray[np.bool_]) -> Iterator[pa.LargeStringArray]:
+    first = 0
+    for texts in arrays:
+        wanted = is_wanted[first : first + len(texts)]
+        first += len(texts)
+        yield texts if wanted.all() else texts.filter(pa.array(wanted))
+
+
+def _spill(open_until: ExitStack, folder: Path) -> BinaryIO:
+    """A nameless file for shingles, which are most of what there is to hold."""
+    file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the stack
+    return open_until.enter_context(file)
 
 
 def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32]) -> None:
@@ -154,7 +210,7 @@ def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32
         writer.add(name, "lines", len(values))
 
 
-def _write_index(writer: SnapshotWriter, past: Past, history: History, tonight: Segment) -> None:
+def _write_index(writer: SnapshotWriter, past: Past, history: History, tonight: Segment, spill: BinaryIO) -> None:
     """Inherit the segments of earlier nights, write tonight's; the newest are merged where that keeps them few.
 
     A segment is merged with all newer ones once these hold as many documents: so a corpus of n nights has about
@@ -171,26 +227,27 @@ def _write_index(writer: SnapshotWriter, past: Past, history: History, tonight: 
         else:
             segment.write(writer, f"index-{number:05d}")
     if merged:
-        Segment.merge(merged).write(writer, f"index-{len(segments):05d}")
+        Segment.merge(merged, spill).write(writer, f"index-{len(segments):05d}")
 
 
-def _write_keepers(writer: SnapshotWriter, arrived: pa.Table, kept: NDArray[np.int64], changed: dict[int, str]) -> None:
-    """In order of arrival, text and size as cleaned."""
+def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> None:
+    """In order of arrival."""
     if not len(kept):
         return
+    is_kept = np.zeros(len(arrived), bool)
+    is_kept[kept] = True
+    first = 0
     with pq.ParquetWriter(writer.path(KEEPERS), DOCUMENT, compression="zstd") as file:
-        for start in range(0, len(kept), ROW_GROUP_DOCUMENTS):
-            rows = kept[start : start + ROW_GROUP_DOCUMENTS].tolist()
-            records = arrived.take(pa.array(rows, pa.int64())).to_pylist()
-            for row, record in zip(rows, records, strict=True):
-                if row in changed:
-                    record |= {"text": changed[row], "size_bytes": len(changed[row].encode())}
-            file.write_table(pa.Table.from_pylist(records, schema=DOCUMENT))
+        for batch in arrived.batches():
+            chosen = batch.filter(pa.array(is_kept[first : first + batch.num_rows]))
+            first += batch.num_rows
+            if chosen.num_rows:
+                file.write_batch(chosen)
     writer.add(KEEPERS, "keepers", len(kept))
 
 
-def _dropped(arrived: pa.Table, rows: set[int]) -> pa.Table:
-    gone = arrived.take(pa.array(sorted(rows), pa.int64()))
+def _dropped(names: pa.Table, rows: set[int]) -> pa.Table:
+    gone = names.take(pa.array(sorted(rows), pa.int64()))
     reasons = pa.array(["boilerplate_only"] * len(rows), pa.string())
     return pa.table([gone["url"], gone["source"], gone["content_sha256"], reasons, gone["id"]], schema=DROPPED)
 

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
 from prosemill.dedup.index import Segment, is_usable, segments_of
 from prosemill.dedup.minhash import Parameters, sign
-from prosemill.dedup.tables import takeable
 from prosemill.records import DOCUMENT, DROPPED, REMOVED, Manifest, Shard
 from prosemill.storage import Store
 
@@ -81,25 +80,3 @@ class Past:
     def _table(self, role: str, schema: pa.Schema) -> pa.Table:
         tables = [pq.read_table(self.store.local(shard.path), columns=schema.names) for shard in self.shards(role)]
         return pa.concat_tables([schema.empty_table(), *tables])
-
-
-def arrivals(store: Store, strip: str, known: pa.ChunkedArray) -> tuple[pa.Table, int]:
-    """The documents of `strip` that are not `known`, in order of arrival, and how many it has in all."""
-    paths = [store.local(shard.path) for shard in store.manifest(strip).shards_of("documents")]
-    ids = [pq.read_table(path, columns=["id"])["id"].combine_chunks() for path in paths]
-    are_new = pc.invert(pc.is_in(pa.chunked_array(ids, pa.string()), value_set=known.combine_chunks()))
-    parts, first = [DOCUMENT.empty_table()], 0
-    for path, each in zip(paths, ids, strict=True):
-        is_new = are_new.slice(first, len(each))
-        first += len(each)
-        if pc.any(is_new).as_py():
-            parts.append(pq.read_table(path, schema=DOCUMENT).filter(is_new))
-    return _in_order(pa.concat_tables(parts)), first
-
-
-def _in_order(table: pa.Table) -> pa.Table:
-    """Sorted by source, URL and id; a document listed twice comes once."""
-    keys = list(zip(*(table[name].to_pylist() for name in ("source", "url", "id")), strict=True))
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    rows = [row for place, row in enumerate(order) if not place or keys[order[place - 1]] != keys[row]]
-    return takeable(table).take(pa.array(rows, pa.int64()))

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from prosemill.dedup.index import Candidates, History
 from prosemill.dedup.minhash import Signed
-from prosemill.dedup.shingles import Hashes, jaccard
+from prosemill.dedup.shingles import Hashes, jaccard, let_go
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
 REPORT_EVERY = 1000
+LET_GO_EVERY = 200  # documents: each look at the shingles of a candidate maps 64 KB of the file around them
 BLOCK_DOCUMENTS = 10_000  # some megabytes of bucket numbers
 # A candidate is compared exactly unless its signature says it lies this many standard deviations below the loose
 # threshold: one pair in 30,000 is missed that way, 60 times fewer than by the bands.
@@ -69,6 +70,9 @@ class _Search:
         exact = self.history.exact(self.signed.texts)
         old = self.history.look_up(self.signed.keys)
         for row in range(len(self.signed)):
+            if row % LET_GO_EVERY == 0:
+                for shingles in (self.signed.shingles, *(segment.shingles for segment in self.history.segments)):
+                    let_go(shingles.hashes)
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
             twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts.get(int(self.signed.texts[row]), -1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh64_intdigest
 
 Hashes = NDArray[np.uint64]
+
+BLOCK_HASHES = 1 << 20  # 8 MB
+BLOCK_SETS = 2000
 
 # Scripts written without spaces, and Hangul, whose syllables behave alike: one character is one token.
 CJK = (
@@ -60,9 +63,8 @@ def hash_set(shingles: Sequence[bytes]) -> Hashes:
 
 
 def text_hash(text: str) -> int:
-    """64 bits of BLAKE2b over the case-folded text, white space collapsed: equal for what counts as an exact copy."""
-    normal = " ".join(text.casefold().split())
-    return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=8).digest(), "little")
+    """xxh64 of the text in UTF-8, ASCII letters small, ASCII white space collapsed: equal for exact copies."""
+    return xxh64_intdigest(b" ".join(text.encode().lower().split()))
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
@@ -99,5 +101,39 @@ class ShingleSets:
     def __iter__(self) -> Iterator[Hashes]:
         return (self[row] for row in range(len(self)))
 
-    def take(self, rows: Sequence[int] | NDArray[Any]) -> ShingleSets:
-        return ShingleSets.of(self[int(row)] for row in rows)
+    def blocks(self) -> Iterator[Hashes]:
+        """All hashes, some megabytes at a time; of a memory map, what was read is let go of."""
+        for start in range(0, len(self.hashes), BLOCK_HASHES):
+            yield self.hashes[start : start + BLOCK_HASHES]
+            let_go(self.hashes)
+
+    def take(self, rows: NDArray[Any], spill: BinaryIO) -> ShingleSets:
+        """The sets of `rows`, in a file that `spill` is: empty, and open for reading and writing."""
+        sizes = np.diff(self.offsets)[rows]
+        for start in range(0, len(rows), BLOCK_SETS):
+            for row in rows[start : start + BLOCK_SETS].tolist():
+                spill.write(self[row].data)
+            let_go(self.hashes)
+        return ShingleSets(mapped(spill), np.cumsum([0, *sizes.tolist()]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[ShingleSets], spill: BinaryIO) -> ShingleSets:
+        """All sets of `parts`, in order, in the file `spill`."""
+        for part in parts:
+            for block in part.blocks():
+                spill.write(block.data)
+        sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(mapped(spill), np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]))
+
+
+def mapped(file: BinaryIO) -> Hashes:
+    """What is in the file, as a memory map."""
+    file.flush()
+    return np.memmap(file, np.uint64, "r") if file.tell() else np.empty(0, np.uint64)
+
+
+def let_go(values: NDArray[Any]) -> None:
+    """Give back the memory that reading a memory map has taken; it is read again from the disk when it is wanted."""
+    memory = getattr(values, "_mmap", None)
+    if memory is not None:
+        memory.madvise(mmap.MADV_DONTNEED)

@@ -25,7 +25,11 @@ _MUCH_MORE = 3.0  # … so a plain look at the page wins when it sees this many 
 # set): it is believed where it agrees nearly.
 _NEARLY_ALL = 0.9
 # trafilatura takes ~0.1 ms an element, several times over; beyond this only the plain look is tried.
-_MAX_ELEMENTS = 60_000
+_MAX_ELEMENTS = 30_000
+# Its second opinion, jusText, looks for every paragraph at all the others where all are alike: 5 s for 10,000 of them.
+# And it replaces white space run by run, 8 s for 4 MB. Beyond either it is not asked for one.
+_MANY_ELEMENTS, _MANY_CHARACTERS = 4_000, 1_000_000
+_TOO_MANY_ELEMENTS = 120_000  # the plain look, too, takes seconds
 _BOILERPLATE = ("nav", "header", "footer", "aside", "script", "style", "form", "noscript", "template", "iframe", "svg",
                 "button", "select", "dialog", "head")  # fmt: skip
 _BOILERPLATE_ROLES = ("navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert")
@@ -50,20 +54,25 @@ def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = F
         tree = page.parse(text)
         if tree is None:
             return Extracted("")
+        num_elements = sum(1 for _ in tree.iter("*"))
+        if num_elements > _TOO_MANY_ELEMENTS:
+            raise ExtractionFailed(f"{num_elements:,} elements, more than {_TOO_MANY_ELEMENTS:,}")
         title, date = page.title_of(tree), page.date_of(tree, url)
         page.make_readable(tree)
-        return Extracted(_without_title(_main_text(tree, tables, comments), title), title, date)
+        return Extracted(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
     except (RecursionError, MemoryError, etree.LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
         # what trafilatura, bs4 and lxml have raised on damaged trees; anything else is a bug of ours and goes through
         raise ExtractionFailed(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _main_text(tree: HtmlElement, tables: bool, comments: bool) -> str:
+def _main_text(tree: HtmlElement, size: int, tables: bool, comments: bool) -> str:
     found = ""
-    if sum(1 for _ in tree.iter("*")) <= _MAX_ELEMENTS:
-        found = _ask_trafilatura(tree, tables, comments)
+    num_elements = sum(1 for _ in tree.iter("*"))
+    if num_elements <= _MAX_ELEMENTS:
+        many = num_elements > _MANY_ELEMENTS or size > _MANY_CHARACTERS
+        found = _ask_trafilatura(tree, tables, comments, fast=many)
         if len(found) >= _TOO_LITTLE:
-            strict = _ask_trafilatura(tree, tables, comments, favor_precision=True)
+            strict = _ask_trafilatura(tree, tables, comments, fast=many, favor_precision=True)
             return strict if len(strict) >= _NEARLY_ALL * len(found) else found
     plain = _plain_look(etree.tostring(tree, encoding="unicode", method="html"))
     # Of a page with hardly any text, trafilatura returns the menu: then the plain text is a part of what it found.
@@ -71,9 +80,12 @@ def _main_text(tree: HtmlElement, tables: bool, comments: bool) -> str:
     return plain if is_menu or len(plain) > _MUCH_MORE * len(found) else found
 
 
-def _ask_trafilatura(tree: HtmlElement, tables: bool, comments: bool, *, favor_precision: bool = False) -> str:
+def _ask_trafilatura(
+    tree: HtmlElement, tables: bool, comments: bool, *, fast: bool, favor_precision: bool = False
+) -> str:
     document = trafilatura.bare_extraction(
         tree,
+        fast=fast,
         include_tables=tables,
         include_comments=comments,
         include_formatting=False,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosemill.errors import CorpusEmpty, StageDroppedTooMuch, StoreError
-from prosemill.records import LEDGER, LIVE_STATES, Counts, Shard, snapshot_id
+from prosemill.records import DROPPED, LEDGER, LIVE_STATES, Counts, Shard, snapshot_id
 from prosemill.settings import Strip
 from prosemill.storage import SnapshotWriter, Store
+from prosemill.strip import quarantine
+from prosemill.strip.quarantine import Before, PageKey, Yield
 from prosemill.strip.shard import STAGE_VERSION, settings_for_id
-
-PageKey = tuple[str, str]  # URL and content_sha256
 
 
 def shards_to_strip(store: Store, scrapes: Sequence[str]) -> list[str]:
@@ -31,19 +31,28 @@ def merge_shards(
     *,
     language: str,
     as_of: str,
+    previous: str = "",
     flow_run_id: str = "",
 ) -> str:
     """One snapshot of the documents in `shards` (ids of strip_shard) whose page is live in the ledgers of `scrapes`.
 
     A page that is live in several places counts once, in the order of `shards`. Files all of whose rows count are
-    inherited, others are written without the rest. Raises CorpusEmpty, StageDroppedTooMuch.
+    inherited, others are written without the rest. New pages of a source whose yield of text has collapsed against
+    `previous`, the strip snapshot of the night before, are dropped as quarantined; the totals name the source. Raises
+    CorpusEmpty, StageDroppedTooMuch.
     """
     dumped = {**settings_for_id(settings, language), "max_dropped_share": settings.max_dropped_share}
-    snapshot = snapshot_id("strip", STAGE_VERSION, inputs=[*scrapes, *shards], settings=dumped, as_of=as_of)
+    live = {key for scrape in scrapes for key, _ in _live_rows(store, scrape)}
+    before = Before.read(store, previous)
+    merged = _select(store, shards, live, before)
+    collapsed = quarantine.collapsed(before, merged.new, settings.quarantine_share)
+    # That a source is quarantined follows from the night before; what is made then has another name.
+    named = dumped | ({"quarantined": collapsed} if collapsed else {})
+    snapshot = snapshot_id("strip", STAGE_VERSION, inputs=[*scrapes, *shards], settings=named, as_of=as_of)
     if store.has(snapshot):
         return snapshot
-    live = {key for scrape in scrapes for key, _ in _live_rows(store, scrape)}
-    merged = _select(store, shards, live)
+    if collapsed:
+        merged = _select(store, shards, live, before, collapsed.keys())
     _check(merged, live, settings)
     with store.write(
         snapshot,
@@ -56,12 +65,16 @@ def merge_shards(
     ) as writer:
         for part in merged.parts:
             _put(store, writer, part)
+        if merged.waiting:
+            _write_waiting(writer, merged, collapsed)
         writer.counts = Counts(len(live), merged.kept, dict(sorted(merged.dropped.items())))
         writer.totals = {
             "size_bytes": merged.size_bytes,
             "scrubbed": merged.scrubbed,
             "sources": dict(sorted(merged.sources.items())),
         }
+        if collapsed:
+            writer.totals |= {"quarantined": {source: list(bytes_) for source, bytes_ in collapsed.items()}}
     return snapshot
 
 
@@ -91,9 +104,13 @@ class _Merged:
     kept: int = 0
     size_bytes: int = 0
     scrubbed: int = 0
+    new: dict[str, Yield] = field(default_factory=dict)  # by source, of pages that the night before did not have
+    waiting: list[dict[str, object]] = field(default_factory=list)  # quarantined: url, content_sha256, source
 
 
-def _select(store: Store, shards: Sequence[str], live: set[PageKey]) -> _Merged:
+def _select(
+    store: Store, shards: Sequence[str], live: set[PageKey], before: Before, quarantined: Set[str] = frozenset()
+) -> _Merged:
     merged, missing = _Merged(), set(live)
     for snapshot in shards:
         for shard in store.manifest(snapshot).shards:
@@ -106,10 +123,18 @@ def _select(store: Store, shards: Sequence[str], live: set[PageKey]) -> _Merged:
             mask = []
             for row in rows:
                 key = (row["url"], row["content_sha256"])
-                mask.append(key in missing)
-                if mask[-1]:
-                    missing.discard(key)
+                is_new = key in missing and key not in before.pages
+                waits = is_new and row["source"] in quarantined
+                mask.append(key in missing and not waits)
+                if waits:
+                    merged.waiting.append(row)
+                    merged.dropped[quarantine.REASON] += 1
+                elif mask[-1]:
                     _count(merged, row, shard.role)
+                if is_new:
+                    size_bytes = row["size_bytes"] if shard.role == "documents" else 0
+                    merged.new.setdefault(row["source"], Yield()).add(size_bytes)
+                missing.discard(key)
             if any(mask):
                 merged.parts.append(_Part(shard, mask))
     if missing:
@@ -143,6 +168,18 @@ def _check(merged: _Merged, live: set[PageKey], settings: Strip) -> None:
             f"{len(live) - merged.kept} of {len(live)} pages gave no document ({reasons}), more than "
             f"strip.max_dropped_share = {settings.max_dropped_share}; if that is right for these sources, raise it"
         )
+
+
+def _write_waiting(writer: SnapshotWriter, merged: _Merged, collapsed: Mapping[str, tuple[float, float]]) -> None:
+    """The quarantined pages as dropped ones, with the figures of their source."""
+    rows = []
+    for row in merged.waiting:
+        was, now = collapsed[str(row["source"])]
+        detail = f"{now:,.0f} bytes of text a page in {row['source']}, {was:,.0f} the night before"
+        rows.append({key: row[key] for key in ("url", "content_sha256", "source")} | {"detail": detail})
+    table = pa.Table.from_pylist([{**row, "reason": quarantine.REASON} for row in rows], schema=DROPPED)
+    pq.write_table(table, writer.path("dropped-quarantined.parquet"), compression="zstd")
+    writer.add("dropped-quarantined.parquet", "dropped", table.num_rows)
 
 
 def _put(store: Store, writer: SnapshotWriter, part: _Part) -> None:

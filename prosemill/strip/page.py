@@ -15,6 +15,12 @@ from lxml.html import HtmlElement
 from prosemill.strip.render import PARAGRAPH_END, PRIVATE_USE, hide_code
 
 MAX_DEPTH = 200  # trafilatura and the renderer recurse; real pages stay below 60
+MAX_ATTRIBUTES = 500  # of one element: libxml2 compares each with all before it, 0.4 s for 20,000
+MAX_ATTRIBUTE_CHARACTERS = 10_000  # trafilatura looks into class and id dozens of times; data: pictures are of no use
+_CROWDED = re.compile(
+    r"""(<[a-zA-Z][\w:-]*+)(?:\s++[^\s=<>"'/]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s<>"']++))?+){"""
+    f"{MAX_ATTRIBUTES + 1},}}+"
+)
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _NEVER_HIDDEN = {"html", "body", "head", "main", "article"}  # hidden until a script shows them: then they are the page
@@ -49,6 +55,8 @@ def parse(text: str) -> HtmlElement | None:
         collect_ids=False,
         default_doctype=False,
     )
+    if len(text) > 4 * MAX_ATTRIBUTES:
+        text = _CROWDED.sub(r"\1", text)
     try:
         tree = etree.fromstring(text.encode("utf-8", "replace"), parser)
     except etree.XMLSyntaxError:
@@ -67,6 +75,9 @@ def make_readable(tree: HtmlElement) -> None:
             element.text = PRIVATE_USE.sub("", element.text)
         if element.tail and PRIVATE_USE.search(element.tail):
             element.tail = PRIVATE_USE.sub("", element.tail)
+        for name, value in element.attrib.items():
+            if len(value) > MAX_ATTRIBUTE_CHARACTERS:
+                del element.attrib[name]
         for span in ("colspan", "rowspan"):  # trafilatura would pad the row: 100 cells for each cell of a hostile page
             element.attrib.pop(span, None)
     for line_break in tree.iter("br", "hr"):

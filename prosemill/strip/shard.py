@@ -53,8 +53,8 @@ def strip_shard(store: Store, warc: str, settings: Strip, *, language: str, flow
 
 
 def settings_for_id(settings: Strip, language: str) -> dict[str, Any]:
-    """What decides on the text of a page; how much may be dropped does not."""
-    return {**settings.model_dump(mode="json", exclude={"max_dropped_share"}), "language": language}
+    """What decides on the text of a page; how much may be dropped, of all or of a source, does not."""
+    return {**settings.model_dump(mode="json", exclude={"max_dropped_share", "quarantine_share"}), "language": language}
 
 
 def sources_of(store: Store, scrape: str) -> dict[str, str]:

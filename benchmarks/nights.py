@@ -1,0 +1,131 @@
+"""Twenty nights on a growing corpus: what is published stays, splits stay, a night costs what is new.
+
+    python -m benchmarks.nights [--first 2000] [--night 200] [--nights 20] [--cache FOLDER] [--out FILE]
+
+Real sentences (benchmarks.made); every night a fifth of what is new are copies of older documents, some exact, some
+with up to 8 % of the words changed. Dedup and split run as in a flow, on snapshots. Asked after each night: was a
+keeper withdrawn, did a document change its split, has a held-out document a twin in training. At the end: are the
+keepers those of one run over everything. And one night of the same size on a small and on a large history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks import made
+from prosemill.dedup import dedup
+from prosemill.settings import Dedup, Split
+from prosemill.split import split
+from prosemill.storage import Store
+from tests.nights import write_strip
+
+SETTINGS, SPLIT = Dedup(), Split()
+COPIES = 0.2
+
+
+class Growing:
+    """Documents without end: (source, url, text); what was given before may come back changed."""
+
+    def __init__(self, cache: Path, seed: int = 0) -> None:
+        self.rng, self.pool = random.Random(seed), made.sentences(cache)
+        self.words = sorted({word for sentence in self.pool[:20_000] for word in sentence.split()})
+        self.texts: list[str] = []
+
+    def take(self, number: int) -> Iterator[tuple[str, str, str]]:
+        old = len(self.texts)
+        for _ in range(number):
+            if old and self.rng.random() < COPIES:
+                text = made.changed(self.texts[self.rng.randrange(old)], self.rng, self.words)
+            else:
+                text = " ".join(self.rng.choices(self.pool, k=self.rng.randint(20, 40)))
+            yield "site", f"/{len(self.texts):07d}", text
+            self.texts.append(text)
+
+
+def kept(store: Store, snapshot: str) -> set[str]:
+    tables = (pq.read_table(store.local(shard.path)) for shard in store.manifest(snapshot).shards_of("keepers"))
+    return {url for table in tables for url in table["url"].to_pylist()}
+
+
+def splits(store: Store, snapshot: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for shard in store.manifest(snapshot).shards_of("assignments"):
+        table = pq.read_table(store.local(shard.path), columns=["url", "split"])
+        found.update(zip(table["url"].to_pylist(), table["split"].to_pylist(), strict=True))
+    return found
+
+
+def cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+def night(store: Store, strip: str, as_of: str, before: tuple[str, str]) -> tuple[tuple[str, str], dict[str, float]]:
+    started = cpu_seconds()
+    keepers = dedup(store, strip, SETTINGS, as_of=as_of, previous=before[0])
+    middle = cpu_seconds()
+    assigned = split(store, keepers, SPLIT, as_of=as_of, previous=before[1])
+    costs = {"dedup_cpu_seconds": round(middle - started, 2), "split_cpu_seconds": round(cpu_seconds() - middle, 2)}
+    return (keepers, assigned), costs
+
+
+def live_through(store: Store, corpus: Growing, first: int, each: int, nights: int) -> dict[str, Any]:
+    """The first run and the nights after it; what was withdrawn, what changed its split, what a night cost."""
+    rows, withdrawn, changed = [], 0, 0
+    strip, before, published, parts = "", ("", ""), set[str](), dict[str, str]()
+    everything: list[tuple[str, str, str]] = []
+    for number in range(nights + 1):
+        new = list(corpus.take(each if number else first))
+        everything += new
+        strip = write_strip(store, f"{number:04}", new, strip)
+        before, costs = night(store, strip, f"2026-01-{number + 1:02}", before)
+        now, now_parts = kept(store, before[0]), splits(store, before[1])
+        withdrawn += len(published - now)
+        changed += sum(now_parts.get(url) != part for url, part in parts.items())
+        published, parts = now, now_parts
+        rows.append({"night": number, "new": len(new), "keepers": len(now), **costs})
+        print(rows[-1], file=sys.stderr, flush=True)
+    at_once = dedup(store, write_strip(store, "all", everything), SETTINGS, as_of="2026-03-01")
+    one = kept(store, at_once)
+    return {
+        "nights": rows,
+        "withdrawn": withdrawn,
+        "changed_split": changed,
+        "keepers": len(published),
+        "keepers_of_one_run": len(one),
+        "agreement": round(1 - len(published ^ one) / len(one), 5),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--first", type=int, default=2000)
+    parser.add_argument("--night", type=int, default=200)
+    parser.add_argument("--nights", type=int, default=20)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "prosemill-bench")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.cache, prefix="nights-") as folder:
+        store = Store(folder)
+        store.check_writable()
+        corpus = Growing(arguments.cache)
+        found = live_through(store, corpus, arguments.first, arguments.night, arguments.nights)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    sys.exit(bool(found["withdrawn"] or found["changed_split"] or found["agreement"] < 0.998))
+
+
+if __name__ == "__main__":
+    main()

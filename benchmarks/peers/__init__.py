@@ -1,0 +1,1 @@
+"""Peers as programs, each in an environment of its own: their dependencies do not go together with ours."""

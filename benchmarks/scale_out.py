@@ -1,0 +1,109 @@
+"""`build-corpus` on threads, processes, Dask and Ray: the same snapshot ids, and what each engine costs.
+
+    python -m benchmarks.scale_out [--documents 400] [--engines threads,processes,dask,ray] [--out FILE]
+
+Each engine has a store, a Prefect server and a process of its own, and makes the same two nights of the same sources.
+Dask and Ray start a local cluster with a worker a processor. Overhead is the wall time beyond that on threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fixtures import paragraph, vocabulary
+
+ENGINES = ("threads", "processes", "dask", "ray")
+NIGHTS = ("2026-01-05", "2026-01-12")
+SOURCES = ("north", "south", "east")
+STAGES = ("scrape", "strip", "dedup", "split", "chunk")
+
+# Run in a process of its own: an engine must not find the modules, threads and servers of the one before.
+ONE_RUN = """
+import json, sys
+from pathlib import Path
+from prosemill import environment
+recipe, as_of, store = sys.argv[1:]
+environment.prepare(store)
+from flows import server
+server.start_if_none_is_named()
+from flows.build_corpus import build_corpus
+from prosemill.recipe import load_recipe
+if __name__ == "__main__":
+    print("MADE " + json.dumps(build_corpus(load_recipe(Path(recipe)), as_of=as_of, store=store)))
+"""
+
+
+def write_sources(folder: Path, documents: int, night: int) -> Path:
+    """A recipe with three folders of texts; each night brings as many more."""
+    draw, words = random.Random(night), vocabulary(4000)
+    for source in SOURCES:
+        (folder / source).mkdir(parents=True, exist_ok=True)
+        for number in range(documents // len(SOURCES)):
+            text = paragraph(draw, words, draw.randint(60, 400))
+            (folder / source / f"{night}-{number:05}.txt").write_text(text, encoding="utf-8")
+    tables = "".join(f'[[sources]]\nname = "{name}"\nkind = "folder"\npath = "{name}"\n' for name in SOURCES)
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f'name = "scale"\n{tables}[strip]\nlanguages = ["*"]\n', encoding="utf-8")
+    return recipe
+
+
+def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
+    """Seconds, and the ids that the run ended with."""
+    program = home / "one_run.py"
+    program.write_text(ONE_RUN, encoding="utf-8")
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PROSEMILL_TASK_RUNNER": engine, "PYTHONPATH": str(root)}
+    environment |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "1"}
+    started = time.monotonic()
+    command = [sys.executable, program, recipe, as_of, home / f"store-{engine}"]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    made = [line for line in done.stdout.splitlines() if line.startswith("MADE ")]
+    if done.returncode or not made:
+        raise SystemExit(f"{engine}, {as_of}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}")
+    corpus = json.loads(made[0].removeprefix("MADE "))
+    seconds = round(sum(corpus["seconds"].values()), 1)
+    return {
+        "wall_seconds": round(time.monotonic() - started, 1),
+        "stage_seconds": seconds,
+        "ids": {stage: corpus[stage] for stage in STAGES},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--documents", type=int, default=600)
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="prosemill-scale-") as scratch:
+        home = Path(scratch)
+        for number, as_of in enumerate(NIGHTS):
+            recipe = write_sources(home / "texts", arguments.documents, number)
+            for engine in arguments.engines.split(","):
+                found.setdefault(engine, {})[as_of] = run(engine, recipe, as_of, home)
+                print(engine, as_of, found[engine][as_of], file=sys.stderr, flush=True)
+    first = found[arguments.engines.split(",")[0]]
+    for nights in found.values():
+        nights["same_ids"] = all(nights[as_of]["ids"] == first[as_of]["ids"] for as_of in NIGHTS)
+        nights["overhead_seconds"] = round(
+            sum(nights[as_of]["wall_seconds"] - first[as_of]["wall_seconds"] for as_of in NIGHTS) / len(NIGHTS), 1
+        )
+    text = json.dumps({"documents_a_night": arguments.documents, "engines": found}, indent=1)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    sys.exit(not all(nights["same_ids"] for nights in found.values()))
+
+
+if __name__ == "__main__":
+    main()
