@@ -2,8 +2,8 @@
 
 PROSEMILL_STORE       where snapshots live: a folder or fsspec URL (default: data/store below the current folder)
 PROSEMILL_CACHE       where files of a remote store are kept on this machine (default: ~/.cache/prosemill)
-PROSEMILL_TASK_RUNNER   where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
+PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
 PREFECT_SERVER_DATABASE_CONNECTION_URL                   the same of the Prefect server
