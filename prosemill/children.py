@@ -138,11 +138,16 @@ def _messages(child: subprocess.Popen[bytes], deadline: float, stop: threading.E
         child.wait(LEAVE_SECONDS)
 
 
+def ask_to_end(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to a child and its process group; several that are asked before they are ended end side by side."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+
+
 def end_group(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
     """End a child that leads a process group, and everything it started."""
     if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        ask_to_end(child)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_seconds)
     with contextlib.suppress(ProcessLookupError, PermissionError):
