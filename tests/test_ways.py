@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import make_base, pack, texts
 from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosemill import models
 from prosemill.bases import Base
@@ -73,6 +74,17 @@ def test_bf16_is_near(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
     found, ours = gradients(learner, Way("bf16", BLOCKS, CHUNKED), batch)
     assert found == pytest.approx(expected, rel=2e-3)
     assert 0 < float((ours - plain).norm() / plain.norm()) < 0.03
+
+
+def test_a_model_with_rotary_positions_is_trained_in_bf16_blocks(batch: dict[str, torch.Tensor]) -> None:
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 470}
+    llama = Learner(LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, **sizes, **heads)))
+    expected, plain = gradients(llama, PLAIN, batch)
+    assert choose(llama, batch, precision="bf16", dropout=0.0).way == Way("bf16", BLOCKS, CHUNKED)
+    found, ours = gradients(llama, Way("bf16", BLOCKS, CHUNKED), batch)
+    assert found == pytest.approx(expected, rel=2e-3)
+    assert 0 < float((ours - plain).norm() / plain.norm()) < 0.05
 
 
 def test_long_documents_run_over_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,8 @@ def block_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
+    # Under autocast rotary positions leave queries and keys in fp32, and what is no autocast operation refuses a mix.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     key, value = _as_many_heads(query, key), _as_many_heads(query, value)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return BlockAttention.apply(query, key, value, scale, layout).transpose(1, 2), None  # type: ignore[no-untyped-call]

@@ -65,15 +65,19 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
             timings[name] = min(found, timings.get(name, math.inf))
         return timings[name]
 
+    def in_precision(name: str) -> Way:
+        way = replace(preferred, precision=name)
+        return way if way == preferred or is_as_plain(way) else Way(name, MASKED, LOGITS)
+
     if precision != "auto":
-        way = replace(preferred, precision=precision)
+        way = in_precision(precision)
     elif on_gpu:
-        way = replace(preferred, precision="bf16" if torch.cuda.is_bf16_supported() else "fp32")
+        way = in_precision("bf16" if torch.cuda.is_bf16_supported() else "fp32")
     elif not is_timed:
         pays = peak_flops(device, "bf16") > BF16_GAIN * peak_flops(device, "fp32")
-        way = replace(preferred, precision="bf16" if pays else "fp32")
+        way = in_precision("bf16" if pays else "fp32")
     else:
-        way = faster(preferred, [replace(preferred, precision="bf16")], seconds)
+        way = faster(preferred, [in_precision("bf16")], seconds)
         losses = [replace(way, loss=loss) for loss in (LINEAR, LOGITS)]
         others = [replace(way, attention=MASKED), *losses]
         way = faster(way, [other for other in others if other != way and is_as_plain(other)], seconds)
@@ -115,9 +119,12 @@ def _first_faithful(
 
 
 def is_faithful(learner: Learner, way: Way, batch: Batch, expected: float) -> bool:
-    """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is no error."""
+    """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is no error.
+
+    Nor is one that cannot find its gradients.
+    """
     try:
-        found = _loss(learner, way, batch)
+        found = _loss(learner, way, batch, backward=True)
         apart = way.attention == MASKED or keeps_apart(learner, way, batch)
     except Exception as error:  # noqa: BLE001 - whatever a model of somebody else's answers to what it does not know
         log.info("probe: %s is not for this model (%s)", way, str(error).splitlines()[0] if str(error) else type(error))
@@ -166,14 +173,17 @@ def flops_per_token(learner: Learner, tokens: int) -> float:
     return 6.0 * counted + 12.0 * layers * width * tokens
 
 
-def _loss(learner: Learner, way: Way, batch: Batch) -> float:
-    """The loss as training would see it in this way, of the model as it is used."""
+def _loss(learner: Learner, way: Way, batch: Batch, *, backward: bool = False) -> float:
+    """The loss as training would see it in this way, of the model as it is used; with `backward` its gradients too."""
     learner.follow(way)
     learner.eval()
     scored = max(1, int((batch["labels"][:, 1:] != -100).sum()))
     try:
-        with torch.no_grad():
-            return float(learner(**batch, scale=1 / scored))
+        with torch.set_grad_enabled(backward):
+            loss = learner(**batch, scale=1 / scored)
+            if backward:
+                loss.backward()
+            return float(loss.detach())
     finally:
         learner.train()
 
