@@ -14,11 +14,15 @@ REQUIREMENTS: dict[str, list[str]] = {
         "dill", "fsspec", "humanize", "huggingface_hub", "loguru", "multiprocess", "numpy", "tqdm", "xxhash", "regex",
         "pyarrow", "spacy", "orjson", "rich",
     ],
-    "extractors": ["trafilatura==2.3.1", "lxml_html_clean", "readability-lxml==0.9", "beautifulsoup4==4.15.0"],
+    "extractors": ["trafilatura==2.3.1", "chardet", "cssselect", "beautifulsoup4==4.15.0"],
     "run_clm": ["datasets==5.2.0", "transformers==5.23.0", "tokenizers==0.23.3"],
 }  # fmt: skip
 # Of their many dependencies only those of what is measured are installed, by the lists above.
-WITHOUT_DEPENDENCIES = {"text-dedup": "text-dedup==0.4.0", "datatrove": "datatrove==0.10.1"}
+WITHOUT_DEPENDENCIES = {
+    "text-dedup": ["text-dedup==0.4.0"],
+    "datatrove": ["datatrove==0.10.1"],
+    "extractors": ["readability-lxml==0.9", "lxml_html_clean"],  # pip trips over two spellings of an extra of lxml
+}
 
 
 def python_of(peer: str, cache: Path) -> Path:
@@ -31,6 +35,6 @@ def python_of(peer: str, cache: Path) -> Path:
         pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *REQUIREMENTS[peer]], check=True)
         if peer in WITHOUT_DEPENDENCIES:
-            subprocess.run([*pip, "--no-deps", WITHOUT_DEPENDENCIES[peer]], check=True)
+            subprocess.run([*pip, "--no-deps", *WITHOUT_DEPENDENCIES[peer]], check=True)
         done.touch()
     return folder / "bin" / "python"

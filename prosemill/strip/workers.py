@@ -24,7 +24,7 @@ from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, Stripped, stri
 from prosemill.warc import Page
 
 PAGE_SECONDS = 5.0  # of CPU, so that a busy machine drops no other page than an idle one; 990 real pages take ≤ 0.4 s,
-# the worst of 6,000 hostile ones WORST s
+# the worst of 6,000 hostile ones 4 s on a busy machine
 _WALL_FACTOR = 30  # a worker that waits for ever uses no CPU; this many times PAGE_SECONDS is the end of patience
 _START_SECONDS = 120.0  # importing the libraries takes 1.5 s, on a busy machine a few times that
 # A process costs ~1.5 s to start, a page 30 ms: few small pages are stripped right here, where nothing stops one. But
