@@ -185,18 +185,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--documents", type=int, default=24, help="articles; a sixth as many messages")
+    parser.add_argument("--only", choices=("scores", "generation"), help="default: both")
+    parser.add_argument("--threads", type=int, help="of torch; default: a core each")
     parser.add_argument("--steps", type=int, default=20, help="of training beforehand")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     disable_progress_bar()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     tokenizer = train_tokenizer()
     found: dict[str, Any] = {"shape": options.shape, "machine": machine()}
     by_length = documents_of(tokenizer, options.documents)
     model = teach(build(options.shape, 0.0), by_length["messages"], options.steps)
-    for length, documents in by_length.items():
+    for length, documents in by_length.items() if options.only != "generation" else ():
         found[length] = compare(model, documents)
         print(length, json.dumps(found[length]), flush=True)
-    found["generation"] = generation(model, tokenizer, by_length["articles"] * TOGETHER)
+    if options.only != "scores":
+        found["generation"] = generation(model, tokenizer, by_length["articles"] * TOGETHER)
     text = json.dumps(found, indent=1)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

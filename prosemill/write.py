@@ -62,6 +62,8 @@ class Writer:
         """
         import torch
 
+        from prosemill.kv_cache import with_room
+
         generator = torch.Generator(self.device).manual_seed(seed)
         text = window = unread = torch.tensor(rows, device=self.device)
         cache = None
@@ -78,7 +80,8 @@ class Writer:
                 done |= chosen[:, 0] == self.end_of_text
                 if bool(done.all()):
                     break
-                cache = getattr(output, "past_key_values", None)
+                given = getattr(output, "past_key_values", None)
+                cache = with_room(given) if cache is None else given
                 unread = window if cache is None else chosen
         return [self._until_end(new) for new in text[:, len(rows[0]) :].tolist()]
 
