@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.gate_trials import passages
 
-PAGES = 60
+PAGES = 48
 RECIPE = """
 name = "smollm2"
 [[sources]]
@@ -30,13 +30,13 @@ path = "texts"
 [dedup]
 boilerplate_pages = 1000
 [split]
-test_share = 0.2
+test_share = 0.25
 [chunk]
 chunk_tokens = 256
 [finetune]
 base = "base"
 learning_rate = 1e-4
-epochs = 2
+epochs = 1
 batch_chunks = 4
 micro_batch_chunks = 2
 evals = 2
