@@ -1,14 +1,14 @@
 # make run    a model trained on the demo site, from web pages to a promoted model
 # make test   lint, types, tests, benchmark floors, deployment dry run
-# Both make the environment first: .venv, from the versions in constraints.txt.
+# make bench-train   training beside stock run_clm
+# make bench-clean   extraction, dedup and chunking beside their peers (an hour; BENCH="--documents 20000" for less)
+# All make the environment first: .venv, from the versions in constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-# make bench-clean   extraction, dedup and chunking beside their peers (an hour); BENCH="--documents 20000" for less
-
-.PHONY: run test lint types tests floors deployments bench-clean install clean
+.PHONY: run test lint types tests floors deployments bench-train bench-clean install clean
 
 run: install
 	$(BIN)/prosemill demo
@@ -28,11 +28,14 @@ tests:
 floors:
 	$(BIN)/python -m benchmarks.floors
 
+deployments:
+	$(BIN)/python -m deployments.deploy --dry-run data/demo/recipe.toml > /dev/null
+
 bench-clean: install
 	$(BIN)/python -m benchmarks.clean $(BENCH)
 
-deployments:
-	$(BIN)/python -m deployments.deploy --dry-run data/demo/recipe.toml > /dev/null
+bench-train: install
+	$(BIN)/python -m benchmarks.train --out benchmarks/results/train-small.json
 
 install: .venv/installed
 

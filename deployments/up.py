@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.server import full_server, worker
-from prosemill import environment
+from prosemill import children, environment
 from prosemill.errors import ProsemillError
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ def run(store: str, recipes: list[Path], port: int) -> None:
     ):
         names = ", ".join(each.full_name for each in planned.deployments)
         print(f"Prefect: http://127.0.0.1:{port}   deployments: {names}   Ctrl-C stops everything.", flush=True)
-        _wait_for_any({"server": server, "cpu worker": cpu, "gpu worker": gpu}, logs)
+        try:
+            _wait_for_any({"server": server, "cpu worker": cpu, "gpu worker": gpu}, logs)
+        finally:
+            children.ask_to_end(gpu)
+            children.ask_to_end(cpu)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import clean, operate, screen, server
+from flows import clean, judge, operate, screen, server
 from flows.options import JsonOption, RecipePath, StoreOption, VerboseOption, open_store
 from prosemill import bases, environment
 from prosemill.bases import Base
@@ -301,3 +301,4 @@ def up(
 
 operate.add_to(app)
 clean.add_to(app)
+judge.add_to(app)

@@ -52,6 +52,9 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
         models = {"base": base.weights_digest, "challenger": challenger}
         if champion not in ("", challenger):
             models["champion"] = champion
+        previous = Registry(url, tracking_uri()).previous(recipe.name)
+        if previous and previous.snapshot not in models.values():
+            models["previous"] = previous.snapshot
         before = opened.previous_run(recipe.name, as_of).get("evaluate", "")
         corpus_ids = (corpus["dedup"], corpus["split"])
         settings = (recipe.evaluate, recipe.chunk.chunk_tokens)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from prosemill import yardsticks
 from prosemill.disk import file_sha256
 from prosemill.errors import BaseModelError
 
@@ -42,7 +43,8 @@ class Base:
 
 
 def resolve(base: str, *, need_weights: bool = True) -> Base:
-    """The base named "demo" (embedded), by a local directory or by the Hugging Face hub; else BaseModelError.
+    """The base named "demo" (embedded), "rnn" or "transformer" (`prosemill.yardsticks`), by a local directory or by the
+    Hugging Face hub; else BaseModelError.
 
     `need_weights=False` neither downloads nor reads the weights, for the half of a run that only needs the tokenizer.
     HF_HUB_OFFLINE=1 keeps to what has been downloaded before.
@@ -115,6 +117,11 @@ def end_of_text_id(folder: Path) -> int:
 def _find(base: str, need_weights: bool) -> Path:
     if base == DEMO:
         return _embedded()
+    if yardsticks.is_yardstick(base):
+        try:
+            return yardsticks.folder_of(base, _embedded())
+        except ValueError as error:
+            raise BaseModelError(f"finetune.base = {base!r}: {error}") from error
     folder = Path(base).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

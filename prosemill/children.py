@@ -138,11 +138,16 @@ def _messages(child: subprocess.Popen[bytes], deadline: float, stop: threading.E
         child.wait(LEAVE_SECONDS)
 
 
+def ask_to_end(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to a child and its process group; several that are asked before they are ended end side by side."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+
+
 def end_group(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
     """End a child that leads a process group, and everything it started."""
     if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        ask_to_end(child)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_seconds)
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -175,7 +180,7 @@ def serve(work: Callable[[Message], None]) -> None:
     """Run `work` on the job named on the command line and exit: 0, or 1 after telling (or logging) what went wrong."""
     global _out
     envelope = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    _die_with(envelope["parent"])
+    die_with(envelope["parent"])
     sys.stdout.flush()
     _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # so that no library's print is taken for a message
@@ -196,8 +201,14 @@ def tell(**message: Any) -> None:
         _out.flush()
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends, killed or not."""
+def be_silent() -> None:
+    """Tell no more: another process of the same child speaks for all."""
+    global _out
+    _out = None
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends, killed or not. Survives exec."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux: the parent's own clean-up has to do
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
@@ -207,5 +218,5 @@ def _die_with(parent: int) -> None:
 # --- somebody else's program: `python -m prosemill.children PARENT MODULE …` is `python -m MODULE …`, dying with PARENT
 
 if __name__ == "__main__":
-    _die_with(int(sys.argv[1]))  # the wish survives exec
+    die_with(int(sys.argv[1]))  # the wish survives exec
     os.execv(sys.executable, [sys.executable, "-m", *sys.argv[2:]])

@@ -2,8 +2,8 @@
 
 PROSEMILL_STORE       where snapshots live: a folder or fsspec URL (default: data/store below the current folder)
 PROSEMILL_CACHE       where files of a remote store are kept on this machine (default: ~/.cache/prosemill)
-PROSEMILL_TASK_RUNNER   where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
+PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
 PREFECT_SERVER_DATABASE_CONNECTION_URL                   the same of the Prefect server
@@ -159,6 +159,11 @@ def cache_limit_bytes(environ: MutableMapping[str, str] = os.environ) -> int:
         return int(float(given) * 1e9)
     except (ValueError, OverflowError):
         raise StoreError(f"PROSEMILL_CACHE_GB = {given!r}: is not a number of gigabytes; set for example 50") from None
+
+
+def hub_token(environ: MutableMapping[str, str] = os.environ) -> str:
+    """HF_TOKEN, "" when it is not set."""
+    return environ.get("HF_TOKEN", "")
 
 
 def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, str] = os.environ) -> None:

@@ -29,6 +29,7 @@ _RECORDED = (
     "transformers",
     "torch",
     "accelerate",
+    "peft",
     "datasets",
     "mlflow",
     "prefect",

@@ -39,6 +39,8 @@ def load_model(folder: Path, *, dropout: float | None = None) -> Any:
 
     with _quiet():
         try:
+            import prosemill.yardsticks.modeling  # noqa: F401 - registers "rnn" and "transformer"
+
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             for name, value in config.to_dict().items():
                 if dropout is not None and _is_dropout(name, value):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from prosemill import report, withdrawn
 from prosemill.corpus import training_tokens_of
 from prosemill.settings import Recipe
 from prosemill.storage import Store
+
+if TYPE_CHECKING:
+    from prosemill.evaluating.known import Known
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,33 @@ def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
     if store.manifest(champion).settings != training_settings(recipe):
         return News(documents, tokens, True, "the [finetune] settings differ from the champion's")
     wanted = max(1, recipe.gate.min_new_documents)
-    if documents < wanted:
-        found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
-        return News(documents, tokens, False, f"{found} since the champion was trained; it takes {wanted}")
-    return News(documents, tokens, True, f"{documents} new training documents ({tokens} tokens)")
+    found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
+    if documents < wanted or tokens < recipe.gate.min_new_tokens:
+        short = f"{recipe.gate.min_new_tokens} tokens" if documents >= wanted else str(wanted)
+        return News(documents, tokens, False, f"{found} since the champion was trained; it takes {short}")
+    return _if_unknown(store, chunk, champion, recipe, News(documents, tokens, True, found), new.keys())
+
+
+def _if_unknown(store: Store, chunk: str, champion: str, recipe: Recipe, news: News, new: Set[str]) -> News:
+    """`news`, unless the champion reads the new pages so much more easily than its test pages that it knows them."""
+    asked = _known(store, chunk, champion, recipe, new) if recipe.gate.known_margin else None
+    if asked is None:
+        return news
+    told = (
+        f"the champion needs {abs(asked.difference):.3f} bits per byte {'less' if asked.difference < 0 else 'more'} "
+        f"for them than for its test pages (95% interval {asked.low:+.3f} to {asked.high:+.3f})"
+    )
+    if asked.high < -recipe.gate.known_margin:
+        return replace(news, worth_training=False, reason=f"{news.reason} hold little that is new: {told}")
+    return replace(news, reason=f"{news.reason}; {told}")
+
+
+def _known(store: Store, chunk: str, champion: str, recipe: Recipe, new: Set[str]) -> Known | None:
+    from prosemill.evaluating.known import known
+
+    dedup, split = store.manifest(chunk).parents[:2]
+    model = store.local(f"{champion}/model")
+    return known(store, model, (dedup, split), new, recipe.evaluate, recipe.chunk.chunk_tokens)
 
 
 def training_settings(recipe: Recipe) -> dict[str, object]:

@@ -124,22 +124,36 @@ def samples_markdown(store: Store, evaluation: str) -> str:
 
 
 def plots_markdown(store: Store, finetune: str, evaluation: str) -> str:
-    """Loss by step, and the perplexities of the models side by side."""
+    """Loss by step, the perplexities of the models side by side, and what each makes of newer pages."""
     with store.open(f"{finetune}/log.jsonl") as file:
         rows = [json.loads(line) for line in file.read().decode().splitlines()]
     loss, models = plots.loss_curve(rows), plots.perplexities(report.score_table(store, evaluation))
     parts = ["## Loss", "", plots.markdown(loss, "Training and validation loss by step") or "Nothing was logged."]
-    return "\n".join([*parts, "", "## Perplexity", "", plots.markdown(models, "Perplexity of the models")])
+    parts += ["", "## Perplexity", "", plots.markdown(models, "Perplexity of the models")]
+    summary = report.read_json(store, evaluation, "summary")
+    if fresh := plots.freshness(summary["models"], summary.get("dates", {})):
+        parts += ["", "## Freshness", "", plots.markdown(fresh, "Bits per byte on the pages of each week, by model")]
+        parts += ["", "Where a model's circles are hollow, it had not learned from pages of that week."]
+    return "\n".join(parts)
 
 
 def decision_markdown(store: Store, decision: str, model: str) -> str:
     """Verdict, reason, the numbers behind it, and the test documents one by one."""
     fields = report.read_json(store, decision, "decision")
-    rows = [[key.replace("_", " "), _cell(value)] for key, value in fields.items() if key not in ("verdict", "reason")]
+    rows = [
+        [key.replace("_", " "), _cell(value)]
+        for key, value in fields.items()
+        if key not in ("verdict", "reason", "slices")
+    ]
     (evaluation, *_) = store.manifest(decision).parents
     picture = plots.by_document(gate.read_scores(store, evaluation), fields["against"])
     against = fields["against"]
     parts = [f"## {plain(model)}: {fields['verdict']}", "", plain(fields["reason"]), "", table(("number", ""), rows)]
+    slices = [
+        [each["slice"], _cell(each["asks"]), each["answer"], _cell(each["why"])] for each in fields.get("slices", [])
+    ]
+    if slices:
+        parts += ["", table(("slice", "asked", "answer", "why"), slices)]
     parts += ["", "### Document by document", ""]
     parts += [f"Below the line are documents that the challenger predicts better than the {against}.", ""]
     return "\n".join([*parts, plots.markdown(picture, f"Each test document: challenger against {against}")])
@@ -227,6 +241,8 @@ def _quote(text: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
+        if not value or isinstance(value[0], str):
+            return ", ".join(value) or "none"
         return " to ".join(_cell(each) for each in value)
     if isinstance(value, float):
         return f"{value:.4f}"

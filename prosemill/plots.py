@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from prosemill.evaluating.documents import week_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 7.2, 3.4  # inches, of 72 points: what fits beside the sidebar of a run's page
 MOST_POINTS = 200  # of a scatter: more are a cloud, and each costs 80 bytes
 INK, SOFT, BEFORE, AFTER = "#1f2933", "#7b8794", "#9aa5b1", "#1d4ed8"
+LINES = {"base": (BEFORE, ":"), "previous": (SOFT, "--"), "champion": (INK, "-"), "challenger": (AFTER, "-")}
 
 Row = Mapping[str, Any]
 
@@ -45,10 +48,11 @@ def loss_curve(rows: Sequence[Row]) -> str:
             step, least = min(held_out, key=lambda each: each[1])
             axes.annotate(f"{least:.3f}", (step, least), (0, 8), textcoords="offset points", color=AFTER, ha="center")
         axes.set_xlabel("step")
+        axes.locator_params("x", integer=True)
         axes.set_ylabel("nats a token")
         axes.legend(frameon=False)
 
-    return _svg(draw)
+    return render(draw)
 
 
 def perplexities(scores: Sequence[Row]) -> str:
@@ -68,7 +72,7 @@ def perplexities(scores: Sequence[Row]) -> str:
         axes.set_ylim(-0.6, len(scores) - 0.3)
         axes.set_xlabel("perplexity on the test split (lower is better), 95 % interval")
 
-    return _svg(draw, height=1.0 + 0.55 * len(scores))
+    return render(draw, height=1.0 + 0.55 * len(scores))
 
 
 def over_versions(versions: Sequence[Row]) -> str:
@@ -85,12 +89,41 @@ def over_versions(versions: Sequence[Row]) -> str:
         shown = range(0, len(drawn), step)
         axes.set_xticks(shown, [f"{drawn[each]['model']}\n{drawn[each]['as_of']}" for each in shown], fontsize=8)
         axes.set_xlim(-0.6, len(drawn) - 0.4)
-        axes.set_ylabel("perplexity")
+        axes.set_ylabel("perplexity, 95 % interval")
         if any(row["is_champion"] for row in drawn):
             axes.plot([], [], "o", color=AFTER, label="champion")
             axes.legend(frameon=False)
 
-    return _svg(draw)
+    return render(draw)
+
+
+def freshness(models: Mapping[str, Row], dates: Mapping[str, str]) -> str:
+    """Bits per byte on the test pages of each week, a line a model; hollow where the pages are newer than the model.
+
+    `models`, `dates`: of summary.json. "" where all pages came in one week, or no model is older than any of them.
+    """
+    weeks = sorted({week for row in models.values() for week in row["weeks"] if week})
+    known = {label: week_of(dates.get(label, "")) for label in models}
+    if len(weeks) < 2 or not any(known.values()):
+        return ""
+
+    def draw(axes: Axes) -> None:
+        for label, row in models.items():
+            points = [(place, row["weeks"][week]) for place, week in enumerate(weeks) if week in row["weeks"]]
+            color, dashes = LINES.get(label, (SOFT, "-"))
+            across, up = [place for place, _ in points], [each["bits_per_byte"] for _, each in points]
+            axes.plot(across, up, color=color, linestyle=dashes, linewidth=1.4, label=label)
+            for (place, _), value in zip(points, up, strict=True):
+                is_newer = bool(known[label]) and weeks[place] > known[label]
+                axes.plot(place, value, "o", color=color, markerfacecolor="white" if is_newer else color)
+        axes.plot([], [], "o", color=SOFT, markerfacecolor="white", label="newer than the model")
+        shown = range(0, len(weeks), math.ceil(len(weeks) / 8))
+        axes.set_xticks(shown, [weeks[each] for each in shown], fontsize=8)
+        axes.set_xlim(-0.4, len(weeks) - 0.6)
+        axes.set(xlabel="week in which the test pages were first seen", ylabel="bits per byte")
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    return render(draw)
 
 
 def growth(nights: Sequence[Row]) -> str:
@@ -110,7 +143,7 @@ def growth(nights: Sequence[Row]) -> str:
         axes.set_ylim(0, 1.25 * max(row["documents"] for row in nights) or 1)
         axes.legend(frameon=False, ncols=2, loc="upper left")
 
-    return _svg(draw, height=2.8)
+    return render(draw, height=2.8)
 
 
 def by_document(scores: Mapping[str, Sequence[Row]], against: str) -> str:
@@ -138,7 +171,7 @@ def by_document(scores: Mapping[str, Sequence[Row]], against: str) -> str:
         axes.set_aspect("equal")
         axes.legend(frameon=False, loc="upper left", fontsize=8)
 
-    return _svg(draw, height=4.4)
+    return render(draw, height=4.4)
 
 
 def _bits(rows: Sequence[Row]) -> list[float]:
@@ -157,10 +190,11 @@ def _with_interval(axes: Axes, row: Row, place: int, color: str, *, horizontal: 
         axes.errorbar(place, value, yerr=error, **style)
 
 
-def _svg(draw: Any, *, height: float = HEIGHT) -> str:
+def render(draw: Callable[[Axes], None], *, height: float = HEIGHT) -> str:
     """What `draw` puts on a pair of axes. The same values give the same bytes."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "prosemill", "font.family": "sans-serif", "font.size": 9,
@@ -169,7 +203,8 @@ def _svg(draw: Any, *, height: float = HEIGHT) -> str:
         "axes.axisbelow": True,
     }  # fmt: skip
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        # What shows it has other letters than those that are measured here, a little wider at times: hence the room.
+        figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
         draw(figure.add_subplot())
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

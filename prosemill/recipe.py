@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from prosemill.errors import RecipeError
-from prosemill.settings import Deploy, Finetune, Recipe, RecipeFile, Source
+from prosemill.settings import Deploy, Evaluate, Finetune, Recipe, RecipeFile, Source
+from prosemill.yardsticks import is_yardstick
 
 _ORDER = ("extra_forbidden", "missing")  # a misspelt key also shows up as a missing one: name the misspelling first
 
@@ -55,7 +56,8 @@ def parse_recipe(fields: Mapping[str, Any], *, where: str, folder: Path) -> Reci
     return recipe.model_copy(
         update={
             "sources": [_absolute_source(source, folder) for source in recipe.sources],
-            "finetune": _absolute_base(recipe.finetune, folder),
+            "finetune": _absolute_replay(_absolute_base(recipe.finetune, folder), folder),
+            "evaluate": _absolute_general(recipe.evaluate, folder),
         }
     )
 
@@ -69,6 +71,9 @@ def _validated(fields: Mapping[str, Any], where: str) -> RecipeFile:
 
 def check_sources(recipe: Recipe) -> None:
     """Refuse a recipe whose local files are not there, before anything is started."""
+    general = recipe.evaluate.general_path
+    if general and not Path(general).exists():
+        raise RecipeError(f"evaluate.general_path = {general!r}: does not exist; correct it in the recipe")
     for source in recipe.sources:
         is_local = source.kind in ("folder", "warc", "urls") and source.path
         if is_local and not Path(source.path).exists():
@@ -152,10 +157,28 @@ def _absolute_source(source: Source, folder: Path) -> Source:
 
 
 def _absolute_base(finetune: Finetune, folder: Path) -> Finetune:
-    """A base that looks like a path, or is a folder beside the recipe, becomes absolute; other names stay."""
+    """A base that looks like a path, or is a folder beside the recipe, becomes absolute, as word vectors do."""
     here = folder / Path(finetune.base).expanduser()
+    if is_yardstick(finetune.base):
+        kind, colon, vectors = finetune.base.partition(":")
+        path = str((folder / Path(vectors).expanduser()).resolve()) if vectors else ""
+        return finetune.model_copy(update={"base": f"{kind}{colon if path else ''}{path}"})
     is_path = finetune.base.startswith((".", "/", "~")) or (finetune.base != "demo" and here.is_dir())
     return finetune.model_copy(update={"base": str(here.resolve())}) if is_path else finetune
+
+
+def _absolute_replay(finetune: Finetune, folder: Path) -> Finetune:
+    """Text to replay that lies beside the recipe, or looks like a path, becomes absolute."""
+    here = folder / Path(finetune.replay).expanduser()
+    is_path = here.exists() or finetune.replay.startswith((".", "/", "~"))
+    return finetune.model_copy(update={"replay": str(here.resolve())}) if is_path else finetune
+
+
+def _absolute_general(evaluate: Evaluate, folder: Path) -> Evaluate:
+    if not evaluate.general_path:
+        return evaluate
+    here = folder / Path(evaluate.general_path).expanduser()
+    return evaluate.model_copy(update={"general_path": str(here.resolve())})
 
 
 def _toml_files(folder: Path) -> list[str]:

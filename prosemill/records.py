@@ -122,10 +122,12 @@ CHUNK_MAP = pa.schema(
 
 SCORE = pa.schema(  # evaluate: one row per model and document
     [
-        ("model", pa.string()),  # base | champion | challenger
+        ("model", pa.string()),  # base | previous | champion | challenger
         ("model_id", pa.string()),
         ("document", pa.string()),
+        ("part", pa.string()),  # test | validation | train | general; all but test are samples
         ("source", pa.string()),
+        ("first_seen", pa.string()),  # as_of of the run that first met the document, "" for general text
         ("nats", pa.float64()),  # negative log-likelihood, summed over the scored tokens
         ("num_tokens", pa.int64()),  # scored tokens
         ("size_bytes", pa.int64()),  # of the text those tokens spell

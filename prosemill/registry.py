@@ -11,12 +11,15 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosemill.card import model_card
 from prosemill.errors import RegistryError
+from prosemill.figures import figures_of
 from prosemill.storage import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -85,6 +88,10 @@ class Registry:
                 return each
         raise RegistryError(f"{snapshot} is no version of {name}; record it first")
 
+    def previous(self, name: str) -> ModelVersion | None:
+        """The version that was in use before the champion, if any."""
+        return next((each for each in self.list_versions(name) if PREVIOUS in each.aliases), None)
+
     def describe(self, name: str) -> list[dict[str, Any]]:
         """One row a version, newest first, for people: model, aliases, as_of, scores, verdict, snapshot."""
         return [
@@ -140,6 +147,7 @@ class Registry:
             client = self._client()
             if known is None:
                 run = self._record_run(name, facts)
+                self._log_metrics(run, facts.figures())
                 with contextlib.suppress(_AlreadyExists), self._errors():
                     client.create_registered_model(name)
                 source = self._source(finetune, run)
@@ -157,6 +165,9 @@ class Registry:
                 for key, value in facts.tags.items():
                     client.set_model_version_tag(name, str(version), key, value)
                 client.update_model_version(name, str(version), description=facts.reason[:DESCRIPTION_CHARACTERS])
+                run = client.get_model_version(name, str(version)).run_id
+                self._log_metrics(run, facts.figures())
+            client.log_text(run, model_card(self.store, name, version, finetune, evaluation, decision), "README.md")
             client.set_registered_model_alias(name, CHALLENGER, str(version))
         return version
 
@@ -216,23 +227,67 @@ class Registry:
         return versions
 
     def _record_run(self, name: str, facts: _Facts) -> str:
-        """An MLflow run with everything about the training; its id."""
+        """An MLflow run with everything about the training, that which followed it if there was one; its id."""
         from mlflow.entities import Param, RunTag
 
-        client = self._client()
-        experiment = client.get_experiment_by_name(name)
-        location = None if self.tracking_uri else Path(self.store.root, "mlflow-artifacts", name).as_uri()
-        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=location)
-        run: str = client.create_run(number, run_name=facts.as_of or facts.snapshot).info.run_id
+        client, run_name = self._client(), facts.as_of or facts.snapshot
+        run = self.find_run(name, "snapshot", facts.snapshot) or self.open_run(name, run_name, {})
         params = [Param(key, str(value)[:500]) for key, value in facts.params.items()]
-        tags = [RunTag(key, value) for key, value in facts.tags.items()]
+        tags = [RunTag(key, value) for key, value in {**facts.tags, "mlflow.runName": run_name}.items()]
         client.log_batch(run, params=params, tags=tags)
         metrics = facts.metrics()
-        for first in range(0, len(metrics), BATCH_METRICS):
-            client.log_batch(run, metrics=metrics[first : first + BATCH_METRICS])
+        known = {
+            (key, each.step)
+            for key in {metric.key for metric in metrics}
+            for each in client.get_metric_history(run, key)
+        }
+        self._log_metrics(run, [metric for metric in metrics if (metric.key, metric.step) not in known])
         client.log_dict(run, facts.decision, "decision.json")
         client.set_terminated(run)
         return run
+
+    # --- runs: the curves of a training ------------------------------------------------------------------------------
+
+    def find_run(self, name: str, tag: str, value: str) -> str:
+        """The newest MLflow run of `name` with that tag of ours; "" for none."""
+        with self._errors():
+            client = self._client()
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                return ""
+            found = client.search_runs(
+                [experiment.experiment_id],
+                f"tags.`{TAG}{tag}` = '{value}'",
+                order_by=["start_time DESC"],
+                max_results=1,
+            )
+        return str(found[0].info.run_id) if found else ""
+
+    def open_run(self, name: str, run_name: str, tags: Mapping[str, str]) -> str:
+        """A new MLflow run in the experiment of `name`, with tags of ours; its id."""
+        with self._errors():
+            client = self._client()
+            experiment = client.get_experiment_by_name(name)
+            at = None if self.tracking_uri else Path(self.store.root, "mlflow-artifacts", name).as_uri()
+            number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=at)
+            named = {TAG + key: value for key, value in tags.items()}
+            return str(client.create_run(number, tags=named, run_name=run_name).info.run_id)
+
+    def add_to_run(self, run: str, metrics: list[Any]) -> None:
+        """Put MLflow metrics on a run."""
+        with self._errors():
+            self._log_metrics(run, metrics)
+
+    def close_run(self, run: str, status: str, tags: Mapping[str, str]) -> None:
+        """Say how a run ended: FINISHED, FAILED or KILLED; and put tags of ours on it."""
+        with self._errors():
+            for key, value in tags.items():
+                self._client().set_tag(run, TAG + key, value)
+            self._client().set_terminated(run, status)
+
+    def _log_metrics(self, run: str, metrics: list[Any]) -> None:
+        for first in range(0, len(metrics), BATCH_METRICS):
+            self._client().log_batch(run, metrics=metrics[first : first + BATCH_METRICS])
 
     def _source(self, snapshot: str, run: str) -> str:
         """Where the model lies. A server refuses paths on a disk that is not its own."""
@@ -256,6 +311,11 @@ class Registry:
         """True when nothing was ever recorded: no need to load MLflow to say so."""
         return not self.tracking_uri and self.store.is_local and not self._database().exists()
 
+    @property
+    def uri(self) -> str:
+        """Where MLflow is: the server, or the SQLite file in the store."""
+        return self.tracking_uri or f"sqlite:///{self._database()}"
+
     def _client(self) -> Any:
         if self._opened is None:
             if not self.tracking_uri and not self.store.is_local:
@@ -265,10 +325,9 @@ class Registry:
             from mlflow.tracking import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.ERROR)
-            uri = self.tracking_uri or f"sqlite:///{self._database()}"
             if self._is_empty():
                 _make_database(self._database())
-            self._opened = MlflowClient(uri, registry_uri=uri)
+            self._opened = MlflowClient(self.uri, registry_uri=self.uri)
         return self._opened
 
     @contextlib.contextmanager
@@ -330,21 +389,22 @@ class _Facts:
         }
 
     def metrics(self) -> list[Any]:
-        """MLflow metrics: the loss curve by step, and the scores of every model that was evaluated."""
+        """The loss curve by step, as MLflow metrics."""
         from mlflow.entities import Metric
 
-        curve = [
+        return [
             Metric(name, float(value), 0, row["step"])
             for row in self.log
             for name, value in row.items()
             if name != "step" and value is not None
         ]
-        scores = [
-            Metric(f"{label}.{name}", float(figures[name]), 0, 0)
-            for label, figures in self.summary["models"].items()
-            for name in ("perplexity", "bits_per_byte")
-        ]
-        return curve + scores
+
+    def figures(self) -> list[Any]:
+        """The figures of the model card, as MLflow metrics; their latest value is that of the latest judgement."""
+        from mlflow.entities import Metric
+
+        now, found = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
+        return [Metric(name, value, now, 0) for name, value in found.items()]
 
 
 def _version_of(found: Any, aliases: list[str]) -> ModelVersion:

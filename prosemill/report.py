@@ -30,6 +30,7 @@ _TELLING = {
     "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
 }
 LABELS = ("base", "champion", "challenger")
+SCORED_LABELS = ("base", "previous", "champion", "challenger")
 
 
 class Corpus(TypedDict):
@@ -167,7 +168,7 @@ def read_json(store: Store, snapshot: str, role: str) -> Any:
 def score_table(store: Store, evaluation: str) -> list[dict[str, Any]]:
     """One row a model: perplexity and bits per byte on the test split, with their 95 % intervals."""
     models = read_json(store, evaluation, "summary")["models"]
-    return [{"model": label, **_scores(models[label])} for label in LABELS if label in models]
+    return [{"model": label, **_scores(models[label])} for label in SCORED_LABELS if label in models]
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def nothing_new(
     }
 
 
-_AS_JUDGED = {label: label for label in LABELS}
+_AS_JUDGED = {label: label for label in SCORED_LABELS}
 
 
 def _frame(

@@ -199,7 +199,8 @@ class Finetune(Section):
     base: str = Field(
         default="demo",
         min_length=1,
-        description="demo (embedded, for trying out), a Hugging Face name such as gpt2, or a local directory.",
+        description="demo (embedded, for trying out), a Hugging Face name such as gpt2, or a local directory; rnn or "
+        "transformer (small, from scratch), with :FILE beginning at word vectors.",
     )
     start: Literal["base", "champion"] = Field(
         default="base", description="Begin at the base every time, or go on from the champion."
@@ -208,13 +209,51 @@ class Finetune(Section):
     max_steps: int = Field(
         default=0, ge=0, le=10_000_000, description="Stop after this many steps; 0: by epochs alone."
     )
-    learning_rate: float = Field(default=3e-4, gt=0, le=1, description="Peak of the cosine schedule.")
+    max_tokens: int = Field(
+        default=0, ge=0, le=10**13, description="Stop after this many tokens; 0: by epochs alone. The schedule fits it."
+    )
+    budget_hours: float = Field(
+        default=0,
+        ge=0,
+        le=720,
+        description="Do no more steps than fit into this time, as the probe estimates; 0: by epochs alone.",
+    )
+    learning_rate: float = Field(
+        default=3e-4, ge=0, le=1, description="Peak of the cosine schedule; 0: looked for, by a range test."
+    )
     warmup_share: Share = Field(default=0.05, description="Share of the steps in which the rate climbs.")
     weight_decay: float = Field(default=0.1, ge=0, le=1, description="AdamW's decay of weight matrices.")
     max_grad_norm: float = Field(default=1.0, gt=0, le=100, description="Longer gradients are clipped.")
     batch_chunks: int = Field(default=8, ge=1, le=65_536, description="Chunks a step.")
     micro_batch_chunks: int = Field(default=4, ge=1, le=4096, description="Chunks on the device at once.")
-    dropout: float = Field(default=0.0, ge=0, le=0.9, description="0 unless a small corpus is trained for many epochs.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Keep less of the forward pass and compute it again: a third slower, far less memory.",
+    )
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Train small additions of this rank to every layer (LoRA; pip install peft); 0: all weights.",
+    )
+    num_processes: int = Field(
+        default=1, ge=1, le=64, description="Processes that share a batch: one a GPU of this machine, or a CPU core."
+    )
+    replay_share: float = Field(
+        default=0.0, ge=0, le=0.9, description="Share of the chunks that are old or general text, against forgetting."
+    )
+    replay: str = Field(
+        default="earlier",
+        min_length=1,
+        description="What is replayed. earlier: what the champion learned from, with start = champion. Else a folder "
+        "or file (txt, md, jsonl), or the id of a chunk snapshot.",
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="0 unless a small corpus is trained for many epochs: it costs half the speed.",
+    )
     evals: int = Field(default=8, ge=1, le=1000, description="How often validation loss is measured in a run.")
     patience: int = Field(default=3, ge=1, le=1000, description="Stop after this many measurements without gain.")
     checkpoint_minutes: float = Field(
@@ -232,6 +271,8 @@ class Finetune(Section):
             raise ValueError(
                 f"batch_chunks {self.batch_chunks} is no multiple of micro_batch_chunks {self.micro_batch_chunks}"
             )
+        if self.batch_chunks % self.num_processes:
+            raise ValueError(f"batch_chunks {self.batch_chunks} is no multiple of num_processes {self.num_processes}")
         return self
 
 
@@ -249,14 +290,78 @@ class Evaluate(Section):
     )
     sample_tokens: int = Field(default=80, ge=1, le=1024, description="Length of a sample.")
     sample_seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Same seed before and after.")
+    other_kilobytes: int = Field(
+        default=20,
+        ge=0,
+        le=100_000,
+        description="How much validation, training and general text (each) is scored beside the test pages; 0: none.",
+    )
+    general_path: str = Field(
+        default="",
+        description="General text, by which forgetting is seen: a folder or file (txt, md, jsonl, parquet). "
+        "Empty: Python's reference manual.",
+    )
+    continuations: int = Field(
+        default=8,
+        ge=0,
+        le=1000,
+        description="How many test pages, and how many training pages, each model continues, to see whether it copies, "
+        "repeats itself and has the style; 0: none.",
+    )
+    canaries: list[str] = Field(
+        default=[],
+        max_length=100,
+        description="Sentences planted in the training text; a model that completes one from its first half gives it "
+        "away.",
+    )
+    lm_eval_tasks: list[str] = Field(
+        default=[],
+        max_length=50,
+        description="Tasks of EleutherAI's lm-evaluation-harness, if that is installed (pip install lm-eval).",
+    )
+    lm_eval_limit: int = Field(default=200, ge=1, le=1_000_000, description="Questions of each such task.")
 
 
 class Gate(Section):
     """When the challenger takes over."""
 
-    confidence: float = Field(default=0.95, ge=0.5, lt=1, description="Of the interval of the difference.")
+    confidence: float = Field(
+        default=0.95,
+        ge=0.5,
+        lt=1,
+        description="Of the interval of the difference when its test pages are judged by for the first time; "
+        "each time they are used again it takes more.",
+    )
     margin: float = Field(
-        default=0.0, ge=0, le=5, description="Bits per byte that the challenger must gain beyond, at that confidence."
+        default=0.005,
+        ge=0,
+        le=5,
+        description="Bits per byte that the challenger must gain beyond, at that confidence; another seed alone makes "
+        "some 0.002.",
+    )
+    max_old_loss: float = Field(
+        default=0.02,
+        ge=0,
+        le=10,
+        description="Bits per byte that the challenger may lose on test pages that the champion's corpus knew.",
+    )
+    max_general_loss: float = Field(
+        default=0.5, ge=0, le=10, description="Bits per byte that it may lose on general text, against the champion."
+    )
+    max_copied: Share = Field(
+        default=0.2,
+        description="Share of 13-word runs in its continuations that may stand in the training text, beyond the share "
+        "in the test pages themselves.",
+    )
+    max_verbatim_words: int = Field(
+        default=50,
+        ge=1,
+        le=1_000_000,
+        description="Longest run of words in its continuations that may stand in the training text, unless the test "
+        "pages themselves have a longer one.",
+    )
+    max_repetition: Share = Field(
+        default=0.5, description="Share of 4-word runs in a continuation that may have stood in it before."
     )
     resamples: int = Field(default=10_000, ge=100, le=1_000_000, description="Of the paired bootstrap over documents.")
     min_test_documents: int = Field(default=5, ge=2, le=1_000_000, description="Fewer are no evidence.")
@@ -265,6 +370,16 @@ class Gate(Section):
         ge=0,
         le=1_000_000_000,
         description="Fewer new training documents than this are not worth retraining for.",
+    )
+    min_new_tokens: int = Field(
+        default=1, ge=0, le=10**15, description="Fewer new training tokens than this are not worth retraining for."
+    )
+    known_margin: float = Field(
+        default=0.3,
+        ge=0,
+        le=10,
+        description="New pages are known already, and not worth retraining for, when the champion needs at least this "
+        "many bits per byte less for them than for its test pages; 0: never ask.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Of the resampling.")
     approval: bool = Field(

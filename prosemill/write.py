@@ -48,21 +48,26 @@ class Writer:
                 "the prompt has %d tokens and the model reads %d: only its end is used", len(ids), self.context_tokens
             )
             ids = ids[-self.context_tokens :]
-        before = self._decode(ids)
+        before = self.decode(ids)
         texts = []
-        for new in self._continue(ids, settings, seed, num_samples):
-            whole = self._decode(ids + new)  # together: some tokenizers drop the space that a text begins with
-            texts.append(prompt + (whole[len(before) :] if whole.startswith(before) else self._decode(new)))
+        for new in self.continue_together([ids] * num_samples, settings, seed=seed):
+            whole = self.decode(ids + new)  # together: some tokenizers drop the space that a text begins with
+            texts.append(prompt + (whole[len(before) :] if whole.startswith(before) else self.decode(new)))
         return texts
 
-    def _continue(self, ids: list[int], settings: Write, seed: int, num_samples: int) -> list[list[int]]:
-        """New ids of each sample, up to its end-of-text. The global random state is neither read nor changed."""
+    def continue_together(self, rows: Sequence[Sequence[int]], settings: Write, *, seed: int) -> list[list[int]]:
+        """New ids of each row, up to its end-of-text; the rows, all of one length, go through the model as one batch.
+
+        The global random state is neither read nor changed.
+        """
         import torch
 
+        from prosemill.kv_cache import with_room
+
         generator = torch.Generator(self.device).manual_seed(seed)
-        text = window = unread = torch.tensor([ids] * num_samples, device=self.device)
+        text = window = unread = torch.tensor(rows, device=self.device)
         cache = None
-        done = torch.zeros(num_samples, dtype=torch.bool, device=self.device)
+        done = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         with torch.inference_mode():
             for _ in range(settings.max_new_tokens):
                 if window.shape[1] > self.context_tokens:  # full: go on from its second half
@@ -75,15 +80,16 @@ class Writer:
                 done |= chosen[:, 0] == self.end_of_text
                 if bool(done.all()):
                     break
-                cache = getattr(output, "past_key_values", None)
+                given = getattr(output, "past_key_values", None)
+                cache = with_room(given) if cache is None else given
                 unread = window if cache is None else chosen
-        return [self._until_end(new) for new in text[:, len(ids) :].tolist()]
+        return [self._until_end(new) for new in text[:, len(rows[0]) :].tolist()]
 
     def _until_end(self, new: list[int]) -> list[int]:
         return new[: new.index(self.end_of_text)] if self.end_of_text in new else new
 
-    def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
 def penalise(logits: torch.Tensor, text: torch.Tensor, penalty: float) -> torch.Tensor:
@@ -102,9 +108,11 @@ def choose(logits: torch.Tensor, settings: Write, generator: torch.Generator) ->
 
     if settings.temperature == 0:
         return logits.argmax(dim=-1)
-    ordered, order = torch.sort(logits / settings.temperature, dim=-1, descending=True, stable=True)
-    if settings.top_k:
-        ordered[:, settings.top_k :] = -torch.inf
+    logits = logits / settings.temperature
+    if settings.top_k:  # of 50,000, sorting all takes as long as a small model takes to make them
+        ordered, order = torch.topk(logits, min(settings.top_k, logits.shape[-1]))
+    else:
+        ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
     chances = ordered.softmax(dim=-1)
     before = chances.cumsum(dim=-1) - chances
     chances = chances.masked_fill(before >= settings.top_p, 0.0)  # the first is always kept

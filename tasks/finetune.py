@@ -9,7 +9,9 @@ from prosemill import bases, finetune
 from prosemill.children import ChildDied
 from prosemill.settings import Finetune
 from prosemill.storage import Store
+from tasks import reporting
 from tasks.caching import by_ids
+from tasks.live import Live
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:
@@ -31,4 +33,9 @@ def was_killed(_task: Any, _run: Any, state: Any) -> bool:
 def finetune_model(store: str, chunk: str, base: str, base_digest: str, settings: Finetune, start: str) -> str:
     """The id of the challenger. `base_digest` is there for the cache: other weights can come to lie at a path."""
     run = str(runtime.flow_run.id or "")
-    return finetune.finetune(Store(store), chunk, bases.resolve(base), settings, start=start, flow_run_id=run)
+    resolved = bases.resolve(base)
+    with Live(store, reporting.recipe_name()) as live:
+        live.made = finetune.finetune(
+            Store(store), chunk, resolved, settings, start=start, flow_run_id=run, listener=live
+        )
+    return live.made

@@ -36,6 +36,11 @@ def run_name() -> str:
     return f"{_of_recipe(parameters, 'name')} {date}{_SUFFIX.get(str(runtime.flow_run.flow_name), '')}"
 
 
+def recipe_name() -> str:
+    """Of the recipe that this run was given, "" where it was given none."""
+    return _of_recipe(runtime.flow_run.parameters, "name")
+
+
 def begin(as_of: str, store: str) -> tuple[str, Store]:
     """The date and the store of a run, whose page gets the core's log, and whose own log begins, from here on.
 

@@ -24,6 +24,9 @@ chunk_tokens = 64
 [evaluate]
 stride = 32
 sample_tokens = 8
+other_kilobytes = 2
+[gate]
+known_margin = 0
 [finetune]
 base = "base"
 learning_rate = 3e-3

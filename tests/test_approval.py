@@ -172,10 +172,10 @@ def test_who_may_not_answer_is_told_in_one_line(store: Store, capsys: pytest.Cap
 
 
 def test_approval_does_not_change_the_decision() -> None:
-    from prosemill.gate import _WITHOUT_EFFECT
+    from prosemill.gate import WITHOUT_EFFECT
 
     asked, not_asked = Gate(approval=True, approval_hours=3), Gate()
-    assert asked.model_dump(exclude=_WITHOUT_EFFECT) == not_asked.model_dump(exclude=_WITHOUT_EFFECT)
+    assert asked.model_dump(exclude=WITHOUT_EFFECT) == not_asked.model_dump(exclude=WITHOUT_EFFECT)
 
 
 def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefect_api: str) -> None:

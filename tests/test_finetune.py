@@ -20,10 +20,13 @@ from prosemill import bases, children, models, progress
 from prosemill.bases import Base
 from prosemill.errors import BaseModelError, CorpusEmpty, TrainingError
 from prosemill.finetune import STAGE_VERSION, finetune, stage
+from prosemill.finetune.batches import collate, training_order
 from prosemill.finetune.child import hold, train
-from prosemill.finetune.data import IGNORED, Chunks, collate, training_order
-from prosemill.finetune.plan import choose_precision, num_examples
-from prosemill.finetune.trainer import best_step, is_over, rate_share
+from prosemill.finetune.chunks import Chunks
+from prosemill.finetune.loss import IGNORED
+from prosemill.finetune.plan import num_examples
+from prosemill.finetune.rates import rate_share
+from prosemill.finetune.rhythm import best_step, is_over
 from prosemill.settings import Finetune
 from prosemill.storage import Store
 
@@ -55,6 +58,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here and in children: two threads that wait for each other are slow on a busy machine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    monkeypatch.setattr("prosemill.finetune.energy._codecarbon", lambda: None)  # it looks at the machine for seconds
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -104,7 +108,7 @@ def test_output_of_the_stage_has_not_changed(store: Store, chunk: str) -> None:
     rows = Chunks(files, training_order(5, 6, seed=0))
     batch = collate([rows[index] for index in range(6)])
     found = hashlib.sha256(b"".join(batch[name].numpy().tobytes() for name in sorted(batch))).hexdigest()[:16]
-    assert (STAGE_VERSION, found) == (1, "1c5b33743972b3d2"), "output changed: raise STAGE_VERSION"
+    assert (STAGE_VERSION, found) == (2, "1c5b33743972b3d2"), "output changed: raise STAGE_VERSION"
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -125,14 +129,6 @@ def test_the_learning_rate_climbs_and_falls_and_is_never_0() -> None:
     assert shares[2:] == sorted(shares[2:], reverse=True)
     assert 0 < shares[-1] < 0.05
     assert rate_share(0, steps=1, warmup=1) == 0.5
-
-
-def test_precision_that_was_asked_for_is_not_probed(base: Base) -> None:
-    assert choose_precision("bf16", None, {}) == "bf16"
-    batch = {name: torch.zeros((2, 64), dtype=torch.int64) for name in ("input_ids", "labels")}
-    model = models.load_model(base.folder)
-    assert choose_precision("auto", model, batch) in ("fp32", "bf16")
-    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -265,14 +261,13 @@ def kill_at(store: Store, chunk: str, base: Base, settings: Finetune, step: int)
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_is_the_same_model_to_the_bit(store: Store, base: Base, tmp_path: Path) -> None:
-    settings = QUICK.model_copy(update={"epochs": 8, "dropout": 0.1, "checkpoint_minutes": 1e-6})
+def test_killed_and_resumed_is_the_same_model_to_the_bit(store: Store, base: Base, tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"epochs": 2, "dropout": 0.1, "checkpoint_minutes": 1e-6})
     unbroken = Store(str(tmp_path / "unbroken"))
     chunk = make_chunks(store, base, texts(60), texts(12, seed=1))
     assert make_chunks(unbroken, base, texts(60), texts(12, seed=1)) == chunk
     seldom = settings.model_copy(update={"checkpoint_minutes": 60.0})
     expected = unbroken.manifest(finetune(unbroken, chunk, base, seldom)).totals
-    assert kill_at(store, chunk, base, settings, 3) < expected["steps"]
     assert kill_at(store, chunk, base, settings, 9) < expected["steps"]
     assert not [snapshot for snapshot in store.snapshots() if snapshot.startswith("finetune")]
     totals = store.manifest(finetune(store, chunk, base, settings)).totals

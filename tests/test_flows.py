@@ -28,7 +28,8 @@ def recipe_for(folder: Path, **finetune: Any) -> Recipe:
         "split": {"test_share": 0.2, "validation_share": 0.1},
         "chunk": {"chunk_tokens": 64},
         "finetune": {"base": "base", "epochs": 4, "learning_rate": 3e-3, "evals": 2, "precision": "fp32", **finetune},
-        "evaluate": {"stride": 32, "sample_tokens": 8},
+        "evaluate": {"stride": 32, "sample_tokens": 8, "other_kilobytes": 2},
+        "gate": {"known_margin": 0},
         "strip": {"languages": ["*"]},
     }  # fmt: skip
     return parse_recipe(fields, where="stories.toml", folder=folder)

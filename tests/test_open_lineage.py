@@ -92,7 +92,8 @@ def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefec
     home = tmp_path_factory.mktemp("told")
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
-    (home / "stories.toml").write_text(recipe_text(), encoding="utf-8")
+    longer = recipe_text().replace("sample_tokens = 8", "sample_tokens = 40")  # so that a page shares words with it
+    (home / "stories.toml").write_text(longer, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENLINEAGE_URL", server.url)
         patch.setenv("OPENLINEAGE_API_KEY", "not-for-the-store")

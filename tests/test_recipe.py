@@ -50,7 +50,7 @@ def refused(fields: dict[str, Any]) -> str:
             {"finetune": {"batch_chunks": 6, "micro_batch_chunks": 4}},
             "batch_chunks 6 is no multiple of micro_batch_chunks 4",
         ),
-        ({"finetune": {"learning_rate": -1}}, "finetune.learning_rate = -1: should be greater than 0"),
+        ({"finetune": {"learning_rate": -1}}, "finetune.learning_rate = -1: should be greater than or equal to 0"),
         ({"split": {"test_share": 0.8, "validation_share": 0.15}}, "leave less than a tenth to train on"),
         ({"evaluate": {"stride": 2048}}, "evaluate.stride 2048 is longer than chunk.chunk_tokens 1024"),
     ],

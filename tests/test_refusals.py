@@ -39,7 +39,7 @@ WRONG_RECIPES = [
     ("a word for a number", NAME + SITE + '[finetune]\nepochs = "three"\n', "finetune.epochs = 'three'"),
     ("a number for a word", NAME + SITE + "[finetune]\nbase = 3\n", "finetune.base = 3"),
     ("out of bounds", NAME + SITE + "[dedup]\nthreshold = 80\n", "dedup.threshold = 80"),
-    ("negative", NAME + SITE + "[finetune]\nlearning_rate = -1.0\n", "greater than 0"),
+    ("negative", NAME + SITE + "[finetune]\nlearning_rate = -1.0\n", "greater than or equal to 0"),
     ("not a number", NAME + SITE + "[scrape]\ndelay_seconds = nan\n", "scrape.delay_seconds = nan"),
     ("infinite", NAME + SITE + "[finetune]\nepochs = inf\n", "finetune.epochs = inf"),
     ("thresholds crossed", NAME + SITE + "[dedup]\nthreshold = 0.5\n", "loose_threshold"),

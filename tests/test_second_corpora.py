@@ -129,6 +129,10 @@ precision = "fp32"
 [evaluate]
 stride = 32
 sample_tokens = 8
+other_kilobytes = 2
+
+[gate]
+known_margin = 0
 """
 
 

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from prefect.states import Cancelling, Crashed
 from prosemill import landing, plots, run_log, scrape
 from prosemill.errors import SourceError, TrainingError
 from prosemill.pages import plain
+from prosemill.registry import Registry
 from prosemill.run_log import RunLog
 from prosemill.storage import Store
+from tasks.live import described
 from tests.shards import shatter
 from tests.stories import write_corpus
 from tests.test_flows import recipe_for, run
@@ -87,6 +90,41 @@ def test_every_run_has_its_artifacts_and_they_are_small(home: Path) -> None:
     for each in found.values():
         for key, text in artifacts_of(each.id).items():
             assert len(text) < MOST_CHARACTERS, f"{key} holds {len(text):,} characters"
+
+
+def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
+    found = logs_of(home)["train-model"]
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[found.id]))
+    with get_client(sync_client=True) as client:
+        (artifact,) = [each for each in client.read_artifacts(artifact_filter=wanted) if each.key == "seen-training"]
+    assert (artifact.type, artifact.data) == ("progress", 100)
+    assert artifact.task_run_id is not None
+    assert re.fullmatch(
+        r"step (\d+) of \1 · loss .+ · validation loss .+ tokens/s · .+% of .+ · over", artifact.description
+    )
+
+    registry = Registry(Store(str(home / "store")).url)
+    champion = registry.champion("seen")
+    assert champion is not None
+    client = registry._client()
+    run = client.get_run(client.get_model_version("seen", "1").run_id)
+    assert run.info.status == "FINISHED"
+    assert registry.find_run("seen", "snapshot", champion.snapshot) == run.info.run_id
+    assert len(client.search_runs([run.info.experiment_id])) == 1, "the run that followed the training"
+    for curve in ("loss", "learning_rate", "tokens_per_second"):
+        points = client.get_metric_history(run.info.run_id, curve)
+        assert len({each.step for each in points}) == len(points) > 3
+        assert all(each.timestamp for each in points), "put there when it happened, not afterwards"
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(run.data.metrics)
+
+
+def test_the_end_of_a_training_is_foretold() -> None:
+    now = datetime(2026, 1, 5, 22, 50, tzinfo=UTC)
+    told = {"step": 1200, "steps": 4800, "loss": 3.21, "tokens_per_second": 8123.4, "utilisation": 0.137}
+    assert described({**told, "seconds_left": 900.4}, now, is_over=False) == (
+        "step 1,200 of 4,800 · loss 3.210 · 8,123 tokens/s · 14% of what this machine's matrix products reach · "
+        "ends about 23:05 UTC, in 0:15:00"
+    )
 
 
 def test_plots_are_pictures_inside_the_page(home: Path) -> None:
@@ -244,8 +282,18 @@ def test_what_a_page_says_is_shown_as_it_is() -> None:
 def test_nothing_to_draw_is_no_picture(store: Store) -> None:
     assert plots.loss_curve([]) == plots.over_versions([]) == plots.growth([]) == plots.perplexities([]) == ""
     assert plots.by_document({}, "base") == ""
+    assert plots.freshness({"base": {"weeks": {"2026-W02": {"bits_per_byte": 1.0}}}}, {"base": ""}) == ""
     assert plots.markdown("", "nothing") == ""
     assert "No model yet." in landing.landing_markdown(store, "new", [])
+
+
+def test_the_freshness_curve_tells_which_pages_are_newer_than_a_model() -> None:
+    weeks = {week: {"bits_per_byte": bits} for week, bits in (("2026-W02", 1.2), ("2026-W03", 1.3))}
+    models = {label: {"weeks": weeks} for label in ("base", "champion", "challenger")}
+    drawn = plots.freshness(models, {"champion": "2026-01-05", "challenger": "2026-01-12"})
+    assert all(f">{text}<" in drawn for text in ("champion", "challenger", "2026-W02", "newer than the model"))
+    both_know = plots.freshness(models, {"champion": "2026-01-12", "challenger": "2026-01-12"})
+    assert drawn.count("fill: #ffffff; stroke: #1f2933") == both_know.count("fill: #ffffff; stroke: #1f2933") + 1
 
 
 def test_a_plot_of_many_documents_stays_small_and_the_same(home: Path) -> None:

@@ -7,9 +7,11 @@ import logging
 import pytest
 import torch
 from tiny import make_base, sentences
+from transformers import DynamicCache
 
 from prosemill.bases import Base
 from prosemill.errors import BaseModelError
+from prosemill.kv_cache import RoomyLayer, with_room
 from prosemill.settings import Write
 from prosemill.write import Writer, choose, generate, penalise
 
@@ -106,6 +108,24 @@ def test_a_text_may_grow_beyond_the_context(writer: Writer) -> None:
 def test_batched_greedy_text_is_that_of_one_by_one(writer: Writer) -> None:
     settings = Write(temperature=0, max_new_tokens=80)
     assert writer.write(PROMPT, settings, seed=0, num_samples=16) == writer.write(PROMPT, settings, seed=0) * 16
+
+
+def test_a_cache_with_room_holds_what_a_plain_one_holds() -> None:
+    plain, roomy = DynamicCache(), DynamicCache()
+    for size in (5, *[1] * 200, 30):
+        states = torch.randn(2, 3, size, 4), torch.randn(2, 3, size, 4)
+        for cache in (plain, roomy):
+            found = cache.update(*states, 0)
+        roomy = with_room(roomy)
+        assert all(torch.equal(one, other) for one, other in zip(found, plain.update(*_nothing(), 0), strict=True))
+    assert isinstance(roomy.layers[0], RoomyLayer)
+    assert roomy.get_seq_length() == plain.get_seq_length() == 235
+    assert roomy.layers[0].rooms[0].shape[-2] > 235
+    assert with_room(None) is None
+
+
+def _nothing() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(2, 3, 0, 4), torch.zeros(2, 3, 0, 4)
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path: object) -> None:

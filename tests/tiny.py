@@ -100,8 +100,18 @@ def pack(base: Base, documents: list[str], chunk_tokens: int) -> pa.Table:
     )
 
 
-def make_corpus(store: Store, documents: dict[str, list[str]], *, night: str = "0") -> tuple[str, str]:
-    """A dedup and a split snapshot whose test documents are `documents`, by source."""
+def make_corpus(
+    store: Store,
+    documents: dict[str, list[str]],
+    *,
+    night: str = "0",
+    parts: dict[str, str] | None = None,
+    dates: dict[str, str] | None = None,
+) -> tuple[str, str]:
+    """A dedup and a split snapshot of `documents`, by source: test documents unless `parts` says what a source's are.
+
+    `dates`: when the documents of a source were first seen.
+    """
     dedup, split = f"dedup-{night:0>16}", f"split-{night:0>16}"
     rows = []
     for source, found in documents.items():
@@ -113,7 +123,14 @@ def make_corpus(store: Store, documents: dict[str, list[str]], *, night: str = "
         pq.write_table(pa.Table.from_pylist(rows, DOCUMENT), writer.path("keepers.parquet"))
         writer.add("keepers.parquet", "keepers", len(rows))
     assignments = [
-        dict.fromkeys(SPLIT.names, "") | {"id": row["id"], "url": row["url"], "split": "test"} for row in rows
+        dict.fromkeys(SPLIT.names, "")
+        | {
+            "id": row["id"],
+            "url": row["url"],
+            "split": (parts or {}).get(row["source"], "test"),
+            "first_seen": (dates or {}).get(row["source"], ""),
+        }
+        for row in rows
     ]
     with store.write(split, stage="split", version=1, parents=[dedup], settings={}) as writer:
         pq.write_table(pa.Table.from_pylist(assignments, SPLIT), writer.path("assignments.parquet"))

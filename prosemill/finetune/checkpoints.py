@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped, in files without code.
 
-    checkpoint-<step>/   model.safetensors, config.json, optimizer.safetensors, schedule.json, random.json,
-                         trainer_state.json
+    checkpoint-<step>/   model.safetensors (what is trained: all weights, or LoRA's), optimizer.safetensors,
+                         schedule.json, random.json, trainer_state.json
     saving/              being written; renamed when it is complete, so every checkpoint-* is
 
 The Trainer would keep optimizer and random state in pickles.
@@ -56,6 +56,20 @@ def commit(aside: Path, step: int, best_step: int | None) -> Path:
         if step_of(old) != best_step:
             shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def save_weights(folder: Path, model: torch.nn.Module) -> None:
+    """The parameters that are trained; tied ones once."""
+    weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+
+
+def load_weights(folder: Path, model: torch.nn.Module) -> None:
+    weights = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                weight.copy_(weights[name])
 
 
 def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:

@@ -1,4 +1,8 @@
-"""What a run will do, decided once: a run that is killed and resumed goes on with the same plan."""
+"""What a run will do, decided once: a run that is killed and resumed goes on with the same plan.
+
+The plan is in the totals of the model's manifest, and `stage.finetune` takes one: so a model can be made again although
+another day's probe might find another way faster.
+"""
 
 from __future__ import annotations
 
@@ -6,89 +10,114 @@ import json
 import logging
 import math
 import os
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prosemill import models
-from prosemill.settings import Finetune
+from prosemill.finetune.learner import Batch, Learner, Way
+from prosemill.finetune.ways import choose, flops_per_token
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from prosemill.settings import Finetune
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 4.0  # enough for ten passes of a small model; a large one gets two of each kind
-WORTH_IT = 0.9  # bf16 is less exact: it has to save a tenth of the time
+COMPILE_SECONDS = 300.0  # a GPU run shorter than this does not earn the minute that compiling takes
+KEPT_FREE = 0.1  # of a time budget: for measuring, checkpoints and a machine that is busier than in the probe
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`examples` chunks (some of them several times) in `steps` steps."""
+    """`examples` chunks (some of them several times) in `steps` steps of `batch_chunks`."""
 
     steps: int
     examples: int
-    micro_batch_chunks: int
-    accumulation: int  # micro-batches a step
+    batch_chunks: int
+    micro_batch_chunks: int  # of one process; halved when memory runs out
     eval_every: int  # steps
-    precision: str  # fp32 | bf16
+    learning_rate: float  # peak
+    way: Way
     threads: int  # sums of floats depend on it
+    max_documents: int  # of a chunk
+    flops_per_token: float
+    peak_flops: float  # measured
+
+    def save(self, folder: Path) -> None:
+        aside = folder / "plan.tmp"
+        aside.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        os.replace(aside, folder / "plan.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan | None:
+        """The plan stored in `folder`, None where there is none yet."""
+        path = folder / "plan.json"
+        return cls.of(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Plan:
+        return cls(**{**stored, "way": Way(**stored["way"])})
+
+    def halved(self) -> Plan:
+        """With half of the micro-batch: as many chunks a step."""
+        return replace(self, micro_batch_chunks=max(1, self.micro_batch_chunks // 2))
 
 
-def make_plan(folder: Path, settings: Finetune, num_chunks: int, model: Any, batch: dict[str, torch.Tensor]) -> Plan:
-    """The plan stored in `folder`, or a new one, which is stored there. `batch` is a micro-batch to time."""
-    path = folder / "plan.json"
-    if path.exists():
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
-    micro = min(settings.micro_batch_chunks, settings.batch_chunks)
-    examples = num_examples(settings, num_chunks)
+def make_plan(
+    settings: Finetune,
+    learner: Learner,
+    batch: Batch,
+    *,
+    tokens: npt.NDArray[np.int64],
+    max_documents: int,
+    find_rate: Callable[[], float],
+) -> Plan:
+    """A new plan. `batch`: a micro-batch to time; `tokens`: of each example that the epochs ask for, in order."""
+    length = None if settings.budget_hours else len(tokens)  # a time budget wants to know what a chunk takes
+    probe = choose(learner, batch, precision=settings.precision, dropout=settings.dropout, num_chunks=length)
+    way = probe.way
+    examples = min(len(tokens), affordable(settings, tokens, probe.seconds_per_chunk))
+    on_gpu = batch["input_ids"].device.type == "cuda"
+    seconds = examples * (probe.seconds_per_chunk or 0.0)
+    if on_gpu and seconds > COMPILE_SECONDS and not settings.gradient_checkpointing:
+        way = replace(way, compiled=True)
     steps = math.ceil(examples / settings.batch_chunks)
-    plan = Plan(
+    return Plan(
         steps=steps,
         examples=examples,
-        micro_batch_chunks=micro,
-        accumulation=settings.batch_chunks // micro,
+        batch_chunks=settings.batch_chunks,
+        micro_batch_chunks=min(settings.micro_batch_chunks, math.ceil(settings.batch_chunks / settings.num_processes)),
         eval_every=math.ceil(steps / settings.evals),
-        precision=choose_precision(settings.precision, model, batch),
+        learning_rate=settings.learning_rate or find_rate(),
+        way=way,
         threads=torch.get_num_threads(),
+        max_documents=max_documents,
+        flops_per_token=flops_per_token(learner, batch["input_ids"].shape[1]),
+        peak_flops=round(probe.peak_flops),
     )
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
-    os.replace(aside, path)
-    return plan
 
 
 def num_examples(settings: Finetune, num_chunks: int) -> int:
-    """How many chunks are trained on, repetitions counted: at least one, `max_steps` batches at most."""
-    wanted = max(1, math.ceil(num_chunks * settings.epochs))
+    """How many chunks are trained on, repetitions and replayed ones counted: at least one, `max_steps` batches at most.
+
+    `replay_share` of them are replayed: so many come on top of what the epochs ask for.
+    """
+    wanted = max(1, math.ceil(num_chunks * settings.epochs / (1 - settings.replay_share)))
     return min(wanted, settings.max_steps * settings.batch_chunks) if settings.max_steps else wanted
 
 
-def choose_precision(wanted: str, model: Any, batch: dict[str, torch.Tensor]) -> str:
-    """fp32 or bf16. On a GPU bf16 if it has it; on a CPU (only AMX and avx512_bf16 gain) the faster one, timed."""
-    if wanted != "auto":
-        return wanted
-    if models.device() == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    model.train()
-    fp32, bf16 = math.inf, math.inf
-    started = time.monotonic()
-    for attempt in range(6):
-        seconds = _time_pass(model, batch, in_bf16=False), _time_pass(model, batch, in_bf16=True)
-        if attempt:  # the first pass of each kind warms up
-            fp32, bf16 = min(fp32, seconds[0]), min(bf16, seconds[1])
-        if attempt and time.monotonic() - started > PROBE_SECONDS:
-            break
-    model.zero_grad(set_to_none=True)
-    chosen = "bf16" if bf16 < WORTH_IT * fp32 else "fp32"
-    log.info("probe: %.0f ms a pass in fp32, %.0f ms in bf16: %s", fp32 * 1000, bf16 * 1000, chosen)
-    return chosen
-
-
-def _time_pass(model: Any, batch: dict[str, torch.Tensor], *, in_bf16: bool) -> float:
-    """Seconds of one forward and backward pass."""
-    started = time.perf_counter()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bf16):
-        loss = model(**batch, use_cache=False).loss
-    loss.backward()
-    return time.perf_counter() - started
+def affordable(settings: Finetune, tokens: npt.NDArray[np.int64], seconds_per_chunk: float | None) -> int:
+    """How many examples the budgets of tokens and hours allow: at least one."""
+    found = len(tokens)
+    if settings.max_tokens:
+        found = int(tokens.cumsum().searchsorted(settings.max_tokens, side="right"))
+    if settings.budget_hours and seconds_per_chunk:
+        seconds = settings.budget_hours * 3600 * (1 - KEPT_FREE)
+        steps = int(seconds / seconds_per_chunk * settings.num_processes) // settings.batch_chunks
+        found = min(found, max(1, steps) * settings.batch_chunks)
+    return max(1, found)

@@ -1,108 +1,94 @@
-"""transformers' Trainer, with an exact validation loss, checkpoints that resume to the bit, and no silent nan."""
+"""transformers' Trainer, with an exact validation loss, checkpoints that resume to the bit, and no silent nan.
+
+It steps over whole batches; the micro-batches are made here, so that one that does not fit into the memory can be
+halved while the batch stays what it was. Needs torch, transformers and accelerate, no more.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
+import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
-from prosemill import children, models
+from prosemill import children
 from prosemill.errors import TrainingError
 from prosemill.finetune import checkpoints
-from prosemill.finetune.data import IGNORED, Chunks, collate
+from prosemill.finetune.attention import VARLEN, boundaries_of
+from prosemill.finetune.batches import Rows, Steps, collate, num_scored
+from prosemill.finetune.learner import Learner
 from prosemill.finetune.plan import Plan
-from prosemill.settings import Finetune
+from prosemill.finetune.rates import rate_share
+from prosemill.finetune.rhythm import Rhythm, best_step
 
-TELL_SECONDS = 0.25  # a person sees no more often how far it is
-LOGGED_POINTS = 200  # of a loss curve: more are not seen on a screen, and each costs a GPU a synchronisation
+if TYPE_CHECKING:
+    from prosemill.settings import Finetune
 
-LogRow = dict[str, Any]
+log = logging.getLogger(__name__)
 
-
-def best_step(log_history: list[LogRow]) -> int | None:
-    """The step (the first of equals) with the lowest validation loss; the untrained model does not count."""
-    measured = [
-        (row["validation_loss"], row["step"]) for row in log_history if "validation_loss" in row and row["step"]
-    ]
-    return min(measured)[1] if measured else None
+# A loss this far above the first one is an explosion: a model that guesses among 50,000 tokens has 10.8 nats, one that
+# has learned to write 3 to 5, and no honest batch differs from another by so much.
+EXPLODED_NATS = 2.0
+TOLD = ("loss", "validation_loss", "learning_rate", "grad_norm")  # of what is logged
 
 
-def is_over(log_history: list[LogRow], patience: int) -> bool:
-    """True when the last `patience` measurements brought no gain."""
-    best = best_step(log_history)
-    return best is not None and sum("validation_loss" in row and row["step"] > best for row in log_history) >= patience
-
-
-def rate_share(step: int, *, steps: int, warmup: int) -> float:
-    """Share of the peak learning rate in the step after `step` steps: a climb, then half a cosine to (nearly) nothing.
-
-    Unlike transformers' cosine schedule it does not begin with a step at rate 0, which a short run cannot spare.
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-class Rhythm(TrainerCallback):  # type: ignore[misc]
-    """When to log, measure, save and stop. What the clock decides (saving) changes nothing of the result."""
-
-    def __init__(self, plan: Plan, settings: Finetune, has_validation: bool) -> None:
-        self.plan, self.settings, self.has_validation = plan, settings, has_validation
-        self.log_every = math.ceil(plan.steps / LOGGED_POINTS)
-        self.saved_at = time.monotonic()
-        self.told_at = 0.0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step = state.global_step
-        is_stop = step % self.plan.eval_every == 0 or step == self.plan.steps
-        is_late = time.monotonic() - self.saved_at >= self.settings.checkpoint_minutes * 60
-        control.should_evaluate = is_stop and self.has_validation
-        control.should_save = is_stop or is_late
-        control.should_log = control.should_save or step == 1 or step % self.log_every == 0
-        if step == self.plan.steps or time.monotonic() - self.told_at >= TELL_SECONDS:
-            self.told_at = time.monotonic()
-            children.tell(step=step, steps=self.plan.steps)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if is_over(state.log_history, self.settings.patience):
-            control.should_training_stop = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.saved_at = time.monotonic()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: of a GPU, or of the machine (where torch has no error class of its own for it)."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in text for sign in ("can't allocate memory", "out of memory", "not enough memory"))
+    )
 
 
 class ChunkTrainer(Trainer):  # type: ignore[misc]
-    """Trains on `train` in its order; `validation` may be None."""
+    """Trains `learner` on `train` in its order; `validation` may be None. `work` holds the plan and the checkpoints."""
 
     def __init__(
-        self, model: Any, train: Chunks, validation: Chunks | None, plan: Plan, settings: Finetune, folder: Path
+        self, learner: Learner, train: Rows, validation: Rows | None, plan: Plan, settings: Finetune, work: Path
     ) -> None:
-        self.plan, self.settings = plan, settings
-        self.tokens_after = np.concatenate([[0], np.cumsum(train.num_tokens())])
-        self.clock, self.logged_step = time.monotonic(), 0
+        self.plan, self.settings, self.work, self.rows = plan, settings, work, train
+        self.clock, self.logged_step, self.first_step = time.monotonic(), 0, 0
+        self.halvings = 0
         rhythm = Rhythm(plan, settings, validation is not None)
         super().__init__(
-            model=model,
-            args=training_arguments(plan, settings, folder),
+            model=learner,
+            args=training_arguments(plan, settings, work / "checkpoints", learner),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=collate,
             callbacks=[rhythm],
         )
+        self.tokens_after = [0, *_running_sum(train.num_tokens())]
+        self.model_accepts_loss_kwargs = False  # the loss is scaled here, by the tokens of the whole batch
         self.pop_callback(_printer())
 
     def run(self, checkpoint: Path | None) -> None:
         """Train to the end, from `checkpoint` or from the beginning, where the untrained model is measured first."""
         self.args.eval_on_start = checkpoint is None and self.eval_dataset is not None
-        self.logged_step = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+        self.first_step = self.logged_step = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
         self.clock = time.monotonic()
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    def get_train_dataloader(self) -> Any:
+        return Steps(
+            self.rows,
+            self.plan.batch_chunks,
+            first=self.first_step,
+            rank=self.args.process_index,
+            ranks=self.args.world_size,
+            pinned=self.args.device.type == "cuda",
+        )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
+        return [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)], None
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         warmup = math.ceil(num_training_steps * self.settings.warmup_share)
@@ -111,68 +97,140 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    # --- a step ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Loss and gradients of a whole batch, in micro-batches; halved, for good, when they do not fit."""
+        model.train()
+        while True:
+            try:
+                loss = self._accumulate(model, inputs)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.plan.micro_batch_chunks == 1 or self.args.world_size > 1:
+                    raise
+            # Only here: while the error is being handled, its traceback holds on to the tensors of the step.
+            self._halve(model)
+        if loss.device.type == "cpu":  # a GPU is asked when the loss is logged: asking stops it
+            self._check_finite(float(loss), self.state.global_step + 1)
+        return loss
+
+    def _accumulate(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        size, rows = self.plan.micro_batch_chunks, len(inputs["input_ids"])
+        # Gradients of several processes are averaged, the loss is a mean over the tokens of them all.
+        scale = self.args.world_size / max(1, inputs["scored"])
+        total = torch.zeros((), device=self.args.device)
+        for first in range(0, rows, size):
+            piece = self._prepare_inputs(self._piece(inputs, first, size))
+            is_last = first + size >= rows
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
+                loss = model(**piece, scale=scale)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _piece(self, inputs: dict[str, Any], first: int, size: int) -> dict[str, torch.Tensor]:
+        """A micro-batch; of the full size where a compiled model would be compiled again for another."""
+        piece = {name: inputs[name][first : first + size] for name in ("input_ids", "position_ids", "labels")}
+        lacking = size - len(piece["labels"])
+        if lacking and self.plan.way.compiled:
+            piece = {name: torch.cat([each, each[-1:].expand(lacking, -1)]) for name, each in piece.items()}
+            piece["labels"][-lacking:] = -100
+        if self.plan.way.attention == VARLEN:
+            piece["boundaries"] = boundaries_of(piece["position_ids"], self.plan.max_documents * len(piece["labels"]))
+        return piece
+
+    def _halve(self, model: Any) -> None:
+        """Out of memory: forget this step's gradients and make it again in smaller pieces."""
+        model.zero_grad(set_to_none=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.plan = self.plan.halved()
+        self.plan.save(self.work)
+        self.halvings += 1
+        log.warning("out of memory: micro-batches of %d chunks from here on", self.plan.micro_batch_chunks)
+        children.tell(micro_batch_chunks=self.plan.micro_batch_chunks)
+
+    # --- measuring and logging ---------------------------------------------------------------------------------------
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validation loss in nats a token over all tokens (the Trainer's is a mean of means), logged."""
-        nats, tokens = 0.0, 0
-        self.model.eval()
-        size = self.plan.micro_batch_chunks
-        for first in range(0, len(self.eval_dataset), size):
-            rows = [self.eval_dataset[row] for row in range(first, min(first + size, len(self.eval_dataset)))]
-            inputs = self._prepare_inputs(collate(rows))
-            num_scored = int((inputs["labels"][:, 1:] != IGNORED).sum())
-            if num_scored:
-                with torch.no_grad():
-                    nats += float(self.model_wrapped(**inputs).loss.double()) * num_scored
-                tokens += num_scored
+        size, rank, ranks = self.plan.micro_batch_chunks, self.args.process_index, self.args.world_size
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        learner: Learner = self.model
+        learner.eval()
+        for first in range(rank * size, len(self.eval_dataset), size * ranks):
+            numbers = range(first, min(first + size, len(self.eval_dataset)))
+            batch = collate([self.eval_dataset[number] for number in numbers])
+            if scored := num_scored(batch):
+                sums[0] += learner.measure(**self._prepare_inputs(self._piece(batch, 0, size)))
+                sums[1] += scored
+        nats, tokens = self.accelerator.reduce(sums, "sum").tolist() if ranks > 1 else sums.tolist()
         metrics = {"validation_loss": nats / max(tokens, 1)}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.clock = time.monotonic()
         return metrics
 
-    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(*arguments, **named)
-        if loss.device.type == "cpu":  # a GPU is asked when the loss is logged: asking stops it
-            self._check_finite(float(loss), self.state.global_step + 1)
-        return loss
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer's, with tokens_per_second since the last log; raises TrainingError on nan."""
+        """As the Trainer's, with speed and time left since the last log; TrainingError on nan or an explosion."""
         step = self.state.global_step
         for name in ("loss", "grad_norm", "validation_loss"):
             self._check_finite(logs.get(name, 0.0), step, name)
+        told: dict[str, float] = {name: logs[name] for name in TOLD if name in logs}
         if "loss" in logs:
-            tokens = self._tokens(step) - self._tokens(self.logged_step)
-            logs["tokens"] = tokens
-            logs["tokens_per_second"] = tokens / max(time.monotonic() - self.clock, 1e-9)
-            self.clock, self.logged_step = time.monotonic(), step
+            self._check_explosion(logs["loss"], step)
+            told |= self._add_speed(logs, step)
         super().log(logs, start_time)
-        told = {name: logs[name] for name in ("loss", "validation_loss", "tokens_per_second") if name in logs}
-        if told:
+        if told and self.is_world_process_zero():
             children.tell(step=step, steps=self.plan.steps, **told)
 
-    def _tokens(self, step: int) -> int:
+    def _add_speed(self, logs: dict[str, float], step: int) -> dict[str, float]:
+        """Put tokens and tokens_per_second since the last log into `logs`; what is told of it."""
+        tokens = self.num_tokens(step) - self.num_tokens(self.logged_step)
+        speed = tokens / max(time.monotonic() - self.clock, 1e-9)
+        logs["tokens"], logs["tokens_per_second"] = tokens, speed
+        self.clock, self.logged_step = time.monotonic(), step
+        left = self.num_tokens(self.plan.steps) - self.num_tokens(step)
+        used = speed * self.plan.flops_per_token / (self.plan.peak_flops * self.args.world_size)
+        return {"tokens_per_second": speed, "utilisation": used, "seconds_left": left / speed if speed else 0.0}
+
+    def num_tokens(self, step: int) -> int:
         """Tokens seen after `step` steps."""
-        return int(self.tokens_after[min(step * self.settings.batch_chunks, self.plan.examples)])
+        return int(self.tokens_after[min(step * self.plan.batch_chunks, self.plan.examples)])
 
     def _check_finite(self, value: float, step: int, name: str = "loss") -> None:
         if not math.isfinite(value):
             raise TrainingError(
                 f"{name.replace('_', ' ')} became {value} at step {step} of {self.plan.steps} with "
-                f"finetune.learning_rate {self.settings.learning_rate:g} in {self.plan.precision}; "
+                f"finetune.learning_rate {self.plan.learning_rate:g} in {self.plan.way.precision}; "
                 "lower the rate or set finetune.precision to fp32"
+            )
+
+    def _check_explosion(self, loss: float, step: int) -> None:
+        first = next((row["loss"] for row in self.state.log_history if "loss" in row), loss)
+        if loss > first + EXPLODED_NATS:
+            raise TrainingError(
+                f"loss rose from {first:.2f} to {loss:.2f} at step {step} of {self.plan.steps} with "
+                f"finetune.learning_rate {self.plan.learning_rate:g}: training exploded; lower the rate"
             )
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        aside = checkpoints.new_aside(Path(self.args.output_dir))
-        self.model.save_pretrained(aside)
-        checkpoints.save_optimizer(aside, self.optimizer, self.lr_scheduler)
-        checkpoints.save_random(aside)
-        self.state.save_to_json(str(aside / "trainer_state.json"))
-        checkpoints.commit(aside, self.state.global_step, best_step(self.state.log_history))
+        if self.is_world_process_zero():
+            aside = checkpoints.new_aside(Path(self.args.output_dir))
+            checkpoints.save_weights(aside, self.model)
+            checkpoints.save_optimizer(aside, self.optimizer, self.lr_scheduler)
+            checkpoints.save_random(aside)
+            self.state.save_to_json(str(aside / "trainer_state.json"))
+            checkpoints.commit(aside, self.state.global_step, best_step(self.state.log_history))
+        self.accelerator.wait_for_everyone()
         self.clock = time.monotonic()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoints.load_weights(Path(resume_from_checkpoint), self.model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -183,32 +241,38 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             checkpoints.load_random(Path(checkpoint))
 
 
-def training_arguments(plan: Plan, settings: Finetune, folder: Path) -> TrainingArguments:
+def training_arguments(plan: Plan, settings: Finetune, folder: Path, learner: Learner) -> TrainingArguments:
     """The Trainer's arguments; logging, measuring and saving are left to `Rhythm`."""
+    device = next(learner.parameters()).device.type
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
-        per_device_train_batch_size=plan.micro_batch_chunks,
-        gradient_accumulation_steps=plan.accumulation,
-        train_sampling_strategy="sequential",  # `Chunks` is in order already
-        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=plan.batch_chunks,
+        ignore_data_skip=True,  # `Steps` begins where the checkpoint ends
+        learning_rate=plan.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch_fused",
-        bf16=plan.precision == "bf16",
-        tf32=True if models.device() == "cuda" else None,
-        use_cpu=models.device() == "cpu",
+        bf16=False,  # autocast is the learner's
+        tf32=True if device == "cuda" else None,
+        use_cpu=device == "cpu",
         seed=settings.seed,
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",
         logging_nan_inf_filter=False,  # it would synchronise every step, and hide what is wrong
-        dataloader_pin_memory=models.device() == "cuda",
+        dataloader_pin_memory=False,
         remove_unused_columns=False,
         report_to="none",
         disable_tqdm=True,
         log_level="error",
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )
+
+
+def _running_sum(numbers: Any) -> list[int]:
+    return [int(each) for each in numbers.cumsum()]
 
 
 def _printer() -> type:

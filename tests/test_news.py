@@ -1,0 +1,117 @@
+"""Not worth retraining: too little that is new, or pages that the champion reads as if it had seen them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny import make_base, make_corpus, texts
+
+from prosemill import news
+from prosemill.bases import Base
+from prosemill.finetune import identity_settings
+from prosemill.records import CHUNK_MAP
+from prosemill.settings import Recipe
+from prosemill.storage import Store
+from prosemill.write import Writer
+
+TEST = texts(12, seed=3, words=10)
+OLD = texts(20, seed=4, words=12)
+EASY = [" ".join(["the bells the bells the bells the bells the bells"] * (4 + number)) for number in range(8)]
+HARD = [
+    " ".join("".join(each) for each in itertools.permutations("aeioustr", 3))[n * 40 : n * 40 + 300] for n in range(8)
+]
+ALIKE = texts(8, seed=8, words=10)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    torch.set_num_threads(1)
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
+    """A model that learned the sentences and, by heart, the easy pages."""
+    folder = tmp_path_factory.mktemp("champion")
+    writer = Writer(base.folder)
+    optimizer = torch.optim.AdamW(writer.model.parameters(), lr=1e-2)
+    rows = [[writer.end_of_text, *ids][:64] for ids in writer.encode([*OLD, *EASY])]
+    length = max(map(len, rows))
+    batch = torch.tensor([row + [writer.end_of_text] * (length - len(row)) for row in rows])
+    for _ in range(40):
+        writer.model(batch, labels=batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for path in base.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    writer.model.save_pretrained(folder)
+    return folder
+
+
+def recipe(**gate: Any) -> Recipe:
+    fields = {
+        "name": "stories",
+        "sources": [{"name": "old", "kind": "folder", "path": "/"}],
+        "chunk": {"chunk_tokens": 64},
+        "evaluate": {"stride": 32},
+        "gate": gate,
+    }
+    return Recipe.model_validate(fields)
+
+
+def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
+    """The chunk snapshot of tonight and the champion, which learned from last night's."""
+    corpus = make_corpus(store, {"test": TEST, "old": OLD, "new": new}, parts={"old": "train", "new": "train"})
+    documents = pq.read_table(store.local(f"{corpus[0]}/keepers.parquet")).to_pylist()
+    for night, sources in ((1, {"old"}), (2, {"old", "new"})):
+        rows = [
+            dict.fromkeys(CHUNK_MAP.names, 0)
+            | {"chunk": "c", "split": "train", "document": row["id"], "url": row["url"], "num_tokens": 50}
+            for row in documents
+            if row["source"] in sources
+        ]
+        with store.write(f"chunk-{night}", stage="chunk", version=1, parents=list(corpus), settings={}) as writer:
+            pq.write_table(pa.Table.from_pylist(rows, CHUNK_MAP), writer.path("map.parquet"))
+            writer.add("map.parquet", "map", len(rows))
+    settings = identity_settings(recipe().finetune)
+    with store.write("finetune-1", stage="finetune", version=1, parents=["chunk-1"], settings=settings) as writer:
+        for path in champion.iterdir():
+            writer.path(f"model/{path.name}").write_bytes(path.read_bytes())
+    return "chunk-2", "finetune-1"
+
+
+@pytest.mark.parametrize(
+    ("new", "is_worth", "told"),
+    [(EASY, False, "hold little that is new"), (HARD, True, "more for them"), (ALIKE, True, "for them than for")],
+)
+def test_what_the_champion_knows_already_is_not_worth_training(
+    store: Store, champion: Path, new: list[str], is_worth: bool, told: str
+) -> None:
+    found = news.assess(store, *lay(store, champion, new), recipe())
+    assert found.worth_training is is_worth
+    assert told in found.reason
+    assert (found.documents, found.tokens) == (8, 400)
+    assert "\n" not in found.reason
+
+
+def test_the_question_can_be_left_out_and_few_tokens_are_not_worth_it(store: Store, champion: Path) -> None:
+    ids = lay(store, champion, EASY)
+    assert news.assess(store, *ids, recipe(known_margin=0)).worth_training
+    found = news.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
+    assert not found.worth_training
+    assert "8 new training documents (400 tokens) since the champion was trained; it takes 401 tokens" in found.reason
+    found = news.assess(store, *ids, recipe(min_new_documents=9))
+    assert not found.worth_training
+    assert found.reason.endswith("it takes 9")
+
+
+def test_too_few_pages_are_not_asked_about(store: Store, champion: Path) -> None:
+    found = news.assess(store, *lay(store, champion, EASY[:3]), recipe())
+    assert found.worth_training
+    assert "test pages" not in found.reason
