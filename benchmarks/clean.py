@@ -83,8 +83,10 @@ def plot(found: dict[str, Any], target: Path) -> None:
     figure, axes = pyplot.subplots(1, 4, figsize=(18, 4), layout="constrained")
     for axis, (part, (key, title, _)) in zip(axes, PARTS.items(), strict=False):
         rows = [row for row in found.get(part, {}).get("rows", []) if key in row]
-        axis.barh([row["tool"] for row in rows], [row[key] for row in rows], color="#4f6d8f")
-        axis.set(title=f"{part}: {title}", xscale="log")
+        axis.barh(
+            [f"{row['tool']} {row.get('documents', '')}" for row in rows], [row[key] for row in rows], color="#4f6d8f"
+        )
+        axis.set(title=f"{part}: {title}", xscale="log" if part == "dedup" else "linear")
     history = RESULTS / "history.json"
     if history.exists():
         points = json.loads(history.read_text(encoding="utf-8"))

@@ -29,6 +29,7 @@ CONTAINED = 0.8  # share of a document's shingles that make another one hold it;
 LEAST = 8  # hashes by which a held-out document is known; at CONTAINED, all but 1 in 1,000 share at least FEW of them
 FEW = 3
 MOST_COMMON = 1000  # documents; a shingle that more of them have says nothing
+LET_GO_EVERY = 200  # documents: each look at shingles maps 64 KB of their file
 BLOCK_SHINGLES = 1 << 20  # looked up at once: some tens of megabytes
 FILTER_BITS = 22  # 4 MB, which the second-level cache holds; of a million hashes looked up, most end there
 
@@ -154,7 +155,10 @@ def entangled(
     sizes = [np.bincount(segment.sample_rows, minlength=len(segment)) for segment in history.segments]
     num_samples = np.concatenate([np.empty(0, np.int64), *sizes])
     found = []
-    for ordinal in drawn.tolist():
+    for number, ordinal in enumerate(drawn.tolist()):
+        if number % LET_GO_EVERY == 0:
+            for segment in history.segments:
+                let_go(segment.shingles.hashes)
         shingles = np.array(history.shingles(ordinal))
         others, shared = _sharing(history, shingles[: np.searchsorted(shingles, SAMPLED)])
         within = may_hold[others] & (2 * shared >= num_samples[ordinal])

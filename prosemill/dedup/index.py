@@ -48,18 +48,16 @@ class Segment:
 
     @classmethod
     def of(cls, signed: Signed, parameters: Parameters, keepers: Sequence[str]) -> Segment:
-        has_shingles = np.diff(signed.shingles.offsets) > 0  # a document without words resembles nothing
-        keys = signed.keys[has_shingles].ravel()
-        rows = np.repeat(np.flatnonzero(has_shingles).astype(np.uint32), parameters.bands)
-        by_key, by_text = np.argsort(keys, kind="stable"), np.argsort(signed.texts, kind="stable")
+        keys, key_rows = _banded(signed, parameters)
+        texts, text_rows = _ascending(signed.texts, np.arange(len(signed), dtype=np.uint32))
         samples, sample_rows = _sampled(signed.shingles)
         return cls(
             parameters=parameters,
             keepers=list(keepers),
-            keys=keys[by_key],
-            key_rows=rows[by_key],
-            texts=signed.texts[by_text],
-            text_rows=by_text.astype(np.uint32),
+            keys=keys,
+            key_rows=key_rows,
+            texts=texts,
+            text_rows=text_rows,
             samples=samples,
             sample_rows=sample_rows,
             signatures=signed.signatures,
@@ -135,7 +133,23 @@ class Segment:
         )
 
 
-def _sampled(shingles: ShingleSets) -> tuple[Hashes, NDArray[np.uint32]]:
+Rows = NDArray[np.uint32]
+
+
+def _ascending(values: Hashes, rows: Rows) -> tuple[Hashes, Rows]:
+    """Both in the order of `values`; equal ones as they were."""
+    order = np.argsort(values, kind="stable")
+    return values[order], rows[order]
+
+
+def _banded(signed: Signed, parameters: Parameters) -> tuple[Hashes, Rows]:
+    """All band keys, ascending, and whose each is. A document without words resembles nothing."""
+    has_shingles = np.diff(signed.shingles.offsets) > 0
+    rows = np.repeat(np.flatnonzero(has_shingles).astype(np.uint32), parameters.bands)
+    return _ascending((signed.keys if has_shingles.all() else signed.keys[has_shingles]).ravel(), rows)
+
+
+def _sampled(shingles: ShingleSets) -> tuple[Hashes, Rows]:
     """The shingles below SAMPLED of all sets, ascending, and whose each is."""
     first, found, rows = 0, [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
     for block in shingles.blocks():
@@ -143,9 +157,10 @@ def _sampled(shingles: ShingleSets) -> tuple[Hashes, NDArray[np.uint32]]:
         found.append(block[places])
         rows.append((np.searchsorted(shingles.offsets, places + first, "right") - 1).astype(np.uint32))
         first += len(block)
-    samples = np.concatenate(found)
-    order = np.argsort(samples, kind="stable")
-    return samples[order], np.concatenate(rows)[order]
+    samples, owners = np.concatenate(found), np.concatenate(rows)
+    found.clear()
+    rows.clear()
+    return _ascending(samples, owners)
 
 
 def segments_of(manifest: Manifest) -> list[str]:

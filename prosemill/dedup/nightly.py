@@ -178,6 +178,7 @@ def _search(
         if len(kept):
             _write_lines(writer, *boilerplate.count(cleaned.lines, kept))
         _write_keepers(writer, arrived, kept)
+        del names, own
         chosen = signed.take(np.array(choice.kept, np.int64), _spill(spills, folder))
         del signed
         tonight = Segment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])

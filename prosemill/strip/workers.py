@@ -23,8 +23,10 @@ from prosemill.settings import Strip
 from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, Stripped, strip_html
 from prosemill.warc import Page
 
-PAGE_SECONDS = 5.0  # of CPU, so that a busy machine drops no other page than an idle one; 990 real pages take ≤ 0.4 s,
-# the worst of 6,000 hostile ones 4 s on a busy machine
+# Of CPU, so that a busy machine drops no other page than an idle one, for each megabyte begun: 990 real pages take
+# ≤ 0.4 s; a book of 4 MB takes 4 s, nearly all of it for the filters and the scrubbing of its text.
+PAGE_SECONDS = 5.0
+MEGABYTE = 1 << 20
 _WALL_FACTOR = 30  # a worker that waits for ever uses no CPU; this many times PAGE_SECONDS is the end of patience
 _START_SECONDS = 120.0  # importing the libraries takes 1.5 s, on a busy machine a few times that
 # A process costs ~1.5 s to start, a page 30 ms: few small pages are stripped right here, where nothing stops one. But
@@ -40,7 +42,7 @@ _WARM_UP = (
 def strip_pages(
     pages: Sequence[Page], settings: Strip, language: str, *, page_seconds: float = PAGE_SECONDS
 ) -> list[Stripped]:
-    """One result a page, in their order; `too_slow` for a page that took longer than `page_seconds`."""
+    """One result a page, in their order; `too_slow` for a page that took longer than `page_seconds` a megabyte."""
     heavy = [page for page in pages if not _is_light(page)]
     sizes = [len(page.body) for page in heavy]
     if len(heavy) < _FEW_PAGES and sum(sizes) < _FEW_BYTES and max(sizes, default=0) <= _SMALL_PAGE:
@@ -89,6 +91,7 @@ class _Worker:
     process: BaseProcess
     pipe: connection.Connection
     deadline: float
+    seconds: float = 0.0  # of CPU that its page may take
     page: int = -1  # index of the page it is at; -1: starting or idle
     cpu_before: float = 0.0  # seconds the process had used when it was given the page
     gives_up_at: float = 0.0
@@ -136,8 +139,9 @@ class _Crew:
         if index < 0:
             return
         now = time.monotonic()
-        worker.page, worker.deadline = index, now + self._page_seconds
-        worker.cpu_before, worker.gives_up_at = _cpu_seconds(worker.process), now + _WALL_FACTOR * self._page_seconds
+        worker.seconds = self._page_seconds * -(-len(pages[index].body) // MEGABYTE or 1)
+        worker.page, worker.deadline = index, now + worker.seconds
+        worker.cpu_before, worker.gives_up_at = _cpu_seconds(worker.process), now + _WALL_FACTOR * worker.seconds
         try:
             worker.pipe.send(pages[index])
         except OSError:  # it died between two pages; `_collect` sees the same and blames the page, which nobody retries
@@ -152,14 +156,14 @@ class _Crew:
             if worker.pipe in ready:
                 self._receive(worker)
             elif time.monotonic() > worker.deadline and not self._may_go_on(worker):
-                self._replace(worker, Stripped("", reason=TOO_SLOW, detail=f"more than {self._page_seconds:g} seconds"))
+                self._replace(worker, Stripped("", reason=TOO_SLOW, detail=f"more than {worker.seconds:g} seconds"))
 
     def _may_go_on(self, worker: _Worker) -> bool:
         """Whether a worker past its deadline has only been kept waiting for a processor; if so, a later deadline."""
         now, used = time.monotonic(), _cpu_seconds(worker.process) - worker.cpu_before
-        if worker.page < 0 or used >= self._page_seconds or now >= worker.gives_up_at:
+        if worker.page < 0 or used >= worker.seconds or now >= worker.gives_up_at:
             return False
-        worker.deadline = now + max(0.1, self._page_seconds - used)
+        worker.deadline = now + max(0.1, worker.seconds - used)
         return True
 
     def _receive(self, worker: _Worker) -> None:
