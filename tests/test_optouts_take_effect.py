@@ -9,7 +9,7 @@ from prosemill import news, withdrawn
 from prosemill.bases import Base
 from prosemill.chunk import chunk
 from prosemill.corpus import documents_of, training_tokens_of, withdrawn_of
-from prosemill.dedup import dedup
+from prosemill.dedup import STAGE_VERSION, dedup
 from prosemill.errors import CorpusEmpty
 from prosemill.records import Shard, document_id, snapshot_id
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
@@ -254,19 +254,19 @@ def test_a_night_without_opt_outs_is_named_and_made_as_ever(corpus: Corpus) -> N
     store, (first, _) = corpus.store, corpus.nights
     options = SETTINGS[0].model_dump()
     inputs = [f"strip-{NIGHTS[1]}", first["dedup"]]
-    assert second["dedup"] == snapshot_id("dedup", 1, inputs=inputs, settings=options)
+    assert second["dedup"] == snapshot_id("dedup", STAGE_VERSION, inputs=inputs, settings=options)
     assert (first, second) == GOLDEN
     assert not store.manifest(second["dedup"]).shards_of("withdrawn")
     assert not {"withdrawn", "newly_withdrawn"} & set(store.manifest(second["dedup"]).totals)
     assert shards_of(store, first, "chunk") < shards_of(store, second, "chunk")
     with_opt_out = corpus.night(range(45), opted_out={0: "meta:noai"})
     inputs = [f"strip-{NIGHTS[2]}", second["dedup"]]
-    assert with_opt_out["dedup"] != snapshot_id("dedup", 1, inputs=inputs, settings=options)
+    assert with_opt_out["dedup"] != snapshot_id("dedup", STAGE_VERSION, inputs=inputs, settings=options)
 
 
 GOLDEN = (
-    {"dedup": "dedup-06971b395bf451f5", "split": "split-38771b99a3b3cfad", "chunk": "chunk-df88cc87f39429b5"},
-    {"dedup": "dedup-e148f16111598328", "split": "split-fb4b15f90830155e", "chunk": "chunk-d9ec59f95d19fa12"},
+    {"dedup": "dedup-9fb2585b367aad60", "split": "split-b0898b3ec19c358e", "chunk": "chunk-72cc147ea3079ce8"},
+    {"dedup": "dedup-bc2008569e1d664a", "split": "split-7c800a55c68f4331", "chunk": "chunk-320971bfe63ca7c6"},
 )
 
 
