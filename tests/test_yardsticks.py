@@ -41,6 +41,7 @@ def test_a_yardstick_is_a_base_of_about_the_embedded_one_s_size(kind: str) -> No
 def test_a_packed_document_has_the_logits_it_has_alone(kind: str) -> None:
     model = models.load_model(bases.resolve(kind).folder)
     sizes = [17, 30, 1, 16]
+    torch.manual_seed(0)
     pieces = [torch.randint(0, 4096, (1, size)) for size in sizes]
     packed = torch.cat(pieces, dim=1)
     positions = torch.cat([torch.arange(size) for size in sizes])[None]
@@ -49,10 +50,10 @@ def test_a_packed_document_has_the_logits_it_has_alone(kind: str) -> None:
         alone = torch.cat([model(input_ids=piece).logits for piece in pieces], dim=1)
         kept = model(input_ids=packed, logits_to_keep=torch.arange(5, 9)).logits
         whole = model(input_ids=packed).logits
-    assert torch.allclose(together[0], alone[0], atol=1e-5)
+    assert torch.allclose(together[0], alone[0], atol=1e-6)  # logits of untrained weights: some 1e-4
     assert torch.allclose(together[0], together[1], atol=1e-6)
     assert torch.allclose(kept, whole[:, 5:9], atol=1e-6)
-    assert not torch.allclose(whole[0], alone[0], atol=1e-3)  # without positions it is one text
+    assert not torch.allclose(whole[0], alone[0], atol=1e-5)  # without positions it is one text
 
 
 @pytest.mark.parametrize("kind", KINDS)
