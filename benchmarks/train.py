@@ -30,6 +30,8 @@ from typing import Any
 
 import numpy as np
 
+from prosemill import environment
+
 CHUNK_TOKENS = 1024
 HELD_OUT = 12  # documents
 SHAPES = {
@@ -264,7 +266,9 @@ def in_its_own_process(name: str, options: argparse.Namespace, folder: Path) -> 
     out = folder / "figures.json"
     chosen = [f"--{key}={getattr(options, key)}" for key in ("shape", "steps", "batch", "micro", "rate")]
     more = [f"--held-out={options.held_out}", f"--one={name}", f"--folder={folder}", f"--out={out}"]
-    subprocess.run([sys.executable, "-m", "benchmarks.train", *chosen, *more], check=True, stdout=sys.stderr)
+    command = [sys.executable, "-m", "benchmarks.train", *chosen, *more]
+    # For all contenders what prosemill tells its children: waiting threads are not to spin for long
+    subprocess.run(command, check=True, stdout=sys.stderr, env=environment.of_child())
     figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return figures
 
