@@ -18,11 +18,16 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from prosemill import environment
+
+os.environ.update(environment.of_child())  # read when torch is imported: how long a waiting thread spins
 
 import torch
 from transformers.utils.logging import disable_progress_bar

