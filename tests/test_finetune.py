@@ -230,7 +230,8 @@ def test_the_id_covers_what_decides_the_weights() -> None:
     assert stage.identity_settings(QUICK) != stage.identity_settings(QUICK.model_copy(update={"seed": 1}))
 
 
-# --- killed (and resumed: test_finetune_safe) --------------------------------------------------------------------------
+# --- killed (and resumed: test_finetune_safe) -------------------------------------------------------------------------
+
 
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
