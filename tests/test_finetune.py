@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -230,7 +231,48 @@ def test_the_id_covers_what_decides_the_weights() -> None:
     assert stage.identity_settings(QUICK) != stage.identity_settings(QUICK.model_copy(update={"seed": 1}))
 
 
-# --- killed (and resumed: test_finetune_safe) -------------------------------------------------------------------------
+# --- killed and resumed ----------------------------------------------------------------------------------------------
+
+RUN = """
+import sys
+from prosemill import bases
+from prosemill.finetune import finetune
+from prosemill.settings import Finetune
+from prosemill.storage import Store
+finetune(Store(sys.argv[1]), sys.argv[2], bases.resolve(sys.argv[3]), Finetune.model_validate_json(sys.argv[4]))
+"""
+
+
+def kill_at(store: Store, chunk: str, base: Base, settings: Finetune, step: int) -> int:
+    """Start a run in another process, kill it with SIGKILL after the checkpoint of `step`; the step it had reached."""
+    arguments = [store.url, chunk, str(base.folder), settings.model_dump_json()]
+    parent = subprocess.Popen([sys.executable, "-c", RUN, *arguments], cwd=Path(__file__).parent.parent)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = Path(store.root).glob("unfinished/*/checkpoints/checkpoint-*")
+        steps = [int(path.name.split("-")[1]) for path in found]
+        if max(steps, default=0) >= step:
+            break
+        assert parent.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    return max(steps)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_the_same_model_to_the_bit(store: Store, base: Base, tmp_path: Path) -> None:
+    settings = QUICK.model_copy(update={"epochs": 2, "dropout": 0.1, "checkpoint_minutes": 1e-6})
+    unbroken = Store(str(tmp_path / "unbroken"))
+    chunk = make_chunks(store, base, texts(60), texts(12, seed=1))
+    assert make_chunks(unbroken, base, texts(60), texts(12, seed=1)) == chunk
+    seldom = settings.model_copy(update={"checkpoint_minutes": 60.0})
+    expected = unbroken.manifest(finetune(unbroken, chunk, base, seldom)).totals
+    assert kill_at(store, chunk, base, settings, 9) < expected["steps"]
+    assert not [snapshot for snapshot in store.snapshots() if snapshot.startswith("finetune")]
+    totals = store.manifest(finetune(store, chunk, base, settings)).totals
+    for name in ("weights_sha256", "validation_loss", "best_step", "steps", "tokens"):
+        assert totals[name] == expected[name], name
 
 
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ def appears(pattern: str) -> Callable[[Path], bool]:
 
 MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
     ("while it starts", appears("tmp")),
+    ("while it writes its first snapshot", appears("tmp/*")),
     ("after scrape", appears("snapshots/scrape-*")),
+    ("after the first stripped shard", appears("snapshots/strip-*")),
     ("after dedup", appears("snapshots/dedup-*")),
+    ("after chunk", appears("snapshots/chunk-*")),
+    ("as training begins", appears("unfinished/finetune-*/plan.json")),
     ("after a checkpoint", appears("unfinished/finetune-*/checkpoints/*")),
     ("after finetune", appears("snapshots/finetune-*")),
     ("after the decision", appears("snapshots/gate-*")),
@@ -110,7 +114,7 @@ def state_of(pid: int) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_six_kills_change_nothing(home: Path, prefect_api: str) -> None:
+def test_ten_kills_change_nothing(home: Path, prefect_api: str) -> None:
     unbroken = finish(home, home / "unbroken")
     assert unbroken["verdict"] == "promote"
 
