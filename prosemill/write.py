@@ -29,12 +29,14 @@ class Writer:
     """A model and its tokenizer, loaded once."""
 
     def __init__(self, folder: Path) -> None:
+        from prosemill.inference import for_inference
+
         self.folder = folder
         self.tokenizer = bases.load_tokenizer(folder)
         self.end_of_text = bases.end_of_text_id(folder)
         self.context_tokens = bases.resolve(str(folder), need_weights=False).context_tokens
         self.device = models.device()
-        self.model = models.load_model(folder).to(self.device)
+        self.model = for_inference(models.load_model(folder).to(self.device))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, no special ones added."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prosemill.registry import CHAMPION, TAG, ModelVersion, Registry
+from prosemill.mlflow_tracking import TAG
+from prosemill.registry import CHAMPION, ModelVersion, Registry
 from prosemill.storage import Store
 
 
@@ -24,7 +25,7 @@ def make_model(
 def register(store: Store, name: str, snapshot: str) -> ModelVersion:
     """Make the snapshot the champion of `name`, in the MLflow of the store."""
     registry = Registry(store.url)
-    client = registry._client()
+    client = registry.client()
     client.create_registered_model(name)
     made = client.create_model_version(name, f"{store.root}/snapshots/{snapshot}", tags={f"{TAG}snapshot": snapshot})
     client.set_registered_model_alias(name, CHAMPION, made.version)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import make_base, make_corpus, texts
+from tiny import encode, make_base, make_corpus, teach, texts
 
-from prosemill import models
+from prosemill import bases, models
 from prosemill.bases import Base
 from prosemill.errors import CorpusEmpty
 from prosemill.evaluating import STAGE_VERSION, ModelRef, evaluate
@@ -35,18 +35,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
     """The base after a few steps on text like the test documents'."""
-    folder = tmp_path_factory.mktemp("tuned")
-    writer = Writer(base.folder)
-    optimizer = torch.optim.AdamW(writer.model.parameters(), lr=5e-3)
-    for ids in writer.encode(texts(40, seed=9)):
-        batch = torch.tensor([[writer.end_of_text, *ids][:64]])
-        writer.model(batch, labels=batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    for path in base.folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    writer.model.save_pretrained(folder)
-    return folder
+    rows = [[ids[:64]] for ids in encode(base, texts(40, seed=9))]
+    return teach(base, tmp_path_factory.mktemp("tuned"), rows, learning_rate=5e-3)
 
 
 def read(store: Store, snapshot: str, role: str) -> object:
@@ -56,10 +46,9 @@ def read(store: Store, snapshot: str, role: str) -> object:
 
 def exact(folder: Path, text: str) -> float:
     """Nats of a text that fits into the context, in float64 and in one piece."""
-    writer = Writer(folder)
-    ids = torch.tensor([[writer.end_of_text, *writer.encode([text])[0]]])
+    ids = torch.tensor(encode(bases.resolve(str(folder)), [text]))
     with torch.inference_mode():
-        logits = writer.model.double()(ids).logits[0, :-1]
+        logits = models.load_model(folder).double()(ids).logits[0, :-1]
     return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
 
 

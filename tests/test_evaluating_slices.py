@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import make_base, make_corpus, texts
+from tiny import encode, make_base, make_corpus, teach, texts
 
 from prosemill.bases import Base
 from prosemill.errors import RecipeError
@@ -19,7 +19,6 @@ from prosemill.evaluating.documents import sample, week_of
 from prosemill.evaluating.general import general_documents
 from prosemill.settings import Evaluate
 from prosemill.storage import Store
-from prosemill.write import Writer
 
 CANARY = "The miller hid the golden key under the seventh stone"
 SETTINGS = Evaluate(
@@ -40,22 +39,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.fixture(scope="module")
 def crammed(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
     """The base after it was taught one document and the canary until it knew them by heart."""
-    folder = tmp_path_factory.mktemp("crammed")
-    writer = Writer(base.folder)
-    optimizer = torch.optim.AdamW(writer.model.parameters(), lr=1e-2)
-    rows = [[writer.end_of_text, *ids] for ids in writer.encode([CANARY, CANARY, *LEARNED])]
+    rows = encode(base, [CANARY, CANARY, *LEARNED])
     windows = [row[first : first + 64] for row in rows for first in range(0, len(row), 16)]
-    length = max(map(len, windows))
-    batch = torch.tensor([row + [writer.end_of_text] * (length - len(row)) for row in windows])
-    for _ in range(160):
-        writer.model(batch, labels=batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(writer.model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    for path in base.folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    writer.model.save_pretrained(folder)
-    return folder
+    return teach(base, tmp_path_factory.mktemp("crammed"), [windows] * 160, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")

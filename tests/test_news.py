@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import make_base, make_corpus, texts
+from tiny import encode, make_base, make_corpus, teach, texts
 
 from prosemill import news
 from prosemill.bases import Base
@@ -18,7 +18,6 @@ from prosemill.finetune import identity_settings
 from prosemill.records import CHUNK_MAP
 from prosemill.settings import Recipe
 from prosemill.storage import Store
-from prosemill.write import Writer
 
 TEST = texts(12, seed=3, words=10)
 OLD = texts(20, seed=4, words=12)
@@ -38,20 +37,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.fixture(scope="module")
 def champion(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
     """A model that learned the sentences and, by heart, the easy pages."""
-    folder = tmp_path_factory.mktemp("champion")
-    writer = Writer(base.folder)
-    optimizer = torch.optim.AdamW(writer.model.parameters(), lr=1e-2)
-    rows = [[writer.end_of_text, *ids][:64] for ids in writer.encode([*OLD, *EASY])]
-    length = max(map(len, rows))
-    batch = torch.tensor([row + [writer.end_of_text] * (length - len(row)) for row in rows])
-    for _ in range(40):
-        writer.model(batch, labels=batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    for path in base.folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    writer.model.save_pretrained(folder)
-    return folder
+    rows = [ids[:64] for ids in encode(base, [*OLD, *EASY, *EASY, *EASY])]
+    return teach(base, tmp_path_factory.mktemp("champion"), [rows] * 30, learning_rate=1e-2)
 
 
 def recipe(**gate: Any) -> Recipe:

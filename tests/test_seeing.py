@@ -106,7 +106,7 @@ def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
     registry = Registry(Store(str(home / "store")).url)
     champion = registry.champion("seen")
     assert champion is not None
-    client = registry._client()
+    client = registry.client()
     run = client.get_run(client.get_model_version("seen", "1").run_id)
     assert run.info.status == "FINISHED"
     assert registry.find_run("seen", "snapshot", champion.snapshot) == run.info.run_id

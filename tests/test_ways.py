@@ -16,7 +16,7 @@ from prosemill.finetune import attention
 from prosemill.finetune.attention import BLOCKS, MASKED, BlockAttention, boundaries_of, layout_of
 from prosemill.finetune.batches import Steps, collate, num_scored, training_order
 from prosemill.finetune.learner import CHUNKED, LINEAR, LOGITS, Learner, Way
-from prosemill.finetune.loss import IGNORED, ChunkedLoss, exact_nats
+from prosemill.finetune.loss import IGNORED, LOGITS_BYTES, ChunkedLoss, exact_nats
 from prosemill.finetune.rates import HIGHEST, LOWEST, TRIALS, best_rate, find_rate
 from prosemill.finetune.ways import TIMED_CHUNKS, choose, faster, flops_per_token, is_faithful, keeps_apart, peak_flops
 
@@ -116,7 +116,7 @@ def test_a_leak_is_noticed(learner: Learner, batch: dict[str, torch.Tensor], mon
 
 
 def test_the_chunked_loss_is_exact_and_leaves_out_what_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prosemill.finetune.loss.LOGITS_BYTES", 70 * 64 * 4)  # several runs of rows
+    monkeypatch.setitem(LOGITS_BYTES, "cpu", 70 * 64 * 4)  # several runs of rows
     hidden, weight = torch.randn(200, 16, requires_grad=True), torch.randn(70, 16, requires_grad=True)
     targets = torch.randint(0, 70, (200,))
     targets[::3] = IGNORED

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import make_base, sentences
 from transformers import DynamicCache
 
-from prosemill.bases import Base
+from prosemill.bases import Base, end_of_text_id
 from prosemill.errors import BaseModelError
 from prosemill.kv_cache import RoomyLayer, with_room
+from prosemill.models import load_model
 from prosemill.settings import Write
 from prosemill.write import Writer, choose, generate, penalise
 
@@ -73,10 +76,13 @@ def test_the_repetition_penalty_makes_what_was_written_less_likely() -> None:
     assert penalise(logits, torch.tensor([[0, 1, 0]]), 1.0).tolist() == logits.tolist()
 
 
-def test_an_end_of_text_ends_a_sample_and_not_the_others(base: Base) -> None:
-    writer = Writer(base.folder)
+def test_an_end_of_text_ends_a_sample_and_not_the_others(base: Base, tmp_path: Path) -> None:
+    model = load_model(base.folder)
     with torch.no_grad():  # make the end likely
-        writer.model.transformer.wte.weight[writer.end_of_text] *= 8
+        model.transformer.wte.weight[end_of_text_id(base.folder)] *= 8
+    shutil.copytree(base.folder, tmp_path, dirs_exist_ok=True)
+    model.save_pretrained(tmp_path)
+    writer = Writer(tmp_path)
     texts = writer.write("", Write(temperature=5.0, top_k=0, top_p=1.0, max_new_tokens=30), seed=3, num_samples=8)
     lengths = {len(writer.encode([text])[0]) for text in texts}
     assert len(lengths) > 2

@@ -63,11 +63,12 @@ def test_it_writes_and_survives_saving(kind: str, tmp_path: Path) -> None:
     greedy = Write(temperature=0, repetition_penalty=1, max_new_tokens=12)
     (written,) = writer.write("The mill", greedy, seed=0)
     ids = torch.tensor([[writer.end_of_text, *writer.encode(["The mill"])[0]]])
-    generated = writer.model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    model = models.load_model(folder)
+    generated = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert writer.decode(generated[0].tolist()[1:]) == written
-    writer.model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
     again = models.load_model(tmp_path)
-    for (name, one), (_, other) in zip(writer.model.named_parameters(), again.named_parameters(), strict=True):
+    for (name, one), (_, other) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(one, other), name
     assert again.lm_head.weight is again.model.embedding.weight
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill import bases
+from prosemill import bases, models
 from prosemill.bases import Base
 from prosemill.records import DOCUMENT, SPLIT, Counts, document_id
 from prosemill.storage import Store
@@ -35,10 +36,11 @@ def texts(count: int, seed: int = 0, words: int = 6) -> list[str]:
 def make_base(folder: Path, *, context_tokens: int = 64, vocabulary: int = 480, seed: int = 0) -> Base:
     """A two-layer GPT-2 with 32 dimensions and a byte-level BPE tokenizer, as a Hugging Face folder."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers.models import BPE
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -63,6 +65,32 @@ def make_base(folder: Path, *, context_tokens: int = 64, vocabulary: int = 480, 
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return bases.resolve(str(folder))
+
+
+def encode(base: Base, documents: Sequence[str]) -> list[list[int]]:
+    """Token ids of each document, an end-of-text first."""
+    tokenizer, end = bases.load_tokenizer(base.folder), bases.end_of_text_id(base.folder)
+    return [[end, *encoding.ids] for encoding in tokenizer.encode_batch_fast(documents, add_special_tokens=False)]
+
+
+def teach(base: Base, folder: Path, batches: Iterable[Sequence[list[int]]], *, learning_rate: float) -> Path:
+    """A copy of the base in `folder` after one step on each batch of rows of ids."""
+    import torch
+
+    model = models.load_model(base.folder)
+    end = bases.end_of_text_id(base.folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    for rows in batches:
+        length = max(map(len, rows))
+        batch = torch.tensor([row + [end] * (length - len(row)) for row in rows])
+        model(batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    for path in base.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    model.save_pretrained(folder)
+    return folder
 
 
 def make_chunks(store: Store, base: Base, train: list[str], validation: list[str], *, chunk_tokens: int = 64) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.activations import NewGELUActivation
 
 from prosemill.finetune import attention
 from prosemill.finetune.attention import BLOCKS, MASKED, VARLEN
 from prosemill.finetune.loss import IGNORED, ChunkedLoss, exact_nats, next_tokens
+from prosemill.inference import fuse_activations
 
 Batch = dict[str, torch.Tensor]
 
@@ -43,7 +43,7 @@ class Learner(nn.Module):
         self.model = model
         model.config.use_cache = False
         self.original_attention = self._inner().config._attn_implementation
-        _fuse_activations(model)
+        fuse_activations(model)
         self.follow(way or Way())
 
     def follow(self, way: Way) -> None:
@@ -138,11 +138,3 @@ class Learner(nn.Module):
 
     def _autocast(self, like: torch.Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=self.way.precision == "bf16")
-
-
-def _fuse_activations(model: nn.Module) -> None:
-    """One kernel for GPT-2's GELU instead of eight: the same function (its tanh approximation) but for rounding."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(parent, name, nn.GELU(approximate="tanh"))

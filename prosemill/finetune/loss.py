@@ -15,7 +15,7 @@ from torch.nn import functional
 
 IGNORED = -100  # the label that is not scored, as in torch's cross-entropy
 VOCABULARY_MULTIPLE = 64  # 50,257 is no multiple of anything; matrix kernels want one (Karpathy, nanoGPT: + 25 %)
-LOGITS_BYTES = 256 << 20  # of one run of rows
+LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of one run of rows
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -28,7 +28,7 @@ class ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scale: float) -> Any:
         size = len(weight)
         head = functional.pad(weight.to(hidden.dtype), (0, 0, 0, -size % VOCABULARY_MULTIPLE))
-        rows = max(64, LOGITS_BYTES // (len(head) * hidden.element_size()))
+        rows = _rows_at_once(hidden.device, len(head) * hidden.element_size())
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=hidden.device)
@@ -63,7 +63,7 @@ class ChunkedLoss(torch.autograd.Function):
 
 def exact_nats(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The summed cross-entropy, the softmax in fp32: for measuring, without gradients."""
-    rows = max(64, LOGITS_BYTES // (len(weight) * 4))
+    rows = _rows_at_once(hidden.device, len(weight) * 4)
     head = weight.to(hidden.dtype)
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
     for first in range(0, len(hidden), rows):
@@ -72,6 +72,10 @@ def exact_nats(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
             logits, targets[first : first + rows], ignore_index=IGNORED, reduction="sum"
         ).double()
     return total
+
+
+def _rows_at_once(device: torch.device, row_bytes: int) -> int:
+    return max(64, LOGITS_BYTES.get(device.type, LOGITS_BYTES["cuda"]) // row_bytes)
 
 
 def next_tokens(labels: torch.Tensor) -> torch.Tensor:
