@@ -73,7 +73,7 @@ class Tracking:
                 self.client().set_tag(run, TAG + key, value)
             self.client().set_terminated(run, status)
 
-    # --- the way to MLflow ---------------------------------------------------------------------------------------------
+    # --- the way to MLflow --------------------------------------------------------------------------------------------
 
     def put(self, write: Callable[..., None], *arguments: str) -> None:
         """Write an alias or a tag. MLflow looks, then inserts: of two who do so at once one fails, and updates when it
