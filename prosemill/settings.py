@@ -239,6 +239,11 @@ class Finetune(Section):
     num_processes: int = Field(
         default=1, ge=1, le=64, description="Processes that share a batch: one a GPU of this machine, or a CPU core."
     )
+    fsdp: bool = Field(
+        default=False,
+        description="Each of the processes keeps a share of weights, gradients and optimizer state, for a model that "
+        "does not fit on one card beside them (FSDP).",
+    )
     replay_share: float = Field(
         default=0.0, ge=0, le=0.9, description="Share of the chunks that are old or general text, against forgetting."
     )
@@ -273,6 +278,8 @@ class Finetune(Section):
             )
         if self.batch_chunks % self.num_processes:
             raise ValueError(f"batch_chunks {self.batch_chunks} is no multiple of num_processes {self.num_processes}")
+        if self.fsdp and (self.num_processes == 1 or self.lora_rank):
+            raise ValueError("fsdp shares the weights among processes: set num_processes above 1, and lora_rank 0")
         return self
 
 

@@ -275,6 +275,28 @@ def test_killed_and_resumed_is_the_same_model_to_the_bit(store: Store, base: Bas
         assert totals[name] == expected[name], name
 
 
+@pytest.mark.slow
+def test_two_processes_with_a_share_each_go_on_after_a_kill_and_learn_what_one_does(
+    store: Store, base: Base, tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(update={"epochs": 1, "evals": 2, "checkpoint_minutes": 1e-6})
+    alone = Store(str(tmp_path / "alone"))
+    expected = finetune(alone, make_chunks(alone, base, texts(40), texts(8, seed=1)), base, settings)
+    chunk = make_chunks(store, base, texts(40), texts(8, seed=1))
+    shared = settings.model_copy(update={"num_processes": 2, "fsdp": True})
+    kill_at(store, chunk, base, shared, 2)
+    told: list[int] = []
+    found = finetune(store, chunk, base, shared, listener=lambda message: told.append(message["step"]))
+    assert min(told) >= 2
+    one, two = alone.manifest(expected).totals, store.manifest(found).totals
+    assert two["steps"] == one["steps"]
+    for name in ("train_loss", "validation_loss", "validation_loss_before"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    learned = models.load_model(store.local(f"{found}/model")).state_dict()
+    for name, weight in models.load_model(alone.local(f"{expected}/model")).state_dict().items():
+        torch.testing.assert_close(learned[name], weight, rtol=1e-3, atol=1e-4)
+
+
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from prosemill import children\n"

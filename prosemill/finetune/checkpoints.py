@@ -21,6 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prosemill.disk import sync_path
+from prosemill.finetune.sharding import share_of, whole
+
+Tensors = dict[str, torch.Tensor]
 
 PREFIX = "checkpoint-"
 KEPT = 2  # the newest and, should the disk have lost that, the one before
@@ -58,34 +61,46 @@ def commit(aside: Path, step: int, best_step: int | None) -> Path:
     return target
 
 
-def save_weights(folder: Path, model: torch.nn.Module) -> None:
-    """The parameters that are trained; tied ones once."""
-    weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / "model.safetensors")
+def weights_of(model: torch.nn.Module) -> Tensors:
+    """The parameters that are trained, whole; tied ones once."""
+    trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: whole(weight).contiguous() for name, weight in trained.items()}
 
 
-def load_weights(folder: Path, model: torch.nn.Module) -> None:
-    weights = load_file(folder / "model.safetensors")
+def set_weights(model: torch.nn.Module, weights: Tensors) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.requires_grad:
-                weight.copy_(weights[name])
+                weight.copy_(share_of(weights[name], weight))
 
 
-def save_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
+def load_weights(folder: Path, model: torch.nn.Module) -> None:
+    set_weights(model, load_file(folder / "model.safetensors"))
+
+
+def optimizer_state_of(optimizer: Any) -> tuple[Tensors, list[Any]]:
+    """What the optimizer remembers, whole, as `<number of the parameter>.<name>`; and its groups of parameters."""
     state = optimizer.state_dict()
-    tensors = {f"{number}.{name}": value for number, entry in state["state"].items() for name, value in entry.items()}
+    return {
+        f"{number}.{name}": whole(value) for number, entry in state["state"].items() for name, value in entry.items()
+    }, state["param_groups"]
+
+
+def save(folder: Path, weights: Tensors, optimizer: tuple[Tensors, list[Any]], scheduler: Any) -> None:
+    tensors, groups = optimizer
+    save_file(weights, folder / "model.safetensors")
     save_file(tensors, folder / "optimizer.safetensors")
-    schedule = {"groups": state["param_groups"], "scheduler": scheduler.state_dict()}
+    schedule = {"groups": groups, "scheduler": scheduler.state_dict()}
     (folder / "schedule.json").write_text(json.dumps(schedule), encoding="utf-8")
 
 
 def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     schedule = json.loads((folder / "schedule.json").read_text(encoding="utf-8"))
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    state: dict[int, Tensors] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = share_of(value, parameters[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": schedule["groups"]})
     scheduler.load_state_dict(schedule["scheduler"])
 

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from prosemill.finetune.learner import Learner
 from prosemill.finetune.plan import Plan, make_plan, num_examples
 from prosemill.finetune.rates import TRIALS, find_rate
 from prosemill.finetune.rhythm import LogRow, best_step, is_over
+from prosemill.finetune.sharding import shard
 from prosemill.finetune.trainer import ChunkTrainer, is_out_of_memory
 from prosemill.settings import Finetune
 
@@ -75,17 +77,25 @@ def train(job: children.Message, state: PartialState | None = None) -> dict[str,
     train.order = training_order(
         new, plan.examples, settings.seed, num_replayed=replayed, replay_share=settings.replay_share
     )
+    if settings.fsdp:
+        plan = replace(plan, way=replace(plan.way, compiled=False))
     torch.set_num_threads(plan.threads)
     learner.follow(plan.way)
     if settings.gradient_checkpointing:
         learner.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.fsdp:
+        shard(learner)
     trainer = ChunkTrainer(learner, train, validation, plan, settings, folder)
     if meter is not None:
         trainer.add_callback(EnergyNotes(meter, folder))
     history = _run(trainer, folder / "checkpoints", settings)
     _keep_best(learner, history, folder / "checkpoints")
+    weights = checkpoints.weights_of(learner) if settings.fsdp else {}
     if meter is None:
         return {}
+    if weights:
+        learner = Learner(_model(job, settings))
+        checkpoints.set_weights(learner, weights)
     totals = export(learner, Path(job["output"]), Path(job["tokenizer"]), history, trainer.plan)
     return totals | energy_of(folder, meter.stop()) | {"out_of_memory": trainer.halvings, "replayed_chunks": replayed}
 

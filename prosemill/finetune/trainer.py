@@ -24,9 +24,11 @@ from prosemill.finetune import checkpoints
 from prosemill.finetune.attention import VARLEN, boundaries_of
 from prosemill.finetune.batches import Rows, Steps, collate, num_scored
 from prosemill.finetune.learner import Learner
+from prosemill.finetune.loss import IGNORED
 from prosemill.finetune.plan import Plan
 from prosemill.finetune.rates import rate_share
 from prosemill.finetune.rhythm import Rhythm, best_step
+from prosemill.finetune.sharding import whole
 
 if TYPE_CHECKING:
     from prosemill.settings import Finetune
@@ -140,6 +142,9 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             piece["boundaries"] = boundaries_of(piece["position_ids"], self.plan.max_documents * len(piece["labels"]))
         return piece
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return whole(super()._clip_grad_norm(model))
+
     def _halve(self, model: Any) -> None:
         """Out of memory: forget this step's gradients and make it again in smaller pieces."""
         model.zero_grad(set_to_none=True)
@@ -160,12 +165,14 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         learner: Learner = self.model
         learner.eval()
-        for first in range(rank * size, len(self.eval_dataset), size * ranks):
-            numbers = range(first, min(first + size, len(self.eval_dataset)))
-            batch = collate([self.eval_dataset[number] for number in numbers])
-            if scored := num_scored(batch):
-                sums[0] += learner.measure(**self._prepare_inputs(self._piece(batch, 0, size)))
-                sums[1] += scored
+        for first in range(0, len(self.eval_dataset), size * ranks):
+            number = first + rank * size
+            rows = [self.eval_dataset[each] for each in range(number, min(number + size, len(self.eval_dataset)))]
+            batch = collate(rows or [self.eval_dataset[0]])  # every process takes as many turns
+            if not rows:
+                batch["labels"][:] = IGNORED
+            sums[0] += learner.measure(**self._prepare_inputs(self._piece(batch, 0, size)))
+            sums[1] += num_scored(batch)
         nats, tokens = self.accelerator.reduce(sums, "sum").tolist() if ranks > 1 else sums.tolist()
         metrics = {"validation_loss": nats / max(tokens, 1)}
         self.log(metrics)
@@ -219,10 +226,10 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        weights, optimizer = checkpoints.weights_of(self.model), checkpoints.optimizer_state_of(self.optimizer)
         if self.is_world_process_zero():
             aside = checkpoints.new_aside(Path(self.args.output_dir))
-            checkpoints.save_weights(aside, self.model)
-            checkpoints.save_optimizer(aside, self.optimizer, self.lr_scheduler)
+            checkpoints.save(aside, weights, optimizer, self.lr_scheduler)
             checkpoints.save_random(aside)
             self.state.save_to_json(str(aside / "trainer_state.json"))
             checkpoints.commit(aside, self.state.global_step, best_step(self.state.log_history))

@@ -1,0 +1,40 @@
+"""FSDP: of weights, gradients and optimizer state each process keeps a share (Zhao et al. 2023; torch's `fully_shard`).
+
+The learner is the outermost unit and each block of the model one within it, so that the head, which the loss reads as a
+plain tensor, is whole while a step is computed. Files are written whole: a checkpoint fits any number of processes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from prosemill.finetune.learner import Learner
+
+
+def shard(learner: Learner) -> None:
+    """From now on keep a share of the parameters. Every process has to call it, and everything else here, alike."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    device = next(learner.parameters()).device.type
+    mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
+    for blocks in [each for each in learner.backbone().modules() if isinstance(each, nn.ModuleList)][:1]:
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+    fully_shard(learner, mesh=mesh, reshard_after_forward=False)
+    register_fsdp_forward_method(learner, "measure")
+    vars(learner)["is_distributed_loading_by_transformers"] = True  # tells the Trainer to add no DDP of its own
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor of which this process may have a share."""
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
+def share_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`value`, or the share of it that this process has of `like`, where that is sharded and of the same shape."""
+    if not isinstance(like, DTensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
