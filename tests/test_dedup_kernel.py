@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from xxhash import xxh64_intdigest
 
-from prosemill.dedup import kernel
+from prosemill.dedup import kernel, machine, signing
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
 from prosemill.dedup.search import choose
@@ -59,8 +59,8 @@ def test_what_only_python_can_lower_is_left_to_it() -> None:
     array = pa.array(texts, pa.large_string())
     _, offsets, data = array.buffers()
     factors = np.ones(4, np.uint32)
-    _, counts, _ = kernel.sign_batch(
-        np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:4], 5, "\u4e00-\u9fff", factors, factors
+    _, _, counts, _ = signing.sign_batch(
+        np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:4], 5, factors, factors
     )
     assert (counts < 0).tolist() == [True, False, True]
 
