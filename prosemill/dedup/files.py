@@ -69,7 +69,7 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Wri
 
 
 def _texts(file: pq.ParquetFile) -> Iterator[pa.LargeStringArray]:
-    for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
+    for batch in file.iter_batches(BATCH_ROWS, columns=["text"], use_threads=False):
         texts = batch["text"].cast(pa.large_string())
         yield pc.fill_null(texts, "") if texts.null_count else texts  # a scalar made imports pandas: half a second
 
@@ -89,7 +89,7 @@ def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: in
     packed = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "snappy"
     with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
         waiting: list[pa.RecordBatch] = []
-        for batch in file.iter_batches(BATCH_ROWS):
+        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             waiting.append(batch.filter(columns.flags(keep[first : first + batch.num_rows])))
             first += batch.num_rows
             if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
