@@ -1,9 +1,9 @@
-"""The kernel's machine code, kept on disk, so that signing starts without numba: importing it and waking its cache takes
-a CPU second, half of what 20,000 documents cost.
+"""The kernel's machine code, kept on disk, so that signing starts without numba.
 
-The first run compiles `kernel.sign_texts` and writes what LLVM made of it beside the byte code that Python keeps of the
-module (or below the cache folder, where that cannot be written); later ones load it by llvmlite. Its name has all in it
-that it depends on: the source, the versions of numba and llvmlite, the processor. It is checked against its own digest,
+Importing numba and waking its cache takes a CPU second, a third of what 20,000 documents cost. So the first run
+compiles `kernel.sign_texts` and writes what LLVM made of it beside the byte code that Python keeps of the module, or
+below the cache folder where that cannot be written; later ones load it by llvmlite. The file's name has all in it that
+it depends on: the source, the versions of numba and llvmlite, the processor. It is checked against its own digest,
 because LLVM ends the process over a damaged one. Where any of this does not work, numba runs the kernel as usual.
 """
 
@@ -14,7 +14,7 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
-from prosemill.dedup import letters
 from prosemill.environment import cache_folder
 
 Function = Callable[..., object]
@@ -42,8 +41,8 @@ def sign_texts() -> Function:
     if importlib.util.find_spec("numba") is None:
         raise ImportError("numba is not installed")
     try:
-        code = _kept() or _keep(_compile())
-        return _loaded(code)
+        folders = (HERE / "__pycache__", cache_folder() / "kernel")
+        return loaded(kept(folders) or keep(compiled(), folders))
     except (RuntimeError, OSError, AttributeError):  # another numba or LLVM than this was made for
         from prosemill.dedup import kernel
 
@@ -53,30 +52,30 @@ def sign_texts() -> Function:
 
 def _file_name() -> str:
     made_by = [metadata.version("numba"), llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name()]
-    depends = [*made_by, llvm.get_host_cpu_features().flatten(), *((HERE / name).read_text("utf-8") for name in SOURCES)]
+    depends = [
+        *made_by,
+        llvm.get_host_cpu_features().flatten(),
+        *((HERE / name).read_text("utf-8") for name in SOURCES),
+    ]
     return f"kernel.{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:16]}.object"
 
 
-def _folders() -> Iterator[Path]:
-    yield HERE / "__pycache__"
-    yield cache_folder() / "kernel"
-
-
-def _kept() -> bytes | None:
+def kept(folders: Iterable[Path]) -> bytes | None:
+    """The code that one of the folders has, whole."""
     name = _file_name()
-    for folder in _folders():
+    for folder in folders:
         try:
-            kept = (folder / name).read_bytes()
+            found = (folder / name).read_bytes()
         except OSError:
             continue
-        if hashlib.sha256(kept[DIGEST_BYTES:]).digest() == kept[:DIGEST_BYTES]:
-            return kept[DIGEST_BYTES:]
+        if hashlib.sha256(found[DIGEST_BYTES:]).digest() == found[:DIGEST_BYTES]:
+            return found[DIGEST_BYTES:]
     return None
 
 
-def _keep(code: bytes) -> bytes:
-    """Write the code where that can be done; the code."""
-    for folder in _folders():
+def keep(code: bytes, folders: Iterable[Path]) -> bytes:
+    """Write the code to the first of the folders that lets itself be written to; the code."""
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle, aside = tempfile.mkstemp(dir=folder, prefix=".kernel-")
@@ -98,7 +97,7 @@ def _target() -> llvm.TargetMachine:
     return target.create_target_machine(cpu=cpu, features=features, opt=3, codemodel="jitdefault", jit=True)
 
 
-def _compile() -> bytes:
+def compiled() -> bytes:
     """An object file with one function, NAME; RuntimeError where it would need more than itself."""
     from numba import njit, types
 
@@ -128,7 +127,7 @@ def _check(module: llvm.ModuleRef) -> None:
         raise RuntimeError(f"the kernel needs {', '.join(missing)} of numba")
 
 
-def _loaded(code: bytes) -> Function:
+def loaded(code: bytes) -> Function:
     target = _target()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))

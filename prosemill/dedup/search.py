@@ -143,7 +143,9 @@ class _Shared:
     Plain arrays: a list for each of the million buckets of half a million documents would take a quarter of a gigabyte.
     """
 
-    def __init__(self, rows: NDArray[np.int64], buckets: NDArray[np.int64], num_documents: int, num_buckets: int) -> None:
+    def __init__(
+        self, rows: NDArray[np.int64], buckets: NDArray[np.int64], num_documents: int, num_buckets: int
+    ) -> None:
         """`rows` ascend: document rows[i] is in bucket buckets[i], and is the entry i of a chain when it is kept."""
         self.buckets = array("i", buckets.astype(np.int32).tobytes())
         self.starts = np.searchsorted(rows, np.arange(num_documents + 1))
