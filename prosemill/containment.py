@@ -154,8 +154,7 @@ def entangled(
     history: History, drawn: Ordinals, may_hold: NDArray[np.bool_], may_lie_within: NDArray[np.bool_]
 ) -> list[int]:
     """Those of `drawn` that lie within a document of `may_hold`, or hold one of `may_lie_within` [all keepers]."""
-    sizes = [np.bincount(segment.sample_rows, minlength=len(segment)) for segment in history.segments]
-    num_samples = np.concatenate([np.empty(0, np.int64), *sizes])
+    num_samples = np.concatenate([np.empty(0, np.int64), *map(_sample_sizes, history.segments)])
     found = []
     for number, ordinal in enumerate(drawn.tolist()):
         if number % LET_GO_EVERY == 0:
@@ -173,6 +172,15 @@ def entangled(
         ):
             found.append(ordinal)
     return found
+
+
+def _sample_sizes(segment: Segment) -> NDArray[np.int64]:
+    """How many samples each document has; by blocks, because numpy counts in a copy."""
+    sizes = np.zeros(len(segment), np.int64)
+    for start in range(0, len(segment.sample_rows), BLOCK_SHINGLES):
+        block = np.bincount(segment.sample_rows[start : start + BLOCK_SHINGLES])
+        sizes[: len(block)] += block
+    return sizes
 
 
 def _sharing(history: History, sample: Hashes) -> tuple[Ordinals, NDArray[np.int64]]:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prosemill import containment
+from prosemill import columns, containment
 from prosemill.corpus import withdrawn_of
 from prosemill.errors import CorpusEmpty
 from prosemill.records import CONTAINER, SPLIT, Counts, Shard, digest, snapshot_id
@@ -29,6 +29,7 @@ from prosemill.storage import SnapshotWriter, Store
 STAGE = "split"
 STAGE_VERSION = 2
 HELD_OUT = ("test", "validation")
+PARTS = ("train", "validation", "test", "excluded")
 # A test set that lags behind (its share was raised) catches up at this many times its share of each night, at most:
 # what is new is there to be learned.
 CATCH_UP = 2
@@ -51,16 +52,16 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     earlier = store.manifest(previous).shards_of("containers") if previous else []
     old = _table_of(store, shards, "id", "split")
     keepers = _table_of(store, store.manifest(dedup).shards_of("keepers"), "id", "url")
-    is_new = pc.invert(pc.is_in(keepers["id"], value_set=old["id"].combine_chunks())).to_numpy()
-    new = keepers["id"].filter(pa.array(is_new)).to_pylist()
+    is_new = ~columns.to_flags(pc.is_in(keepers["id"], value_set=old["id"].combine_chunks()))
+    new = keepers["id"].filter(columns.flags(is_new)).to_pylist()
     pairs = _reached(_table_of(store, store.manifest(dedup).shards_of("pairs"), "a", "b"), new)
-    near = old.filter(pc.is_in(old["id"], value_set=pa.array({id for pair in pairs for id in pair}, pa.string())))
+    near = old.filter(pc.is_in(old["id"], value_set=columns.strings({id for pair in pairs for id in pair})))
     held = _by_part(old["split"])
     assigned = assign(new, pairs, dict(_rows(near)), settings, held)
     containers = _without_leaks(store, dedup, keepers["id"], is_new, old, assigned)
     withdrawn = withdrawn_of(store, dedup)
     totals = held + Counter(part for part, _ in assigned.values())
-    totals -= _by_part(old.filter(pc.is_in(old["id"], value_set=pa.array(withdrawn, pa.string())))["split"])
+    totals -= _by_part(old.filter(pc.is_in(old["id"], value_set=columns.strings(withdrawn)))["split"])
     totals -= Counter(assigned[id][0] for id in withdrawn if id in assigned)
     _check(totals, len(new), len(withdrawn))
     urls = _urls(keepers, new, containers)
@@ -75,8 +76,7 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
         dropped = Counter(reason for reason in table["reason"].to_pylist() if reason)
         writer.counts = Counts(len(new), len(new) - dropped.total(), dict(sorted(dropped.items())))
         newly = Counter(part for part, _ in assigned.values())
-        parts = ("train", "validation", "test", "excluded")
-        writer.totals = {part: totals[part] for part in parts} | {f"new_{part}": newly[part] for part in parts}
+        writer.totals = {part: totals[part] for part in PARTS} | {f"new_{part}": newly[part] for part in PARTS}
         if withdrawn:
             writer.totals |= {"withdrawn": len(withdrawn)}
     return id
@@ -113,7 +113,7 @@ def assign(
 
 def _reached(pairs: pa.Table, new: list[str]) -> list[tuple[str, str]]:
     """Those of `pairs` that lie in a component with a new document: step by step, from what was reached before."""
-    reached, found = pa.array(new, pa.string()), pairs.slice(0, 0)
+    reached, found = columns.strings(new), pairs.slice(0, 0)
     while True:
         touches = pc.or_(pc.is_in(pairs["a"], value_set=reached), pc.is_in(pairs["b"], value_set=reached))
         step, pairs = pairs.filter(touches), pairs.filter(pc.invert(touches))
@@ -141,14 +141,15 @@ def _without_leaks(
         return {}
     history = containment.read_index(store, dedup, len(order))
     parts = np.empty(len(order), object)
-    places = pc.index_in(order.filter(pa.array(~is_new)), value_set=old["id"].combine_chunks())
-    parts[~is_new] = old["split"].take(places).to_numpy()
+    places = pc.index_in(order.filter(columns.flags(~is_new)), value_set=old["id"].combine_chunks())
+    given = columns.to_numbers(pc.index_in(old["split"].take(places), value_set=columns.strings(PARTS)))
+    parts[~is_new] = np.array(PARTS, object)[given]
     parts[is_new] = [part for part, _ in assigned.values()]  # in the order of the new keepers
 
     drawn = np.flatnonzero(is_new & _is_held_out(parts))
     learned = containment.entangled(history, drawn, (parts == "train") & ~is_new, parts == "train")
     components = {assigned[order[ordinal].as_py()][1] for ordinal in learned}
-    for ordinal, id in zip(drawn.tolist(), order.take(pa.array(drawn)).to_pylist(), strict=True):
+    for ordinal, id in zip(drawn.tolist(), order.take(columns.numbers(drawn)).to_pylist(), strict=True):
         if assigned[id][1] in components:
             parts[ordinal] = "train"
             assigned[id] = ("train", assigned[id][1])
@@ -169,12 +170,13 @@ def _is_held_out(parts: NDArray[np.object_]) -> NDArray[np.bool_]:
 
 def _write_containers(writer: SnapshotWriter, containers: dict[str, tuple[str, float]], urls: dict[str, str]) -> None:
     if containers:
-        rows = [(id, urls[id], other, urls[other], share) for id, (other, share) in sorted(containers.items())]
-        columns = [
-            pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), CONTAINER, strict=True)
-        ]
-        pq.write_table(pa.table(columns, schema=CONTAINER), writer.path("containers-00000.parquet"), compression="zstd")
-        writer.add("containers-00000.parquet", "containers", len(rows))
+        ids = sorted(containers)
+        others = [containers[id][0] for id in ids]
+        found = [ids, [urls[id] for id in ids], others, [urls[id] for id in others]]
+        shares = columns.numbers(np.array([containers[id][1] for id in ids], np.float64))
+        table = pa.Table.from_arrays([*map(columns.strings, found), shares], schema=CONTAINER)
+        pq.write_table(table, writer.path("containers-00000.parquet"), compression="zstd")
+        writer.add("containers-00000.parquet", "containers", len(ids))
 
 
 def _hold_out(free: dict[str, list[str]], held: Counter[str], settings: Split) -> dict[str, str]:
@@ -236,10 +238,10 @@ def _check(totals: Counter[str], num_new: int, num_withdrawn: int) -> None:
             )
 
 
-def _table_of(store: Store, shards: Iterable[Shard], *columns: str) -> pa.Table:
-    schema = pa.schema([(column, pa.string()) for column in columns])
-    tables = [pq.read_table(store.local(shard.path), columns=list(columns)) for shard in shards]
-    return pa.concat_tables([schema.empty_table(), *tables])
+def _table_of(store: Store, shards: Iterable[Shard], *names: str) -> pa.Table:
+    schema = pa.schema([(name, pa.string()) for name in names])
+    tables = [columns.read(store.local(shard.path), names) for shard in shards]
+    return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
@@ -255,7 +257,7 @@ def _by_part(parts: pa.ChunkedArray) -> Counter[str]:
 
 def _urls(keepers: pa.Table, new: Iterable[str], containers: dict[str, tuple[str, float]]) -> dict[str, str]:
     """Of the documents that are written about."""
-    wanted = pa.array({*new, *(other for other, _ in containers.values())}, pa.string())
+    wanted = columns.strings({*new, *(other for other, _ in containers.values())})
     return dict(_rows(keepers.filter(pc.is_in(keepers["id"], value_set=wanted))))
 
 
@@ -267,15 +269,14 @@ def _table(
             return ""
         return "contains_held_out" if id in containers else "near_held_out"
 
-    rows = [
-        {
-            "id": id,
-            "url": urls[id],
-            "split": part,
-            "component": component,
-            "reason": reason(id, part),
-            "first_seen": as_of,
-        }
-        for id, (part, component) in assigned.items()
-    ]
-    return pa.Table.from_pylist(rows, schema=SPLIT)
+    ids = list(assigned)
+    parts = [part for part, _ in assigned.values()]
+    found = {
+        "id": ids,
+        "url": [urls[id] for id in ids],
+        "split": parts,
+        "component": [component for _, component in assigned.values()],
+        "reason": [reason(id, part) for id, part in zip(ids, parts, strict=True)],
+        "first_seen": [as_of] * len(ids),
+    }
+    return pa.Table.from_arrays([columns.strings(found[name]) for name in SPLIT.names], schema=SPLIT)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prosemill.dedup import columns
+from prosemill import columns
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.search import Choice, choose
