@@ -51,8 +51,14 @@ def extraction(pages: Path, annotations: Path, cache: Path) -> Rows:
 
 
 def with_ratios(rows: Rows, figure: str, peer: str) -> Rows:
-    base = next((row[figure] for row in rows if row["tool"] == peer and figure in row), None)
-    return [{**row, "ratio": round(row[figure] / base, 2)} if base and figure in row else row for row in rows]
+    """To the peer on as many documents, where the rows are of several inputs."""
+    bases = {row.get("documents"): row[figure] for row in rows if row["tool"] == peer and figure in row}
+    return [
+        {**row, "ratio": round(row[figure] / bases[row.get("documents")], 2)}
+        if figure in row and row.get("documents") in bases
+        else row
+        for row in rows
+    ]
 
 
 def table(found: dict[str, Any]) -> str:

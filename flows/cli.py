@@ -11,18 +11,19 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows import clean, judge, operate, screen, server
 from flows.options import JsonOption, RecipePath, StoreOption, VerboseOption, open_store
-from prosemill import bases, environment
-from prosemill.bases import Base
-from prosemill.chunk import check_length
+from prosemill import environment
 from prosemill.errors import EXIT_FAILED, EXIT_PARTIAL, EXIT_STOPPED, EXIT_USAGE, ProsemillError
 from prosemill.recipe import check_sources, load_recipe
 from prosemill.settings import Recipe
+
+if TYPE_CHECKING:
+    from prosemill.bases import Base
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -110,6 +111,9 @@ def retrain(
 
 def _checked(path: Path) -> tuple[Recipe, Base]:
     """The recipe and its base, or the reason why they cannot work, before anything is started."""
+    from prosemill import bases
+    from prosemill.chunk import check_length
+
     recipe = load_recipe(path)
     check_sources(recipe)
     base = bases.resolve(recipe.finetune.base)

@@ -6,18 +6,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from prosemill import progress, report
-from prosemill.explain import Told
-from prosemill.pages import with_interval
-from prosemill.run_log import HIT
-from prosemill.why import Fate
+from prosemill import progress
+
+if TYPE_CHECKING:
+    from prosemill.explain import Told
+    from prosemill.why import Fate
 
 SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
 LINE_SECONDS = 10  # without a terminal, a line at most this often
@@ -98,6 +98,8 @@ def show_outcome(outcome: Mapping[str, Any], next_steps: Sequence[str]) -> None:
 
 
 def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
+    from prosemill import report
+
     table = Table(title="From pages to chunks", title_justify="left", box=None, pad_edge=False)
     for name, justify in (
         ("stage", "left"),
@@ -121,6 +123,8 @@ def _time_line(seconds: Mapping[str, float]) -> str:
 
 
 def _score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
+    from prosemill.pages import with_interval
+
     table = Table(
         title="On text that no model has seen (test split, 95 % intervals)",
         title_justify="left",
@@ -179,6 +183,8 @@ def show_changes(changes: Mapping[str, Any]) -> None:
 
 def show_told(told: Told) -> None:
     """A run, stage by stage; below each one that was made, what had changed."""
+    from prosemill.run_log import HIT
+
     run, before = told.run, told.before
     came_to = " ".join(each for each in (run.verdict or run.state.lower(), run.model) if each)
     output.print(f"{run.title}: {came_to}{f'. {run.reason}' if run.reason else ''}", markup=False)

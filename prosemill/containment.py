@@ -30,6 +30,7 @@ LEAST = 8  # hashes by which a held-out document is known; at CONTAINED, all but
 FEW = 3
 MOST_COMMON = 1000  # documents; a shingle that more of them have says nothing
 LET_GO_EVERY = 200  # documents: each look at shingles maps 64 KB of their file
+BLOCK_SKETCHES = 1000  # documents: 64 KB of the file each
 BLOCK_SHINGLES = 1 << 20  # looked up at once: some tens of megabytes
 FILTER_BITS = 22  # 4 MB, which the second-level cache holds; of a million hashes looked up, most end there
 
@@ -93,11 +94,12 @@ class _Sketches:
         hashes, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         bounds = np.searchsorted(ordinals, history.firsts)
         for segment, first, start, end in zip(history.segments, history.firsts, bounds, bounds[1:], strict=False):
-            rows = ordinals[start:end] - first
-            begins = np.asarray(segment.shingles.offsets)[rows]
-            sizes.append(np.minimum(np.asarray(segment.shingles.offsets)[rows + 1] - begins, LEAST))
-            hashes.append(segment.shingles.hashes[_spread(begins, sizes[-1])])
-            let_go(segment.shingles.hashes)
+            offsets, found = np.asarray(segment.shingles.offsets), np.asarray(segment.shingles.hashes)
+            for block in range(start, end, BLOCK_SKETCHES):
+                rows = ordinals[block : min(end, block + BLOCK_SKETCHES)] - first
+                sizes.append(np.minimum(offsets[rows + 1] - offsets[rows], LEAST))
+                hashes.append(found[_spread(offsets[rows], sizes[-1])])
+                let_go(segment.shingles.hashes)
         flat, of_each = np.concatenate(hashes), np.concatenate(sizes)
         order = np.argsort(flat, kind="stable")
         is_there = np.zeros(1 << FILTER_BITS, bool)
@@ -152,8 +154,7 @@ def entangled(
     history: History, drawn: Ordinals, may_hold: NDArray[np.bool_], may_lie_within: NDArray[np.bool_]
 ) -> list[int]:
     """Those of `drawn` that lie within a document of `may_hold`, or hold one of `may_lie_within` [all keepers]."""
-    sizes = [np.bincount(segment.sample_rows, minlength=len(segment)) for segment in history.segments]
-    num_samples = np.concatenate([np.empty(0, np.int64), *sizes])
+    num_samples = np.concatenate([np.empty(0, np.int64), *map(_sample_sizes, history.segments)])
     found = []
     for number, ordinal in enumerate(drawn.tolist()):
         if number % LET_GO_EVERY == 0:
@@ -171,6 +172,15 @@ def entangled(
         ):
             found.append(ordinal)
     return found
+
+
+def _sample_sizes(segment: Segment) -> NDArray[np.int64]:
+    """How many samples each document has; by blocks, because numpy counts in a copy."""
+    sizes = np.zeros(len(segment), np.int64)
+    for start in range(0, len(segment.sample_rows), BLOCK_SHINGLES):
+        block = np.bincount(segment.sample_rows[start : start + BLOCK_SHINGLES])
+        sizes[: len(block)] += block
+    return sizes
 
 
 def _sharing(history: History, sample: Hashes) -> tuple[Ordinals, NDArray[np.int64]]:

@@ -11,23 +11,25 @@ document, or holds one, is never held out.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prosemill import containment
+from prosemill import columns, containment
 from prosemill.corpus import withdrawn_of
 from prosemill.errors import CorpusEmpty
-from prosemill.records import CONTAINER, SPLIT, Counts, digest, snapshot_id
+from prosemill.records import CONTAINER, SPLIT, Counts, Shard, digest, snapshot_id
 from prosemill.settings import Split
 from prosemill.storage import SnapshotWriter, Store
 
 STAGE = "split"
 STAGE_VERSION = 2
 HELD_OUT = ("test", "validation")
+PARTS = ("train", "validation", "test", "excluded")
 # A test set that lags behind (its share was raised) catches up at this many times its share of each night, at most:
 # what is new is there to be learned.
 CATCH_UP = 2
@@ -48,17 +50,21 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     store.require(*parents)
     shards = store.manifest(previous).shards_of("assignments") if previous else []
     earlier = store.manifest(previous).shards_of("containers") if previous else []
-    old = dict(_rows(store, (shard.path for shard in shards), "id", "split"))
-    keepers = [shard.path for shard in store.manifest(dedup).shards_of("keepers")]
-    urls = dict(_rows(store, keepers, "id", "url"))
-    new = [id for id in urls if id not in old]
-    pairs = _rows(store, (shard.path for shard in store.manifest(dedup).shards_of("pairs")), "a", "b")
-    assigned = assign(new, pairs, old, settings)
-    containers = _without_leaks(store, dedup, list(urls), old, assigned)
+    old = _table_of(store, shards, "id", "split")
+    keepers = _table_of(store, store.manifest(dedup).shards_of("keepers"), "id", "url")
+    is_new = ~columns.to_flags(pc.is_in(keepers["id"], value_set=old["id"].combine_chunks()))
+    new = keepers["id"].filter(columns.flags(is_new)).to_pylist()
+    pairs = _reached(_table_of(store, store.manifest(dedup).shards_of("pairs"), "a", "b"), new)
+    near = old.filter(pc.is_in(old["id"], value_set=columns.strings({id for pair in pairs for id in pair})))
+    held = _by_part(old["split"])
+    assigned = assign(new, pairs, dict(_rows(near)), settings, held)
+    containers = _without_leaks(store, dedup, keepers["id"], is_new, old, assigned)
     withdrawn = withdrawn_of(store, dedup)
-    given = old | {id: part for id, (part, _) in assigned.items()}
-    totals = Counter(part for id, part in given.items() if id not in withdrawn)
+    totals = held + Counter(part for part, _ in assigned.values())
+    totals -= _by_part(old.filter(pc.is_in(old["id"], value_set=columns.strings(withdrawn)))["split"])
+    totals -= Counter(assigned[id][0] for id in withdrawn if id in assigned)
     _check(totals, len(new), len(withdrawn))
+    urls = _urls(keepers, new, containers)
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
@@ -70,19 +76,23 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
         dropped = Counter(reason for reason in table["reason"].to_pylist() if reason)
         writer.counts = Counts(len(new), len(new) - dropped.total(), dict(sorted(dropped.items())))
         newly = Counter(part for part, _ in assigned.values())
-        parts = ("train", "validation", "test", "excluded")
-        writer.totals = {part: totals[part] for part in parts} | {f"new_{part}": newly[part] for part in parts}
+        writer.totals = {part: totals[part] for part in PARTS} | {f"new_{part}": newly[part] for part in PARTS}
         if withdrawn:
             writer.totals |= {"withdrawn": len(withdrawn)}
     return id
 
 
 def assign(
-    new: list[str], pairs: Iterable[tuple[str, str]], old: dict[str, str], settings: Split
+    new: list[str],
+    pairs: Iterable[tuple[str, str]],
+    old: dict[str, str],
+    settings: Split,
+    held: Counter[str] | None = None,
 ) -> dict[str, tuple[str, str]]:
     """For each new document its split and the name of its component (its smallest document id), in the order of `new`.
 
-    `pairs` joins documents, new and old; `old` says which split earlier nights gave.
+    `pairs` joins documents, new and old; `old` says which split earlier nights gave, at least to all in `pairs`; `held`
+    how many documents they gave to each (default: as `old` has).
     """
     members = _components([*new, *old], pairs)
     is_new = set(new)
@@ -95,40 +105,61 @@ def assign(
             free[name] = fresh
         for document in fresh:
             parts[document] = "excluded" if taken - {"train"} else "train"
-    for name, part in _hold_out(free, old, settings).items():
+    for name, part in _hold_out(free, Counter(old.values()) if held is None else held, settings).items():
         parts.update(dict.fromkeys(free[name], part))
     named = {document: name for name, documents in members.items() for document in documents}
     return {document: (parts[document], named[document]) for document in new}
 
 
+def _reached(pairs: pa.Table, new: list[str]) -> list[tuple[str, str]]:
+    """Those of `pairs` that lie in a component with a new document: step by step, from what was reached before."""
+    reached, found = columns.strings(new), pairs.slice(0, 0)
+    while True:
+        touches = pc.or_(pc.is_in(pairs["a"], value_set=reached), pc.is_in(pairs["b"], value_set=reached))
+        step, pairs = pairs.filter(touches), pairs.filter(pc.invert(touches))
+        if not step.num_rows:
+            return list(_rows(found))
+        found = pa.concat_tables([found, step])
+        reached = pc.unique(pa.chunked_array([*step["a"].chunks, *step["b"].chunks], pa.string()))
+
+
 def _without_leaks(
-    store: Store, dedup: str, order: list[str], old: dict[str, str], assigned: dict[str, tuple[str, str]]
+    store: Store,
+    dedup: str,
+    order: pa.ChunkedArray,
+    is_new: NDArray[np.bool_],
+    old: pa.Table,
+    assigned: dict[str, tuple[str, str]],
 ) -> dict[str, tuple[str, float]]:
     """Change `assigned` so that no text is held out and learned as a part of a longer one.
 
-    `order`: ids of all keepers. For each new document that is excluded here, the held-out one that it holds, and how
-    much of it. A component goes to train if a document of it lies within an old training document, or holds one.
+    `order`: ids of all keepers, and which of them are new. For each new document that is excluded here, the held-out
+    one that it holds, and how much of it. A component goes to train if a document of it lies within an old training
+    document, or holds one.
     """
     if not store.manifest(dedup).shards_of("index"):  # kept by hand, not by our dedup
         return {}
     history = containment.read_index(store, dedup, len(order))
-    parts = np.array([old[id] if id in old else assigned[id][0] for id in order], object)
-    is_new = np.array([id not in old for id in order], bool)
+    parts = np.empty(len(order), object)
+    places = pc.index_in(order.filter(columns.flags(~is_new)), value_set=old["id"].combine_chunks())
+    given = columns.to_numbers(pc.index_in(old["split"].take(places), value_set=columns.strings(PARTS)))
+    parts[~is_new] = np.array(PARTS, object)[given]
+    parts[is_new] = [part for part, _ in assigned.values()]  # in the order of the new keepers
 
     drawn = np.flatnonzero(is_new & _is_held_out(parts))
     learned = containment.entangled(history, drawn, (parts == "train") & ~is_new, parts == "train")
-    components = {assigned[order[ordinal]][1] for ordinal in learned}
-    for ordinal in drawn.tolist():
-        if assigned[order[ordinal]][1] in components:
+    components = {assigned[order[ordinal].as_py()][1] for ordinal in learned}
+    for ordinal, id in zip(drawn.tolist(), order.take(columns.numbers(drawn)).to_pylist(), strict=True):
+        if assigned[id][1] in components:
             parts[ordinal] = "train"
-            assigned[order[ordinal]] = ("train", assigned[order[ordinal]][1])
+            assigned[id] = ("train", assigned[id][1])
 
     containers: dict[str, tuple[str, float]] = {}
     for each in containment.holding(history, np.flatnonzero(is_new), np.flatnonzero(_is_held_out(parts))):
-        id = order[each.container]
+        id = order[each.container].as_py()
         if parts[each.container] == "train" or not is_new[each.contained]:
             assigned[id] = ("excluded", assigned[id][1])
-            containers[id] = (order[each.contained], each.share)
+            containers[id] = (order[each.contained].as_py(), each.share)
     return containers
 
 
@@ -139,21 +170,22 @@ def _is_held_out(parts: NDArray[np.object_]) -> NDArray[np.bool_]:
 
 def _write_containers(writer: SnapshotWriter, containers: dict[str, tuple[str, float]], urls: dict[str, str]) -> None:
     if containers:
-        rows = [(id, urls[id], other, urls[other], share) for id, (other, share) in sorted(containers.items())]
-        columns = [
-            pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), CONTAINER, strict=True)
-        ]
-        pq.write_table(pa.table(columns, schema=CONTAINER), writer.path("containers-00000.parquet"), compression="zstd")
-        writer.add("containers-00000.parquet", "containers", len(rows))
+        ids = sorted(containers)
+        others = [containers[id][0] for id in ids]
+        found = [ids, [urls[id] for id in ids], others, [urls[id] for id in others]]
+        shares = columns.numbers(np.array([containers[id][1] for id in ids], np.float64))
+        table = pa.Table.from_arrays([*map(columns.strings, found), shares], schema=CONTAINER)
+        pq.write_table(table, writer.path("containers-00000.parquet"), compression="zstd")
+        writer.add("containers-00000.parquet", "containers", len(ids))
 
 
-def _hold_out(free: dict[str, list[str]], old: dict[str, str], settings: Split) -> dict[str, str]:
+def _hold_out(free: dict[str, list[str]], held: Counter[str], settings: Split) -> dict[str, str]:
     """Which unassigned components are held out: in an order that the seed draws, while they fit into the quota."""
     order = sorted(free, key=lambda name: digest([settings.seed, name]))
     shares = {"test": settings.test_share, "validation": settings.validation_share}
-    room = {part: _quota(part, share, free, old) for part, share in shares.items()}
-    spare = len(order) - (0 if "train" in old.values() else 1)  # something must be left to train on
-    missing = [part for part in HELD_OUT if part not in old.values()]
+    room = {part: _quota(part, share, free, held) for part, share in shares.items()}
+    spare = len(order) - (0 if held["train"] else 1)  # something must be left to train on
+    missing = [part for part in HELD_OUT if not held[part]]
     chosen: dict[str, str] = {}
     for name in order:
         part = next((part for part in [*missing, *HELD_OUT] if len(free[name]) <= room[part]), None)
@@ -166,15 +198,14 @@ def _hold_out(free: dict[str, list[str]], old: dict[str, str], settings: Split) 
     return chosen
 
 
-def _quota(part: str, share: float, free: dict[str, list[str]], old: dict[str, str]) -> int:
+def _quota(part: str, share: float, free: dict[str, list[str]], held: Counter[str]) -> int:
     """How many more documents `part` may hold: what brings it to its share of the corpus, at least one if it is empty.
 
     Counted over the whole corpus, because a share of tonight's three documents is always none.
     """
     num_new = sum(map(len, free.values()))
-    held = sum(each == part for each in old.values())
-    lacking = share * (num_new + sum(each != "excluded" for each in old.values())) - held
-    if not old:
+    lacking = share * (num_new + held.total() - held["excluded"]) - held[part]
+    if not held.total():
         return max(1, round(lacking))
     return max(0, min(int(lacking), max(1, round(CATCH_UP * share * num_new))))
 
@@ -207,10 +238,27 @@ def _check(totals: Counter[str], num_new: int, num_withdrawn: int) -> None:
             )
 
 
-def _rows(store: Store, paths: Iterable[str], *columns: str) -> Iterable[tuple[str, str]]:
-    for path in paths:
-        table = pq.read_table(store.local(path), columns=list(columns))
-        yield from zip(*(table[column].to_pylist() for column in columns), strict=True)
+def _table_of(store: Store, shards: Iterable[Shard], *names: str) -> pa.Table:
+    schema = pa.schema([(name, pa.string()) for name in names])
+    tables = [columns.read(store.local(shard.path), names) for shard in shards]
+    return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
+    yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _by_part(parts: pa.ChunkedArray) -> Counter[str]:
+    found = Counter[str]()
+    for each in parts.value_counts().to_pylist():
+        found[each["values"]] = each["counts"]
+    return found
+
+
+def _urls(keepers: pa.Table, new: Iterable[str], containers: dict[str, tuple[str, float]]) -> dict[str, str]:
+    """Of the documents that are written about."""
+    wanted = columns.strings({*new, *(other for other, _ in containers.values())})
+    return dict(_rows(keepers.filter(pc.is_in(keepers["id"], value_set=wanted))))
 
 
 def _table(
@@ -221,15 +269,14 @@ def _table(
             return ""
         return "contains_held_out" if id in containers else "near_held_out"
 
-    rows = [
-        {
-            "id": id,
-            "url": urls[id],
-            "split": part,
-            "component": component,
-            "reason": reason(id, part),
-            "first_seen": as_of,
-        }
-        for id, (part, component) in assigned.items()
-    ]
-    return pa.Table.from_pylist(rows, schema=SPLIT)
+    ids = list(assigned)
+    parts = [part for part, _ in assigned.values()]
+    found = {
+        "id": ids,
+        "url": [urls[id] for id in ids],
+        "split": parts,
+        "component": [component for _, component in assigned.values()],
+        "reason": [reason(id, part) for id, part in zip(ids, parts, strict=True)],
+        "first_seen": [as_of] * len(ids),
+    }
+    return pa.Table.from_arrays([columns.strings(found[name]) for name in SPLIT.names], schema=SPLIT)

@@ -1,6 +1,8 @@
 """The compiled kernel against the Python road, which the other tests hold against datasketch and brute force."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pytest
 from xxhash import xxh64_intdigest
 
-from prosemill.dedup import kernel
+from prosemill.dedup import kernel, machine, signing
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
 from prosemill.dedup.search import choose
@@ -59,8 +61,8 @@ def test_what_only_python_can_lower_is_left_to_it() -> None:
     array = pa.array(texts, pa.large_string())
     _, offsets, data = array.buffers()
     factors = np.ones(4, np.uint32)
-    _, counts, _ = kernel.sign_batch(
-        np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:4], 5, "\u4e00-\u9fff", factors, factors
+    _, _, counts, _ = signing.sign_batch(
+        np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:4], 5, factors, factors
     )
     assert (counts < 0).tolist() == [True, False, True]
 
@@ -70,3 +72,20 @@ def test_xxh64_is_xxhash() -> None:
     for size in [*range(70), 300, 1000]:
         data = rng.randbytes(size)
         assert int(kernel.xxh64(np.frombuffer(data, np.uint8), 0, size)) == xxh64_intdigest(data)
+
+
+def test_the_machine_code_that_is_kept_needs_no_numba(tmp_path: Path) -> None:
+    """Compiled, kept, checked, and loaded by a fresh interpreter that cannot import numba."""
+    code = machine.keep(machine.compiled(), [tmp_path])
+    assert machine.kept([tmp_path / "none", tmp_path]) == code
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert machine.kept([tmp_path]) is None, "damaged"
+
+    program = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from prosemill.dedup import machine\n"
+        "machine.loaded(bytes.fromhex(sys.stdin.read()))\n"
+        "assert not {'numba.core', 'pandas', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], input=code.hex(), text=True, check=True)

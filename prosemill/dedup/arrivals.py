@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from prosemill import columns
 from prosemill.records import DOCUMENT
 from prosemill.storage import Store
 
@@ -55,21 +56,24 @@ class Arrivals:
 def arrivals(store: Store, strip: str, known: pa.ChunkedArray, folder: Path) -> tuple[Arrivals, int]:
     """The documents of `strip` that are not `known`, each once, and how many it has in all; files go to `folder`."""
     paths = [store.local(shard.path) for shard in store.manifest(strip).shards_of("documents")]
-    known_ids = known.combine_chunks()
-    with_new, tables, masks, num_live = [], [_LISTED.empty_table()], [np.empty(0, bool)], 0
-    for path in paths:
-        is_new = pc.invert(pc.is_in(pq.read_table(path, columns=["id"])["id"], value_set=known_ids)).to_numpy()
-        num_live += len(is_new)
-        if is_new.any():
+    ids = [columns.read(path, ["id"])["id"].combine_chunks() for path in paths]
+    # one look-up for all: `is_in` hashes the ids of the whole past each time that it is called
+    is_known = pc.is_in(pa.chunked_array(ids, pa.string()), value_set=known.combine_chunks())
+    is_new = ~columns.to_flags(is_known)
+    num_live = len(is_new)
+    with_new, tables, masks = [], [pa.Table.from_batches([], _LISTED)], [np.empty(0, bool)]
+    ends = np.cumsum([len(each) for each in ids], dtype=np.int64)
+    for path, mine in zip(paths, np.split(is_new, ends[:-1]), strict=True) if paths else ():
+        if mine.any():
             with_new.append(path)
-            tables.append(pq.read_table(path, columns=_LISTED.names))
-            masks.append(is_new)
+            tables.append(columns.read(path, _LISTED.names))
+            masks.append(mine)
     listed = pa.concat_tables(tables)
     rows = _in_order(listed, np.flatnonzero(np.concatenate(masks)))
-    names = listed.take(pa.array(rows))
+    names = listed.take(columns.numbers(rows))
     places = np.full(listed.num_rows, -1, np.int64)
     places[rows] = np.arange(len(rows))
-    ends = np.cumsum(names["size_bytes"].to_numpy()) if len(rows) else np.empty(0, np.int64)
+    ends = np.cumsum(columns.to_numbers(names["size_bytes"])) if len(rows) else np.empty(0, np.int64)
     stretches = (ends // STRETCH_BYTES).astype(np.int64)  # of each place
     target = folder / "arrivals.parquet"
     parts = _deal_out(with_new, places, stretches, folder)
@@ -85,12 +89,12 @@ def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
 
 def _in_order(listed: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Those of `rows` that come first under their source, URL and id, sorted by these."""
-    keys = listed.select(ORDER).take(pa.array(rows))
-    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]).to_numpy()
-    keys = keys.take(pa.array(order)).combine_chunks()
+    keys = listed.select(ORDER).take(columns.numbers(rows))
+    order = columns.to_numbers(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))
+    keys = keys.take(columns.numbers(order)).combine_chunks()
     is_first = np.ones(len(order), bool)
     if len(order) > 1:
-        same = [pc.equal(keys[name].slice(1), keys[name].slice(0, len(order) - 1)).to_numpy() for name in ORDER]
+        same = [columns.to_flags(pc.equal(keys[name].slice(1), keys[name].slice(0, len(order) - 1))) for name in ORDER]
         is_first[1:] = ~np.logical_and.reduce(same)
     # of several rows with one name the smallest: sort_indices promises no order among them
     first = np.flatnonzero(is_first)
@@ -129,9 +133,9 @@ def _deal(
     where = stretches[places[wanted]]
     for stretch in np.unique(where).tolist():
         rows = wanted[where == stretch]
-        columns = [batch[name] for name in DOCUMENT.names]
-        chosen = [pc.take(column, pa.array(rows)) for column in columns]
-        streams[stretch].write_batch(pa.record_batch([*chosen, pa.array(places[rows])], schema=schema))
+        chosen = [pc.take(batch[name], columns.numbers(rows)) for name in DOCUMENT.names]
+        chosen.append(columns.numbers(places[rows]))
+        streams[stretch].write_batch(pa.RecordBatch.from_arrays(chosen, schema=schema))
 
 
 def _sorted(part: Path) -> Iterator[pa.RecordBatch]:

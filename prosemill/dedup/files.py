@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill import columns
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.search import Choice, choose
@@ -68,15 +69,16 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Wri
 
 
 def _texts(file: pq.ParquetFile) -> Iterator[pa.LargeStringArray]:
-    for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
-        yield pc.fill_null(batch["text"].cast(pa.large_string()), "")
+    for batch in file.iter_batches(BATCH_ROWS, columns=["text"], use_threads=False):
+        texts = batch["text"].cast(pa.large_string())
+        yield pc.fill_null(texts, "") if texts.null_count else texts  # a scalar made imports pandas: half a second
 
 
 def _ids(path: Path, num_rows: int) -> pa.Array:
     """The column `id` as strings, row numbers where there is none."""
     with opened(path) as file:
         if "id" not in file.schema_arrow.names:
-            return pa.array(np.arange(num_rows)).cast(pa.string())
+            return columns.numbers(np.arange(num_rows)).cast(pa.string())
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
 
 
@@ -87,8 +89,8 @@ def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: in
     packed = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "snappy"
     with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
         waiting: list[pa.RecordBatch] = []
-        for batch in file.iter_batches(BATCH_ROWS):
-            waiting.append(batch.filter(pa.array(keep[first : first + batch.num_rows])))
+        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            waiting.append(batch.filter(columns.flags(keep[first : first + batch.num_rows])))
             first += batch.num_rows
             if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(waiting))
@@ -99,15 +101,15 @@ def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: in
 
 def _removed(ids: pa.Array, choice: Choice) -> pa.Table:
     kept = np.array(choice.kept, np.int64)
-    rows = pa.array([each.row for each in choice.removed], pa.int64())
-    keepers = pa.array(kept[[each.keeper for each in choice.removed]] if choice.removed else [], pa.int64())
-    columns = [
-        pc.take(ids, rows),
-        pc.take(ids, keepers),
-        pa.array([each.similarity for each in choice.removed], pa.float64()),
-        pa.array([each.reason for each in choice.removed], pa.string()),
+    rows = np.array([each.row for each in choice.removed], np.int64)
+    keepers = kept[np.array([each.keeper for each in choice.removed], np.int64)]
+    found = [
+        pc.take(ids, columns.numbers(rows)),
+        pc.take(ids, columns.numbers(keepers)),
+        columns.numbers(np.array([each.similarity for each in choice.removed], np.float64)),
+        columns.strings([each.reason for each in choice.removed]),
     ]
-    return pa.table(columns, schema=FILE_REMOVED)
+    return pa.Table.from_arrays(found, schema=FILE_REMOVED)
 
 
 @contextlib.contextmanager

@@ -2,51 +2,23 @@
 
 Hashing shingles is what signing costs, not the permutations; so tokens, shingles and their hashes are made in one go,
 without a Python object in between. xxh64: Collet, "xxHash fast digest algorithm" (specification 0.1.1).
+
+Nothing is allocated here, no array is sliced or asked for its length: so the functions take bare pointers, too, and
+what is compiled for these needs nothing of numba's when it runs. `machine` keeps that; `signing` hands in the room.
 """
 
 from __future__ import annotations
 
-import functools
-import re
-import threading
-from typing import Any
-
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Hashes = NDArray[np.uint64]
-Signatures = NDArray[np.uint32]
-
-SEPARATOR, WORD, ALONE, BEYOND = 0, 1, 2, 3  # what a character is; BEYOND: only Python's str.lower() knows
-TABLE_SIZE = 0x20000  # both planes that hold letters; above them only ideographs, and what is left to Python
-IDEOGRAPHS = (0x20000, 0x3FFFF)
-# "İ" becomes two characters, and capital sigma one that depends on its place in the word.
-SPECIAL = "\u0130\u03a3"
-
-_room = threading.local()
+from prosemill.dedup.letters import ALONE, BEYOND, IDEOGRAPHS, SEPARATOR, TABLE_SIZE, WORD
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
 _P3 = np.uint64(0x165667B19E3779F9)
 _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
-
-
-@functools.cache
-def tables(alone: str) -> tuple[Bytes, NDArray[np.int32]]:
-    """For each character its class and its lower case; `alone` is the character class of one-character tokens."""
-    is_alone, is_word = re.compile(f"[{alone}]"), re.compile(r"\w")
-    kinds, lower = np.zeros(TABLE_SIZE, np.uint8), np.arange(TABLE_SIZE, dtype=np.int32)
-    for code in range(TABLE_SIZE):
-        small = chr(code).lower()
-        if chr(code) in SPECIAL or len(small) != 1:
-            kinds[code] = BEYOND
-            continue
-        lower[code] = ord(small)
-        kinds[code] = ALONE if is_alone.match(small) else WORD if is_word.match(small) else SEPARATOR
-    return kinds, lower
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -131,32 +103,22 @@ def _encode(code, out, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def hash_texts(data, offsets):  # type: ignore[no-untyped-def]
-    """`shingles.text_hash` of each text: xxh64 of its bytes, A to Z small, runs of white space one space, none around.
-
-    data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1].
-    """
-    longest = 0
-    for text in range(len(offsets) - 1):
-        longest = max(longest, int(offsets[text + 1] - offsets[text]))
-    out = np.empty(longest + 1, np.uint8)
-    found = np.empty(len(offsets) - 1, np.uint64)
-    for text in range(len(offsets) - 1):
-        size = 0
-        between = False
-        for at in range(offsets[text], offsets[text + 1]):
-            byte = data[at]
-            if byte == 32 or 9 <= byte <= 13:
-                between = size > 0
-                continue
-            if between:
-                out[size] = 32
-                size += 1
-                between = False
-            out[size] = byte + 32 if 65 <= byte <= 90 else byte
+def _hash_text(data, start, end, out):  # type: ignore[no-untyped-def]
+    """`shingles.text_hash`: xxh64 of the bytes, A to Z small, runs of white space one space, none around."""
+    size = 0
+    between = False
+    for at in range(start, end):
+        byte = data[at]
+        if byte == 32 or 9 <= byte <= 13:
+            between = size > 0
+            continue
+        if between:
+            out[size] = 32
             size += 1
-        found[text] = xxh64(out, 0, size)
-    return found
+            between = False
+        out[size] = byte + 32 if 65 <= byte <= 90 else byte
+        size += 1
+    return xxh64(out, 0, size)
 
 
 @njit(nogil=True, cache=True)
@@ -198,94 +160,76 @@ def _mix32(value):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _sign(hashes, factors, terms, signature):  # type: ignore[no-untyped-def]
-    for each in hashes:
-        mixed = _mix32(np.uint32(each & np.uint64(0xFFFFFFFF)))
-        for permutation in range(len(factors)):
+def _sign(hashes, start, end, factors, terms, num_perm, signatures, first):  # type: ignore[no-untyped-def]
+    for place in range(start, end):
+        mixed = _mix32(np.uint32(hashes[place] & np.uint64(0xFFFFFFFF)))
+        for permutation in range(num_perm):
             value = np.uint32(mixed * factors[permutation] + terms[permutation])
-            signature[permutation] = min(signature[permutation], value)
+            signatures[first + permutation] = min(signatures[first + permutation], value)
 
 
 @njit(nogil=True, cache=True)
-def _distinct(hashes, spare):  # type: ignore[no-untyped-def]
-    """Sort `hashes` in place, each once, and say how many there are; `spare` is as long.
+def _distinct(hashes, start, number, spare, ends):  # type: ignore[no-untyped-def]
+    """Sort hashes[start : start + number] in place, each once, and say how many there are. spare, ends: room.
 
     A bucket for each hash by its highest bits, then insertion: hashes are spread evenly, so hardly one has to move.
     Four times as fast as a general sort on some hundred values.
     """
-    number = len(hashes)
     bits = 1
     while (1 << bits) < number:
         bits += 1
     shift = np.uint64(64 - bits)
-    ends = np.zeros((1 << bits) + 1, np.int64)
-    for each in hashes:
-        ends[np.int64(each >> shift) + 1] += 1
+    for bucket in range((1 << bits) + 1):
+        ends[bucket] = 0
+    for place in range(start, start + number):
+        ends[np.int64(hashes[place] >> shift) + 1] += 1
     for bucket in range(1 << bits):
         ends[bucket + 1] += ends[bucket]
-    for each in hashes:
-        mine = np.int64(each >> shift)
-        spare[ends[mine]] = each
+    for place in range(start, start + number):
+        mine = np.int64(hashes[place] >> shift)
+        spare[ends[mine]] = hashes[place]
         ends[mine] += 1
-    distinct = 0
+    last = start
     for place in range(number):
-        value, at = spare[place], distinct
-        while at > 0 and hashes[at - 1] > value:
+        value, at = spare[place], last
+        while at > start and hashes[at - 1] > value:
             at -= 1
-        if at > 0 and hashes[at - 1] == value:
+        if at > start and hashes[at - 1] == value:
             continue
-        for later in range(distinct, at, -1):
+        for later in range(last, at, -1):
             hashes[later] = hashes[later - 1]
         hashes[at] = value
-        distinct += 1
-    return distinct
+        last += 1
+    return last - start
 
 
 @njit(nogil=True, cache=True)
-def sign_texts(data, offsets, words, kinds, lower, factors, terms, signatures, hashes):  # type: ignore[no-untyped-def]
-    """Shingle hashes (distinct, ascending, end to end), how many each text has (-1: left to Python), and signatures.
+def sign_texts(  # type: ignore[no-untyped-def]
+    data, offsets, texts, words, kinds, lower, factors, terms, num_perm,
+    out, firsts, spare, ends, whole, hashes, counts, signatures,
+):  # fmt: skip
+    """Hashes of whole texts; shingle hashes, distinct and ascending, end to end; how many of these each text has (-1:
+    left to Python); signatures. All are filled in place.
 
-    hashes: room for them, an element a byte and a text; what is returned is its beginning. data: UTF-8 of all texts end
-    to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the permutations [num_perm].
-    signatures [texts, num_perm]: all ones before, filled in place.
+    data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1]. words: tokens a shingle. kinds, lower: of each
+    character. factors, terms: the permutations [num_perm]. out, firsts, spare, ends: room, see `signing`. whole
+    [texts]. hashes: room for them, an element a byte and a text. counts [texts]. signatures [texts x num_perm]: all
+    ones before.
     """
-    longest = 0
-    for text in range(len(offsets) - 1):
-        longest = max(longest, int(offsets[text + 1] - offsets[text]))
-    out = np.empty(2 * longest + 16, np.uint8)  # a lower-case letter takes at most half as much again, a token a space
-    firsts = np.empty(longest + 1, np.int64)
-    spare = np.empty(longest + 1, np.uint64)
-    counts = np.zeros(len(offsets) - 1, np.int64)
     total = 0
-    for text in range(len(offsets) - 1):
-        tokens, size = _tokens(data, offsets[text], offsets[text + 1], kinds, lower, out, firsts)
+    for text in range(texts):
+        start, stop = offsets[text], offsets[text + 1]
+        whole[text] = _hash_text(data, start, stop, out)
+        tokens, size = _tokens(data, start, stop, kinds, lower, out, firsts)
+        counts[text] = tokens
         if tokens <= 0:
-            counts[text] = tokens
             continue
         number = max(1, tokens - words + 1)
         for shingle in range(number):
             after = shingle + words
             end = firsts[after] - 1 if after < tokens else size
             hashes[total + shingle] = xxh64(out, firsts[shingle], end)
-        mine = hashes[total : total + number]
-        distinct = _distinct(mine, spare)
-        _sign(mine[:distinct], factors, terms, signatures[text])
+        distinct = _distinct(hashes, total, number, spare, ends)
+        _sign(hashes, total, total + distinct, factors, terms, num_perm, signatures, text * num_perm)
         counts[text] = distinct
         total += distinct
-    return hashes[:total], counts
-
-
-def sign_batch(
-    data: Bytes, offsets: NDArray[np.int64], words: int, alone: str, factors: Signatures, terms: Signatures
-) -> tuple[Hashes, NDArray[np.int64], Signatures]:
-    """`sign_texts` with its tables and arrays. The hashes are good until the same thread signs the next batch.
-
-    Allocated anew for each batch, tens of megabytes that come and go between small arrays that stay would leave the
-    heap in pieces: three times the memory.
-    """
-    size = int(offsets[-1] - offsets[0]) + len(offsets)
-    if len(getattr(_room, "hashes", ())) < size:
-        _room.hashes = np.empty(size + size // 4, np.uint64)
-    signatures = np.full((len(offsets) - 1, len(factors)), 0xFFFFFFFF, np.uint32)
-    found: tuple[Any, Any] = sign_texts(data, offsets, words, *tables(alone), factors, terms, signatures, _room.hashes)
-    return *found, signatures

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from prosemill import columns
 from prosemill.dedup.index import History
-from prosemill.dedup.minhash import Parameters, sign
+from prosemill.dedup.minhash import BATCH_TEXTS, Parameters, sign_arrays
 from prosemill.dedup.search import choose
 from prosemill.dedup.tables import pairs_table, removed_table, takeable
 from prosemill.errors import RecipeError
@@ -32,9 +36,8 @@ def remove_duplicates(table: pa.Table, settings: Dedup | None = None) -> Dedupli
     if "text" not in table.column_names:
         found = ", ".join(table.column_names) or "none"
         raise RecipeError(f"no column text among the columns {found}; rename the one that holds the text")
-    texts = (text or "" for chunk in table["text"].chunks for text in chunk.to_pylist())
-    choice = choose(sign(texts, Parameters.of(settings)), History([]), settings)
-    rows = pa.array(choice.kept, pa.int64())
+    choice = choose(sign_arrays(_texts(table), Parameters.of(settings)), History([]), settings)
+    rows = columns.numbers(np.array(choice.kept, np.int64))
     arrived = _names(table)
     keepers = arrived.take(rows)
     return Deduplicated(
@@ -42,8 +45,15 @@ def remove_duplicates(table: pa.Table, settings: Dedup | None = None) -> Dedupli
     )
 
 
+def _texts(table: pa.Table) -> Iterator[pa.LargeStringArray]:
+    for chunk in table["text"].cast(pa.large_string()).chunks:
+        for start in range(0, len(chunk), BATCH_TEXTS):
+            texts = chunk.slice(start, BATCH_TEXTS)
+            yield pc.fill_null(texts, "") if texts.null_count else texts
+
+
 def _names(table: pa.Table) -> pa.Table:
-    numbers = pa.array([str(row) for row in range(table.num_rows)], pa.string())
+    numbers = columns.strings(map(str, range(table.num_rows)))
     ids = table["id"].cast(pa.string()) if "id" in table.column_names else numbers
-    urls = table["url"].cast(pa.string()) if "url" in table.column_names else pa.array([""] * table.num_rows)
-    return pa.table({"id": ids, "url": urls})
+    urls = table["url"].cast(pa.string()) if "url" in table.column_names else columns.strings([""] * table.num_rows)
+    return pa.Table.from_arrays([ids, urls], names=["id", "url"])

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from prosemill.dedup.shingles import CJK, Hashes, ShingleSets, hash_set, mapped, shingles_of, text_hash
+from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, mapped, shingles_of, text_hash
 from prosemill.progress import report
 from prosemill.settings import Dedup
 
@@ -150,7 +150,9 @@ def sign_in_python(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
 def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
     """The same by the kernel; None where numba is not installed."""
     try:
-        from prosemill.dedup import kernel
+        from prosemill.dedup import signing
+
+        signing.sign_texts()
     except ImportError:
         return None
 
@@ -158,10 +160,8 @@ def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
         _, ends, data = array.buffers()
         offsets = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
         utf8 = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        permutations = _permutations(parameters.num_perm)
-        signed = kernel.sign_batch(utf8, offsets, parameters.shingle_words, CJK, *permutations)
-        batch: Batch = (kernel.hash_texts(utf8, offsets), *signed)
-        return _completed(array, parameters, batch) if (signed[1] < 0).any() else batch
+        batch = signing.sign_batch(utf8, offsets, parameters.shingle_words, *_permutations(parameters.num_perm))
+        return _completed(array, parameters, batch) if (batch[2] < 0).any() else batch
 
     return sign_batch
 

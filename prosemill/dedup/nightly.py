@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from prosemill import columns
 from prosemill.dedup import boilerplate, withdrawals
 from prosemill.dedup.arrivals import Arrivals, arrivals, write_batches
 from prosemill.dedup.index import History, Segment
@@ -93,7 +94,7 @@ def dedup(
             "pairs": _rows(writer, "pairs"),
         }
         if withdrawn:
-            names = pa.concat_tables([past.names, arrived.names.select(NAMES.names).take(pa.array(kept))])
+            names = pa.concat_tables([past.names, arrived.names.select(NAMES.names).take(columns.numbers(kept))])
             writer.totals |= withdrawals.write(writer, names, withdrawn, as_of)
         if not writer.totals["documents"]:
             reasons = ", ".join(f"{number} {reason}" for reason, number in writer.counts.dropped.items()) or "none came"
@@ -170,8 +171,8 @@ def _search(
         choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
         kept = rows[np.array(choice.kept, np.int64)]
         own = arrived.names.select(NAMES.names)
-        names = pa.concat_tables([past.names, own.take(pa.array(kept))])
-        removed = removed_table(choice, own.take(pa.array(rows)), names)
+        names = pa.concat_tables([past.names, own.take(columns.numbers(kept))])
+        removed = removed_table(choice, own.take(columns.numbers(rows)), names)
         _write(writer, "removed", removed)
         _write(writer, "dropped", _dropped(arrived.names, cleaned.too_short))
         _write(writer, "pairs", pairs_table(choice, names))
@@ -196,7 +197,7 @@ def _only(arrays: Iterator[pa.LargeStringArray], is_wanted: NDArray[np.bool_]) -
     for texts in arrays:
         wanted = is_wanted[first : first + len(texts)]
         first += len(texts)
-        yield texts if wanted.all() else texts.filter(pa.array(wanted))
+        yield texts if wanted.all() else texts.filter(columns.flags(wanted))
 
 
 def _spill(open_until: ExitStack, folder: Path) -> BinaryIO:
@@ -240,7 +241,7 @@ def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> Non
     first = 0
     with pq.ParquetWriter(writer.path(KEEPERS), DOCUMENT, compression="zstd") as file:
         for batch in arrived.batches():
-            chosen = batch.filter(pa.array(is_kept[first : first + batch.num_rows]))
+            chosen = batch.filter(columns.flags(is_kept[first : first + batch.num_rows]))
             first += batch.num_rows
             if chosen.num_rows:
                 file.write_batch(chosen)
@@ -248,9 +249,11 @@ def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> Non
 
 
 def _dropped(names: pa.Table, rows: set[int]) -> pa.Table:
-    gone = names.take(pa.array(sorted(rows), pa.int64()))
-    reasons = pa.array(["boilerplate_only"] * len(rows), pa.string())
-    return pa.table([gone["url"], gone["source"], gone["content_sha256"], reasons, gone["id"]], schema=DROPPED)
+    gone = names.take(columns.numbers(np.array(sorted(rows), np.int64)))
+    reasons = columns.strings(["boilerplate_only"] * len(rows))
+    return pa.Table.from_arrays(
+        [gone["url"], gone["source"], gone["content_sha256"], reasons, gone["id"]], schema=DROPPED
+    )
 
 
 def _write(writer: SnapshotWriter, role: str, table: pa.Table) -> None:

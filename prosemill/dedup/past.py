@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill import columns
 from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
 from prosemill.dedup.index import Segment, is_usable, segments_of
 from prosemill.dedup.minhash import Parameters, sign
@@ -57,7 +57,7 @@ class Past:
             (np.load(lines, mmap_mode="r"), np.load(pages, mmap_mode="r"))
             for lines, pages in zip(*arrays.values(), strict=True)
         ]
-        return LineCounts(nights, Counter(self.names["source"].to_pylist()))
+        return LineCounts(nights, _counted(self.names["source"]))
 
     def segments(self, parameters: Parameters) -> list[Segment]:
         """The index of all keepers; made anew, from their texts, where it was made with other parameters."""
@@ -78,5 +78,9 @@ class Past:
                 yield Segment.of(sign(texts, parameters), parameters, [shard.path])
 
     def _table(self, role: str, schema: pa.Schema) -> pa.Table:
-        tables = [pq.read_table(self.store.local(shard.path), columns=schema.names) for shard in self.shards(role)]
-        return pa.concat_tables([schema.empty_table(), *tables])
+        tables = [columns.read(self.store.local(shard.path), schema.names) for shard in self.shards(role)]
+        return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
+
+
+def _counted(values: pa.ChunkedArray) -> dict[str, int]:
+    return {each["values"]: each["counts"] for each in values.value_counts().to_pylist()}

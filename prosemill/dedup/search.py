@@ -6,7 +6,7 @@ Here every removed document has a kept twin, and a keeper stays a keeper for eve
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -60,24 +60,26 @@ class _Search:
             loose - SIGMAS * float(np.sqrt(loose * (1 - loose) / settings.num_perm))
         )
         self.choice = Choice()
-        self.kept_texts: dict[int, int] = {}  # text hash -> ordinal
-        self.buckets: dict[int, list[int]] = defaultdict(list)  # shared band key -> positions in choice.kept
-        self.shared = _shared_keys(signed)
-        # Shares a bucket with another document of the night: few do.
-        self.meets: NDArray[np.bool_] = np.any(self.shared >= 0, axis=1)
+        self.shared = _Shared.of(signed)
+        _, groups = np.unique(signed.texts, return_inverse=True)
+        self.groups: NDArray[np.int32] = groups.astype(np.int32)  # documents with the same text have the same number
+        self.kept_texts = array("i", [-1]) * len(signed)  # group -> ordinal
 
     def run(self) -> Choice:
         exact = self.history.exact(self.signed.texts)
         old = self.history.look_up(self.signed.keys)
+        is_alone = ~(self.shared.meets | old.any)  # most
         for row in range(len(self.signed)):
             if row % LET_GO_EVERY == 0:
                 for shingles in (self.signed.shingles, *(segment.shingles for segment in self.history.segments)):
                     let_go(shingles.hashes)
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
-            twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts.get(int(self.signed.texts[row]), -1)
+            twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts[self.groups[row]]
             if twin >= 0 and row not in self.stay:
                 self.choice.removed.append(Removal(row, twin, 1.0, "exact"))
+            elif is_alone[row]:
+                self._keep(row, [])
             else:
                 self._near(row, old)
         return self.choice
@@ -95,38 +97,33 @@ class _Search:
         ordinal = len(self.history) + position
         self.choice.kept.append(row)
         self.choice.pairs.extend((other, ordinal, similarity) for other, similarity in similar)
-        self.kept_texts[int(self.signed.texts[row])] = ordinal
-        if self.meets[row]:
-            for bucket in self.shared[row].tolist():
-                if bucket >= 0:
-                    self.buckets[bucket].append(position)
+        self.kept_texts[self.groups[row]] = ordinal
+        self.shared.keep(row, position)
 
     def _similar(self, row: int, old: Candidates) -> list[tuple[int, float]]:
         """Keepers at least as similar as the loose threshold, with the similarity, in order of arrival."""
-        if not self.meets[row] and not len(old.of(row)):
-            return []
+        candidates = self._candidates(row, old)
         shingles = self.signed.shingles[row]
-        if not len(shingles):
+        if not len(candidates) or not len(shingles):
             return []
         found = []
-        for ordinal in self._candidates(row, old):
-            similarity = self._compare(shingles, int(ordinal))
+        for ordinal in candidates:
+            similarity = self._compare(shingles, ordinal)
             if similarity >= self.settings.loose_threshold:
-                found.append((int(ordinal), similarity))
+                found.append((ordinal, similarity))
         return found
 
-    def _candidates(self, row: int, old: Candidates) -> NDArray[np.int64]:
+    def _candidates(self, row: int, old: Candidates) -> list[int]:
         """Ordinals that share a bucket with `row` and whose signature does not rule them out, ascending."""
-        before = old.of(row)
-        lists = [self.buckets[bucket] for bucket in self.shared[row].tolist() if bucket in self.buckets]
-        tonight = np.unique(np.concatenate([np.array(each, np.int64) for each in lists])) if lists else _NONE
+        before, tonight = old.of(row), self.shared.candidates(row)
         mine = self.signed.signatures[row]
         if len(before):
             before = before[self._may_be_similar(self.history.signatures(before), mine)]
-        if len(tonight):
-            rows = np.array([self.choice.kept[position] for position in tonight])
-            tonight = tonight[self._may_be_similar(self.signed.signatures[rows], mine)]
-        return np.concatenate([before, tonight + len(self.history)])
+        if tonight:
+            rows = [self.choice.kept[position] for position in tonight]
+            likely = self._may_be_similar(self.signed.signatures[rows], mine).tolist()
+            tonight = [position for position, is_likely in zip(tonight, likely, strict=True) if is_likely]
+        return [*before.tolist(), *(position + len(self.history) for position in tonight)]
 
     def _may_be_similar(self, signatures: NDArray[np.uint32], mine: NDArray[np.uint32]) -> NDArray[np.bool_]:
         likely: NDArray[np.bool_] = np.count_nonzero(signatures == mine, axis=1) >= self.least_equal
@@ -139,24 +136,60 @@ class _Search:
         return jaccard(shingles, self.signed.shingles[self.choice.kept[ordinal - old]])
 
 
-_NONE = np.empty(0, np.int64)
+class _Shared:
+    """The band keys that several documents of the night have, which few do, as numbered buckets; and who of those that
+    were kept is in each.
 
-
-def _shared_keys(signed: Signed) -> NDArray[np.int32]:
-    """Bucket numbers [documents, bands]; -1 for a key that no other document of the night has: most of them.
-
-    Sorted once and looked up block by block: half a million documents have sixteen million keys.
+    Plain arrays: a list for each of the million buckets of half a million documents would take a quarter of a gigabyte.
     """
-    buckets = np.full(signed.keys.shape, -1, np.int32)
-    ascending = np.sort(signed.keys, axis=None)
-    repeated = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
-    del ascending
-    if not len(repeated):
-        return buckets
-    for start in range(0, len(signed), BLOCK_DOCUMENTS):
-        keys = signed.keys[start : start + BLOCK_DOCUMENTS]
-        places = np.searchsorted(repeated, keys)
-        places[places == len(repeated)] = 0  # beyond the end: compares unequal
-        hits = repeated[places] == keys
-        buckets[start : start + BLOCK_DOCUMENTS][hits] = places[hits]
-    return buckets
+
+    def __init__(
+        self, rows: NDArray[np.int64], buckets: NDArray[np.int64], num_documents: int, num_buckets: int
+    ) -> None:
+        """`rows` ascend: document rows[i] is in bucket buckets[i], and is the entry i of a chain when it is kept."""
+        self.buckets = array("i", buckets.astype(np.int32).tobytes())
+        self.starts = np.searchsorted(rows, np.arange(num_documents + 1))
+        self.meets: NDArray[np.bool_] = np.diff(self.starts) > 0
+        self.last = array("i", [-1]) * num_buckets  # entry
+        self.before = array("i", [-1]) * len(rows)  # the entry of the same bucket that was kept before
+        self.position = array("i", [-1]) * len(rows)  # in choice.kept
+
+    @classmethod
+    def of(cls, signed: Signed) -> _Shared:
+        """Sorted once and looked up block by block: half a million documents have sixteen million keys."""
+        ascending = np.sort(signed.keys, axis=None)
+        repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+        del ascending
+        repeated = repeated[np.concatenate([repeated[:1] == repeated[:1], repeated[1:] != repeated[:-1]])]
+        bits = max(16, len(repeated).bit_length() + 3)
+        low = np.uint64((1 << bits) - 1)
+        is_there = np.zeros(1 << bits, bool)  # by the lowest bits: most keys go no further
+        is_there[repeated & low] = True
+        rows, buckets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for start in range(0, len(signed), BLOCK_DOCUMENTS):
+            keys = signed.keys[start : start + BLOCK_DOCUMENTS]
+            flat = keys.ravel()
+            hits = np.flatnonzero(is_there[flat & low])
+            places = np.searchsorted(repeated, flat[hits])
+            places[places == len(repeated)] = 0  # beyond the end: compares unequal
+            same = repeated[places] == flat[hits]
+            rows.append(start + hits[same] // keys.shape[1])
+            buckets.append(places[same])
+        return cls(np.concatenate(rows), np.concatenate(buckets), len(signed), len(repeated))
+
+    def candidates(self, row: int) -> list[int]:
+        """Positions in choice.kept of the documents that share a bucket with `row`, ascending."""
+        found = set()
+        last, before, position = self.last, self.before, self.position
+        for bucket in self.buckets[self.starts[row] : self.starts[row + 1]]:
+            entry = last[bucket]
+            while entry >= 0:
+                found.add(position[entry])
+                entry = before[entry]
+        return sorted(found)
+
+    def keep(self, row: int, position: int) -> None:
+        start = int(self.starts[row])
+        for entry, bucket in enumerate(self.buckets[start : self.starts[row + 1]], start):
+            self.before[entry], self.position[entry] = self.last[bucket], position
+            self.last[bucket] = entry

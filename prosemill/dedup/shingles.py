@@ -6,6 +6,7 @@ import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -69,13 +70,12 @@ def text_hash(text: str) -> int:
 
 def jaccard(a: Hashes, b: Hashes) -> float:
     """Exact Jaccard similarity of two sorted sets; 0 when either is empty."""
-    small, large = (a, b) if len(a) <= len(b) else (b, a)
-    if not len(small):
+    if not len(a) or not len(b):
         return 0.0
-    places = np.searchsorted(large, small)
-    places[places == len(large)] = 0  # beyond the end: compares unequal, because small's element is the larger one
-    common = int(np.count_nonzero(large[places] == small))
-    return common / (len(a) + len(b) - common)
+    both = np.concatenate((a, b))
+    both.sort()  # of some hundred values: faster than to look up each
+    common = int(np.count_nonzero(both[1:] == both[:-1]))
+    return common / (len(both) - common)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,12 @@ class ShingleSets:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> Hashes:
-        return self.hashes[self.offsets[row] : self.offsets[row + 1]]
+        return self._plain[self.offsets[row] : self.offsets[row + 1]]
+
+    @cached_property
+    def _plain(self) -> Hashes:
+        """The hashes, sliced in a third of the time that a `np.memmap` takes."""
+        return np.asarray(self.hashes)
 
     def __iter__(self) -> Iterator[Hashes]:
         return (self[row] for row in range(len(self)))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import pyarrow as pa
 
+from prosemill import columns
 from prosemill.dedup.search import Choice
 from prosemill.records import PAIR, REMOVED
 
@@ -20,16 +24,21 @@ def takeable(table: pa.Table) -> pa.Table:
 
 def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table) -> pa.Table:
     """records.REMOVED. `arrived`: id and url of the documents of the night; `keepers`: of all keepers, by ordinal."""
-    rows = arrived.take(pa.array([each.row for each in choice.removed], pa.int64()))
-    twins = keepers.take(pa.array([each.keeper for each in choice.removed], pa.int64()))
-    similarity = pa.array([each.similarity for each in choice.removed], pa.float64())
-    reason = pa.array([each.reason for each in choice.removed], pa.string())
-    columns = [rows["id"], rows["url"], twins["id"], twins["url"], similarity, reason]
-    return pa.table(columns, schema=REMOVED)
+    rows = arrived.take(_ordinals(each.row for each in choice.removed))
+    twins = keepers.take(_ordinals(each.keeper for each in choice.removed))
+    similarity = columns.numbers(np.array([each.similarity for each in choice.removed], np.float64))
+    reason = columns.strings([each.reason for each in choice.removed])
+    found = [rows["id"], rows["url"], twins["id"], twins["url"], similarity, reason]
+    return pa.Table.from_arrays(found, schema=REMOVED)
 
 
 def pairs_table(choice: Choice, keepers: pa.Table) -> pa.Table:
     """records.PAIR, the older keeper first."""
-    older = keepers["id"].take(pa.array([pair[0] for pair in choice.pairs], pa.int64()))
-    newer = keepers["id"].take(pa.array([pair[1] for pair in choice.pairs], pa.int64()))
-    return pa.table([older, newer, pa.array([pair[2] for pair in choice.pairs], pa.float64())], schema=PAIR)
+    older = keepers["id"].take(_ordinals(pair[0] for pair in choice.pairs))
+    newer = keepers["id"].take(_ordinals(pair[1] for pair in choice.pairs))
+    similarity = columns.numbers(np.array([pair[2] for pair in choice.pairs], np.float64))
+    return pa.Table.from_arrays([older, newer, similarity], schema=PAIR)
+
+
+def _ordinals(values: Iterable[int]) -> pa.Array:
+    return columns.numbers(np.fromiter(values, np.int64))
