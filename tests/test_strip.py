@@ -15,7 +15,7 @@ from prosemill.strip.filters import detect_language, judge, repeated_share, symb
 from prosemill.strip.page import date_of, iso_date, parse, title_of
 
 ANY = Strip(min_words=0, languages=["*"])
-FILTERED = Strip(languages=["*"])
+FILTERED = Strip(max_symbol_share=1, languages=["*"])
 STORY = [
     "The harbour froze on the third of January, and nobody could remember that it had ever frozen before.",
     "Fishermen walked over the ice to their boats, carrying lamps, ropes and a thermos of tea for the way back.",
