@@ -63,7 +63,7 @@ def engine_for(tokenizer: Tokenizer, threads: int | None = None) -> Encode:
     return encode
 
 
-WORTH_CHARACTERS = 4_000_000  # a second of tiktoken's work; numba takes most of one to be imported
+WORTH_CHARACTERS = 2_000_000  # numba takes half a second to start, which 10 million characters make good
 SLICES = 4  # of a batch for each thread: few hand-overs, and no thread waits long for another that has longer texts
 PROBE_CHARACTERS = 400  # of the document of a batch that is encoded twice: enough to tell, too little to cost
 

@@ -99,11 +99,11 @@ class WordTable:
         """Have the words in these slots encoded."""
         if not len(slots):
             return
-        entries = self._entries[slots]
-        pieces = self._pieces.tobytes() if len(slots) > 1000 else None
-        ids = []
-        for at, size in entries[:, : PIECE_SIZE + 1].tolist():
-            ids.append(self._encode_piece(pieces[at : at + size] if pieces else self._pieces[at : at + size].tobytes()))
+        starts, sizes = self._entries[slots, PIECE_AT], self._entries[slots, PIECE_SIZE]
+        first = int(starts[0])  # new words lie one behind the other
+        pieces = self._pieces[first : self._used[1]].tobytes()
+        places = zip((starts - first).tolist(), sizes.tolist(), strict=True)
+        ids = [self._encode_piece(pieces[at : at + size]) for at, size in places]
         sizes = np.array([len(each) for each in ids], np.int32)
         self._entries[slots, IDS_AT] = len(self._ids) + np.cumsum(sizes) - sizes
         self._entries[slots, IDS_SIZE] = sizes
