@@ -63,7 +63,7 @@ def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = F
         page.make_readable(tree)
         return Extracted(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
     except (RecursionError, MemoryError, etree.LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # what trafilatura, bs4 and lxml have raised on damaged trees; anything else is a bug of ours and goes through
+        # what trafilatura and lxml have raised on damaged trees; anything else is a bug of ours and goes through
         raise ExtractionFailed(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
