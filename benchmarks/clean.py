@@ -50,15 +50,25 @@ def extraction(pages: Path, annotations: Path, cache: Path) -> Rows:
     return [{**row, "tool": "prosemill" if row["tool"] == "ours" else row["tool"]} for row in rows]
 
 
+def chunking(numbers: str, gpt2: Path | None, cache: Path) -> Rows:
+    rows: Rows = []
+    for tokenizer in ["demo", *([str(gpt2)] if gpt2 else [])]:
+        for number in map(int, numbers.split(",")):
+            rows += clean_chunk.compare(made.of_all_lengths(number, cache), cache, number, tokenizer)
+    return rows
+
+
 def with_ratios(rows: Rows, figure: str, peer: str) -> Rows:
-    """To the peer on as many documents, where the rows are of several inputs."""
-    bases = {row.get("documents"): row[figure] for row in rows if row["tool"] == peer and figure in row}
+    """To the peer on the same input: as many documents, or the same tokens, where the rows are of several inputs."""
+    base = {_input(row): row[figure] for row in reversed(rows) if row["tool"] == peer and figure in row}
     return [
-        {**row, "ratio": round(row[figure] / bases[row.get("documents")], 2)}
-        if figure in row and row.get("documents") in bases
-        else row
+        {**row, "ratio": round(row[figure] / base[_input(row)], 2)} if figure in row and _input(row) in base else row
         for row in rows
     ]
+
+
+def _input(row: dict[str, Any]) -> Any:
+    return row.get("input", row.get("documents"))
 
 
 def table(found: dict[str, Any]) -> str:
@@ -90,7 +100,9 @@ def plot(found: dict[str, Any], target: Path) -> None:
     for axis, (part, (key, title, _)) in zip(axes, PARTS.items(), strict=False):
         rows = [row for row in found.get(part, {}).get("rows", []) if key in row]
         axis.barh(
-            [f"{row['tool']} {row.get('documents', '')}" for row in rows], [row[key] for row in rows], color="#4f6d8f"
+            [f"{row['tool']} {row.get('input', row.get('documents', ''))}" for row in rows],
+            [row[key] for row in rows],
+            color="#4f6d8f",
         )
         axis.set(title=f"{part}: {title}", xscale="log" if part == "dedup" else "linear")
     history = RESULTS / "history.json"
@@ -112,7 +124,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--documents", type=int, default=100_000, help="for dedup")
-    parser.add_argument("--chunk-rows", type=int, default=12_000, help="for chunking; 12,000 are 6 million tokens")
+    parser.add_argument("--chunk-rows", default="12000,48000", help="for chunking; 12,000 are 7 million tokens")
+    parser.add_argument("--gpt2", type=Path, help="a folder with GPT-2's vocab.json, merges.txt and config.json")
     parser.add_argument("--pages", type=Path)
     parser.add_argument("--annotations", type=Path)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "prosemill-bench")
@@ -132,14 +145,14 @@ def main() -> None:
     def documents(number: int) -> tuple[Path, Path]:
         return made.planted(number, arguments.cache)
 
-    cache, number, rows = arguments.cache, arguments.documents, arguments.chunk_rows
+    cache, number = arguments.cache, arguments.documents
     if arguments.pages and arguments.annotations:
         described = "annotated pages, filters off"
         measured("extraction", described, lambda: extraction(arguments.pages, arguments.annotations, cache))
     described = f"{number:,} documents of Debian's documentation, near-copies planted"
     measured("dedup", described, lambda: clean_dedup.compare(*documents(number), cache))
-    described = f"{rows:,} documents of Debian's documentation, the demo base's vocabulary"
-    measured("chunking", described, lambda: clean_chunk.compare(made.of_all_lengths(rows, cache), cache, rows))
+    described = "Debian's documentation, documents of all lengths; vocabularies of the demo base and of GPT-2"
+    measured("chunking", described, lambda: chunking(arguments.chunk_rows, arguments.gpt2, cache))
     (RESULTS / "clean.md").write_text(table(found), encoding="utf-8")
     plot(found, RESULTS / "clean.png")
 

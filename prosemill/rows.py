@@ -16,7 +16,7 @@ from prosemill.errors import RecipeError
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """RecipeError in one line for what is no Parquet file or has no column `text`."""
     try:
-        file = pq.ParquetFile(path, pre_buffer=False)  # which would keep all that was read until the file is closed
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:

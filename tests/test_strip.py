@@ -10,10 +10,12 @@ from prosemill.settings import Strip
 from prosemill.strip import Stripped, strip_html
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import codec_of, decode
-from prosemill.strip.filters import detect_language, num_words, repeated_share, symbol_share
+from prosemill.strip.document import MAX_BYTES, MAX_CHARACTERS
+from prosemill.strip.filters import detect_language, judge, repeated_share, symbol_share, words_of
 from prosemill.strip.page import date_of, iso_date, parse, title_of
 
 ANY = Strip(min_words=0, languages=["*"])
+FILTERED = Strip(max_symbol_share=1, languages=["*"])
 STORY = [
     "The harbour froze on the third of January, and nobody could remember that it had ever frozen before.",
     "Fishermen walked over the ice to their boats, carrying lamps, ropes and a thermos of tea for the way back.",
@@ -269,8 +271,8 @@ def judged(text: str, **settings: object) -> Stripped:
 def test_thin_pages_are_dropped() -> None:
     assert judged("Nine words are not enough for a whole page.").reason == "thin"
     assert judged("Nine words are not enough for a whole page.", min_words=9).reason == ""
-    assert num_words("don't stop: 3 well-known words") == 5
-    assert num_words("港口在一月三日结冰了") == 10
+    assert len(words_of("don't stop: 3 well-known words")) == 5
+    assert len(words_of("港口在一月三日结冰了")) == 10
 
 
 def test_languages() -> None:
@@ -298,7 +300,7 @@ def test_repetition_and_symbols() -> None:
     assert judged("\n".join(f"{STORY[0]}\nline {number % 3} again" for number in range(12))).reason == "repetition"
     assert judged("\n\n".join(STORY)).reason == ""
     assert judged("a1 == 2 && b3 != {4: [5, 6], 7: (8, 9)}; " * 3 + " 11 22 33 44 55 66 77").reason == "symbols"
-    assert repeated_share("one two three") == 0
+    assert repeated_share("one two three", ["one", "two", "three"]) == 0
     assert symbol_share("नमस्ते दुनिया") == 0
 
 
@@ -316,6 +318,9 @@ HOSTILE = {
     "wide spans": b"<table><tr>" + b"<td colspan=1000 rowspan=1000>x" * 2_000,
     "xml": b"<?xml version='1.0' encoding='utf-16'?><html xmlns='http://www.w3.org/1999/xhtml'><body><p>x</p></body></html>",
     "references": b"<html><body><p>&#xD800; &#0; &#1114112; &bogus; &amp</p></body></html>",
+    "marks": f"<html><body><p>{'a' + chr(0x301) + chr(0x316) * 2 + (chr(0x301) + chr(0x316)) * 100_000}</p>".encode(),
+    "title of joints": b"<html><title>" + b"a - " * 50_000 + b"</title><body>" + b"<h1>b</h1>" * 100 + b"<p>x",
+    "no letters": b"<html><body>" + b"<div>" * 190 + b"!" * 1_000_000 + b"<p>x",
     "frameset": b"<html><frameset><frame src=a></frameset></html>",
 }
 
@@ -323,8 +328,26 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pages_end_well(name: str) -> None:
     result = strip_html(HOSTILE[name], url="https://a.example/", content_type="text/html", settings=ANY)
-    assert result.reason in ("", "no_text", "thin", "repetition")
+    assert result.reason in ("", "no_text", "thin", "symbols", "repetition")
     result.text.encode()
+
+
+@pytest.mark.parametrize("body", [bytes(MAX_BYTES + 1), b"a b\n" * (MAX_CHARACTERS // 4 + 1)])
+def test_what_is_too_large_is_refused_before_it_costs_anything(body: bytes) -> None:
+    result = strip_html(body, content_type="text/plain", settings=ANY)
+    assert (result.reason, result.text) == ("too_large", "")
+    assert "more than" in result.detail
+
+
+def test_only_what_is_bad_of_a_long_line_is_repaired() -> None:
+    line = "na\u00efve \u00c2\u00a3 " * 2_000
+    assert clean("caf\u00c3\u00a9 " + line) == ("caf\u00e9 " + line.replace("\u00c2", "")).rstrip()
+
+
+def test_a_very_long_text_is_judged_by_parts_of_it() -> None:
+    fresh = " ".join(f"word{number}" for number in range(150_000))
+    assert judge(fresh + " again and again" * 200_000, FILTERED, "en").reason == "repetition"
+    assert judge(fresh, FILTERED, "en").reason == ""
 
 
 def test_mutated_pages_end_well() -> None:
@@ -342,3 +365,15 @@ def test_mutated_pages_end_well() -> None:
             )
         result = strip_html(bytes(body), settings=ANY)
         assert result.reason in ("", "no_text", "repetition", "symbols"), (result.reason, result.detail, bytes(body))
+
+
+def test_a_page_that_breaks_what_reads_its_tree_is_read_by_beautiful_soup(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise TypeError("'NoneType' object is not iterable")
+
+    monkeypatch.setattr("trafilatura.bare_extraction", breaks)
+    body = "<nav>Menu</nav><p>The miller waits.<p>The river &amp; the bells.".encode()
+    found = strip_html(body, settings=ANY)
+    assert "The miller waits." in found.text
+    assert "The river & the bells." in found.text
+    assert "Menu" not in found.text

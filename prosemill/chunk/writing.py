@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +50,12 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of each text, the end-of-text id included."""
-        return [np.append(ids, self.end_of_text).astype(self.dtype) for ids in self.ids_of(texts)]
+        found = []
+        for ids in self.ids_of(texts):
+            ended = np.empty(len(ids) + 1, self.dtype)
+            ended[:-1], ended[-1] = ids, self.end_of_text
+            found.append(ended)
+        return found
 
 
 def batches(items: Iterable[T], size: int = BATCH_DOCUMENTS) -> Iterator[list[T]]:
@@ -69,14 +76,12 @@ class TokenSpill:
         self.dtype = dtype
         self.sizes: list[int] = []
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
-        self._ids: NDArray[Any] | None = None
-        self._offsets: NDArray[np.int64] | None = None
+        self._offsets: list[int] = []
 
     def __enter__(self) -> TokenSpill:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ids = None
         self._file.close()
 
     def extend(self, documents: Iterable[Ids]) -> None:
@@ -86,12 +91,12 @@ class TokenSpill:
 
     def ids(self, piece: Piece) -> NDArray[Any]:
         """Once the last document is in."""
-        if self._ids is None or self._offsets is None:
+        if len(self._offsets) <= len(self.sizes):
             self._file.flush()
-            self._ids = np.memmap(self._file, self.dtype, "r")
-            self._offsets = np.cumsum([0, *self.sizes])
-        start = int(self._offsets[piece.document]) + piece.start
-        return self._ids[start : start + piece.size]
+            self._offsets = [0, *itertools.accumulate(self.sizes)]
+        start, size = self._offsets[piece.document] + piece.start, self.dtype.itemsize
+        # read, not mapped: a mapped page counts as memory of ours
+        return np.frombuffer(os.pread(self._file.fileno(), piece.size * size, start * size), self.dtype)
 
 
 def chunk_schema(chunk_tokens: int, dtype: np.dtype[Any]) -> pa.Schema:

@@ -54,6 +54,8 @@ _CONTROLS: dict[int, str | None] = {
     code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r\f\x85"
 }
 _CONTROLS |= {0x0C: "\n", 0x85: "\n", 0xFEFF: None, 0xFFFE: None, 0xFFFF: None}
+_IS_CONTROL = re.compile("[" + "".join(map(chr, _CONTROLS)) + "]")
+_HIGH_BYTES = bytes(range(0x80, 0x100))
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def decode(body: bytes, content_type: str = "") -> Decoded:
     problem = ""
     if unreadable > _MAX_UNREADABLE * len(text):
         problem = f"{unreadable} of {len(text)} characters cannot be read as {charset}"
-    return Decoded(text.translate(_CONTROLS).replace("\r\n", "\n").replace("\r", "\n"), charset, problem)
+    if _IS_CONTROL.search(text):
+        text = text.translate(_CONTROLS)
+    return Decoded(text.replace("\r\n", "\n").replace("\r", "\n"), charset, problem)
 
 
 def _read(body: bytes, content_type: str) -> tuple[str, str]:
@@ -113,8 +117,8 @@ def _escaped(body: bytes) -> str:
 
 def _damaged_utf8(body: bytes) -> str | None:
     text = body.decode("utf-8", "surrogateescape")
-    bad = sum("\udc80" <= char <= "\udcff" for char in text)
-    foreign = sum(byte >= 0x80 for byte in body)
+    bad = len(text) - len(body.decode("utf-8", "ignore"))
+    foreign = len(body) - len(body.translate(None, _HIGH_BYTES))
     if foreign - bad < _MIN_VALID_UTF8 * foreign:
         return None
     return text.translate(_BAD_BYTE_AS_CP1252)

@@ -10,6 +10,7 @@ from prosemill.strip.clean import clean
 from prosemill.strip.decode import decode
 from prosemill.strip.extract import Extracted, ExtractionFailed, extract
 from prosemill.strip.filters import judge
+from prosemill.strip.page import MAX_TITLE
 from prosemill.strip.render import PRIVATE_USE, show_code
 from prosemill.strip.scrub import scrub
 
@@ -18,6 +19,10 @@ BAD_TEXT = "bad_text"  # binary, or mostly undecodable
 NO_TEXT = "no_text"  # decodes, but holds no main text
 EXTRACTION_FAILED = "extraction_failed"  # broke the libraries that read it
 TOO_SLOW = "too_slow"
+TOO_LARGE = "too_large"
+
+# Twice what the crawler keeps of a page by default; and more than four of the longest novels. 24 MB of text took 10 s.
+MAX_BYTES, MAX_CHARACTERS = 20 << 20, 12_000_000
 
 _HEAD_CHARS = 20_000  # enough to see what a page is
 _HTML_TYPE = re.compile(r"html|xml", re.IGNORECASE)
@@ -57,6 +62,8 @@ def strip_html(
 
     `language` (ISO 639-1) is kept when `settings.languages` names none; `title` goes before the page's own.
     """
+    if len(body) > MAX_BYTES:
+        return Stripped("", reason=TOO_LARGE, detail=f"{len(body):,} bytes, more than {MAX_BYTES:,}")
     decoded = decode(body, content_type)
     if decoded.problem:
         return Stripped("", charset=decoded.charset, reason=BAD_TEXT, detail=decoded.problem)
@@ -64,7 +71,10 @@ def strip_html(
         found = _main_text(decoded.text, url, content_type, settings)
     except ExtractionFailed as error:
         return Stripped("", charset=decoded.charset, reason=EXTRACTION_FAILED, detail=str(error))
-    title = clean(title or found.title).replace("\n", " ").strip()
+    if len(found.text) > MAX_CHARACTERS:
+        detail = f"{len(found.text):,} characters of text, more than {MAX_CHARACTERS:,}"
+        return Stripped("", charset=decoded.charset, reason=TOO_LARGE, detail=detail)
+    title = clean((title or found.title)[:MAX_TITLE]).replace("\n", " ").strip()
     text = show_code(clean(found.text))
     if not text:
         return Stripped("", title, found.date, charset=decoded.charset, reason=NO_TEXT)

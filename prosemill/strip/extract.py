@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
-import warnings
 from dataclasses import dataclass
 
 import trafilatura
-from bs4 import BeautifulSoup, Tag, XMLParsedAsHTMLWarning
+from bs4 import BeautifulSoup
+from bs4.exceptions import ParserRejectedMarkup
 from lxml import etree, html
 from lxml.html import HtmlElement
 
@@ -17,7 +18,6 @@ from prosemill.strip.render import render
 
 # its warnings name the page by nothing ("discarding data: None"); what a page ended as is in our own records
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-warnings.filterwarnings("ignore", category=XMLParsedAsHTMLWarning)
 
 _TOO_LITTLE = 200  # characters: below trafilatura's own minimum (250) it is unsure of what it found …
 _MUCH_MORE = 3.0  # … so a plain look at the page wins when it sees this many times more
@@ -29,7 +29,8 @@ _MAX_ELEMENTS = 30_000
 # Its second opinion, jusText, looks for every paragraph at all the others where all are alike: 5 s for 10,000 of them.
 # And it replaces white space run by run, 8 s for 4 MB. Beyond either it is not asked for one.
 _MANY_ELEMENTS, _MANY_CHARACTERS = 4_000, 1_000_000
-_TOO_MANY_ELEMENTS = 120_000  # the plain look, too, takes seconds
+_HUGE = 3_000_000  # characters: one opinion of trafilatura's takes seconds, and the stricter one is not heard
+_TOO_MANY_ELEMENTS, _TOO_MANY_ATTRIBUTES = 120_000, 300_000  # the plain look, too, takes seconds
 _BOILERPLATE = ("nav", "header", "footer", "aside", "script", "style", "form", "noscript", "template", "iframe", "svg",
                 "button", "select", "dialog", "head")  # fmt: skip
 _BOILERPLATE_ROLES = ("navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert")
@@ -57,11 +58,16 @@ def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = F
         num_elements = sum(1 for _ in tree.iter("*"))
         if num_elements > _TOO_MANY_ELEMENTS:
             raise ExtractionFailed(f"{num_elements:,} elements, more than {_TOO_MANY_ELEMENTS:,}")
+        num_attributes = sum(len(element.attrib) for element in tree.iter("*"))
+        if num_attributes > _TOO_MANY_ATTRIBUTES:
+            raise ExtractionFailed(f"{num_attributes:,} attributes, more than {_TOO_MANY_ATTRIBUTES:,}")
         title, date = page.title_of(tree), page.date_of(tree, url)
         page.make_readable(tree)
         return Extracted(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
     except (RecursionError, MemoryError, etree.LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # what trafilatura, bs4 and lxml have raised on damaged trees; anything else is a bug of ours and goes through
+        # what trafilatura and lxml have raised on damaged trees; anything else is a bug of ours and goes through
+        if found := _by_soup(text):
+            return Extracted(found)
         raise ExtractionFailed(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
@@ -71,10 +77,12 @@ def _main_text(tree: HtmlElement, size: int, tables: bool, comments: bool) -> st
     if num_elements <= _MAX_ELEMENTS:
         many = num_elements > _MANY_ELEMENTS or size > _MANY_CHARACTERS
         found = _ask_trafilatura(tree, tables, comments, fast=many)
+        if len(found) >= _TOO_LITTLE and size > _HUGE:
+            return found
         if len(found) >= _TOO_LITTLE:
             strict = _ask_trafilatura(tree, tables, comments, fast=many, favor_precision=True)
             return strict if len(strict) >= _NEARLY_ALL * len(found) else found
-    plain = _plain_look(etree.tostring(tree, encoding="unicode", method="html"))
+    plain = _plain_look(tree)
     # Of a page with hardly any text, trafilatura returns the menu: then the plain text is a part of what it found.
     is_menu = bool(plain) and _letters(plain) in _letters(found)
     return plain if is_menu or len(plain) > _MUCH_MORE * len(found) else found
@@ -98,26 +106,64 @@ def _ask_trafilatura(
     return "\n\n".join(part for part in parts if part)
 
 
-def _plain_look(text: str) -> str:
-    """Everything in the article, main or body element but navigation, headers, footers, forms and link lists."""
-    soup = BeautifulSoup(text, "lxml")
-    for tag in soup.find_all(_BOILERPLATE):
-        tag.extract()
-    for tag in soup.find_all(role=_BOILERPLATE_ROLES):
-        tag.extract()
-    articles = soup.find_all("article")
-    main = articles[0] if len(articles) == 1 else soup.find("main") or soup.find(role="main") or soup.body
-    if not isinstance(main, Tag):
+def _plain_look(tree: HtmlElement) -> str:
+    """Everything in the article, main or body element but navigation, headers, footers, forms and link lists.
+
+    Takes `tree` apart."""
+    for element in list(tree.iter(*_BOILERPLATE)):
+        _drop(element)
+    for element in [each for each in tree.iter("*") if each.get("role") in _BOILERPLATE_ROLES]:
+        _drop(element)
+    main = _main_element(tree)
+    if main is None:
         return ""
-    for tag in main.find_all(["ul", "ol", "div", "p"]):
-        if _is_only_links(tag):
+    for element in list(main.iter("ul", "ol", "div", "p")):
+        if element is not main and _is_only_links(element):
+            _drop(element)
+    if main.tag == "body":
+        return render(main)
+    parent = html.Element("div")
+    main.tail = None
+    parent.append(main)
+    return render(parent)
+
+
+def _by_soup(text: str) -> str:
+    """The text of a page whose tree has broken what we read it with; "" where it breaks Beautiful Soup, too."""
+    if len(text) > _MANY_CHARACTERS:
+        return ""
+    try:
+        soup = BeautifulSoup(text, "lxml")
+        for tag in soup.find_all(_BOILERPLATE):
             tag.extract()
-    return render(html.fragment_fromstring(str(main), create_parent="div"))
+        return soup.get_text("\n\n", strip=True)
+    except (RecursionError, ValueError, ParserRejectedMarkup):
+        return ""
 
 
-def _is_only_links(tag: Tag) -> bool:
-    length = len(tag.get_text(strip=True))
-    return length > 0 and sum(len(link.get_text(strip=True)) for link in tag.find_all("a")) > 0.9 * length
+def _main_element(tree: HtmlElement) -> HtmlElement | None:
+    articles = list(itertools.islice(tree.iter("article"), 2))
+    if len(articles) == 1:
+        return articles[0]
+    by_role = (element for element in tree.iter("*") if element.get("role") == "main")
+    return next(itertools.chain(tree.iter("main"), by_role, tree.iter("body")), None)
+
+
+def _drop(element: HtmlElement) -> None:
+    if element.getparent() is not None:
+        element.drop_tree()
+
+
+def _is_only_links(element: HtmlElement) -> bool:
+    if next(element.iter("a"), None) is None:
+        return False
+    length = _length(element)
+    return length > 0 and sum(map(_length, element.iter("a"))) > 0.9 * length
+
+
+def _length(element: HtmlElement) -> int:
+    """Characters of text, without the white space around each piece."""
+    return sum(len(piece.strip()) for piece in element.itertext())
 
 
 def _without_title(text: str, title: str) -> str:

@@ -35,6 +35,8 @@ _TEASER = re.compile(
     r"相关阅读|延伸阅读|推荐阅读|相關閱讀|延伸閱讀|関連記事|あわせて読みたい|관련 ?기사)",
     re.IGNORECASE,
 )
+MAX_TITLE = 1_000  # characters: what is longer is no title, and what stands before each of its joints is compared
+_MAX_HEADINGS = 50
 _TITLE_JOINTS = re.compile(r"\s+[|–—·•»:]+\s+|\s+-+\s+|\s*[|_｜]\s*|\s*::\s*")
 _DATE = re.compile(r"\b(1[89]\d\d|20\d\d)[-/.年](0?[1-9]|1[0-2])[-/.月](0?[1-9]|[12]\d|3[01])(?!\d)")
 _DATE_METAS = (
@@ -104,8 +106,9 @@ def _flatten(tree: HtmlElement) -> None:
 
 def _is_teaser(element: HtmlElement) -> bool:
     """ "Read also: …" — a short line of the text that is mostly a link to another page."""
-    beginning = "".join(itertools.islice(element.itertext(), 6))  # enough to match, whatever the size of the element
-    if not _TEASER.match(beginning):
+    # enough to match, whatever the size of the element: the expression tries each place in a run of non-letters
+    pieces = (piece[: 4 * _MAX_TEASER] for piece in itertools.islice(element.itertext(), 6))
+    if not _TEASER.match("".join(pieces).lstrip()[: _MAX_TEASER + 1]):
         return False
     text = element.text_content().strip()
     if len(text) > _MAX_TEASER:
@@ -161,8 +164,8 @@ def title_of(tree: HtmlElement) -> str:
     """The page's own title: its <title> without the site's name, where heading or og:title agree on what that is."""
     metas = dict(_metas(tree))
     full = _text_of(tree.find(".//head/title")) or _text_of(tree.find(".//title"))
-    headings = [_text_of(heading) for heading in tree.iter("h1")]
-    candidates = [text for text in (*headings, metas.get("og:title", "")) if text]
+    headings = [_text_of(heading) for heading in itertools.islice(tree.iter("h1"), _MAX_HEADINGS)]
+    candidates = [text for text in (*headings, metas.get("og:title", "")) if 0 < len(text) <= MAX_TITLE]
     if not full:
         return next((text for text in (metas.get("og:title", ""), *headings) if text), "")
     parts = [part for part in _TITLE_JOINTS.split(full) if part]
@@ -225,4 +228,13 @@ def _beginnings(title: str) -> Iterator[str]:
 
 
 def _text_of(element: HtmlElement | None) -> str:
-    return " ".join(element.text_content().split()) if element is not None else ""
+    """Its text in one line; of a long one the beginning."""
+    if element is None:
+        return ""
+    pieces, room = [], 10 * MAX_TITLE  # white space included
+    for piece in element.itertext():
+        pieces.append(piece[:room])
+        room -= len(piece)
+        if room <= 0:
+            break
+    return " ".join("".join(pieces).split())[:MAX_TITLE]

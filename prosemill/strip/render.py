@@ -45,6 +45,8 @@ def hide_code(text: str) -> str:
 
 def show_code(text: str) -> str:
     """Hidden code as blocks of their own, a blank line before and after; a single line stays within its sentence."""
+    if not PRIVATE_USE.search(text):
+        return text.strip("\n")
     shown = _CODE.sub(lambda match: f"\n\n{match[1]}\n\n", text)
     shown = re.sub(r"\n{3,}", "\n\n", shown).strip("\n")
     return PRIVATE_USE.sub("", shown.translate(_SHOW))

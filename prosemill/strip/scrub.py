@@ -37,24 +37,27 @@ _CHINA_ID = re.compile(
     rf"{_BEFORE}[1-8]\d{{5}}(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{{3}}[\dXx]{_AFTER}", re.ASCII
 )
 
-_PHONES = [
+# By what each cannot do without (see _RULES).
+_PHONES = {
     # international: a plus sign (or 00 and a group) and 8 to 15 digits (E.164)
-    re.compile(
+    r"[+＋0](?:(?<!0)\(?|0(?<=00))[1-9]": re.compile(
         r"(?<![\w+.])(?:[+＋]|00(?=[1-9]\d?[ .-]))\(?[1-9]\d{0,2}\)?(?:[ .\-–/]?\(?\d{1,5}\)?){2,6}(?!\w)(?![.,]\d)",
         re.ASCII,
     ),
     # North America: (xxx) xxx-xxxx, xxx-xxx-xxxx, xxx.xxx.xxxx, 1-xxx-…; neither part begins with 0 or 1
-    re.compile(
+    r"[)\-.] ?[2-9][0-9]{2}[-. ][0-9]{4}": re.compile(
         rf"{_BEFORE}(?:1[ .-])?(?:\([2-9]\d\d\)[ ]?[2-9]\d\d[-. ]|[2-9]\d\d([-.])[2-9]\d\d\1)\d{{4}}{_AFTER}(?!-)",
         re.ASCII,
     ),
     # China: mobile, with or without the country's 86; landline with area code; service numbers
-    re.compile(rf"{_BEFORE}(?:86[ -]?)?1[3-9]\d(?:\d{{8}}|([ -])\d{{4}}\1\d{{4}}){_AFTER}", re.ASCII),
-    re.compile(
+    r"1[3-9][0-9](?:[0-9]{8}|[ -][0-9]{4}[ -][0-9]{4})": re.compile(
+        rf"{_BEFORE}(?:86[ -]?)?1[3-9]\d(?:\d{{8}}|([ -])\d{{4}}\1\d{{4}}){_AFTER}", re.ASCII
+    ),
+    r"0[1-9][0-9]{1,2}[-—– )）][ -]?[0-9]{7}": re.compile(
         rf"{_BEFORE}[(（]?0(?:10|2\d|[3-9]\d\d)(?:[-—– ]|[)）][ -]?)\d{{7,8}}(?:[-转]\d{{1,5}})?{_AFTER}", re.ASCII
     ),
-    re.compile(rf"{_BEFORE}[48]00-\d{{3,4}}-\d{{3,4}}{_AFTER}(?!-)", re.ASCII),
-]
+    r"00-[0-9]{3,4}-[0-9]{3}": re.compile(rf"{_BEFORE}[48]00-\d{{3,4}}-\d{{3,4}}{_AFTER}(?!-)", re.ASCII),
+}
 _IMAGE_NAMES = re.compile(r"@[\dx.]+x\.|\.(?:png|jpe?g|gif|svg|webp|css|js|html?)$", re.IGNORECASE)  # photo@2x.png
 _VERSION_BEFORE = re.compile(
     r"(?:\b(?:version|ver\.?|release|build|firmware|section|chapter|clause)|§|版本|版|第|节)[ :：]?$", re.IGNORECASE
@@ -68,8 +71,8 @@ _ADDRESS_BEFORE = re.compile(
 def scrub(text: str, settings: Strip) -> tuple[str, int]:
     """`text` with personal data replaced as the settings ask, and how many times."""
     total = 0
-    for wanted, pattern, word, check in _RULES:
-        if not getattr(settings, wanted):
+    for wanted, needed, pattern, word, check in _RULES:
+        if not getattr(settings, wanted) or not needed.search(text):
             continue
         text, count = _replace(pattern, word, check, text)
         total += count
@@ -148,12 +151,14 @@ def _always(_: re.Match[str]) -> bool:
 
 
 # In this order: an e-mail address may hold an IP address, an id number a telephone number.
-_RULES: list[tuple[str, re.Pattern[str], str, Check]] = [
-    ("scrub_email", _EMAIL, "[e-mail]", is_email),
-    ("scrub_ip", _IPV6, "[ip]", is_ipv6),
-    ("scrub_ip", _IPV4, "[ip]", is_ipv4),
-    ("scrub_id_numbers", _CHINA_ID, "[id]", is_china_id),
-    ("scrub_id_numbers", _CARD, "[id]", is_card),
-    ("scrub_id_numbers", _SSN, "[id]", _always),
-    *(("scrub_phone", pattern, "[phone]", is_phone) for pattern in _PHONES),
+# Second is what a match cannot do without, looked for first: an expression that begins with a lookbehind is tried at
+# every character, 20 ns each; one that begins with a character, or a set of them, takes a tenth of it.
+_RULES: list[tuple[str, re.Pattern[str], re.Pattern[str], str, Check]] = [
+    ("scrub_email", re.compile(r"[@＠\[({](?:(?<=[@＠])|(?:at|AT)[\])}])"), _EMAIL, "[e-mail]", is_email),
+    ("scrub_ip", re.compile(r":[0-9A-Fa-f]{0,4}:"), _IPV6, "[ip]", is_ipv6),
+    ("scrub_ip", re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"), _IPV4, "[ip]", is_ipv4),
+    ("scrub_id_numbers", re.compile(r"[0-9][0-9]{16}"), _CHINA_ID, "[id]", is_china_id),
+    ("scrub_id_numbers", re.compile(r"[0-9][0-9]{3}[ -]?[0-9]{4}"), _CARD, "[id]", is_card),
+    ("scrub_id_numbers", re.compile(r"-[0-9]{2}-[0-9]{4}"), _SSN, "[id]", _always),
+    *(("scrub_phone", re.compile(needed), pattern, "[phone]", is_phone) for needed, pattern in _PHONES.items()),
 ]

@@ -16,7 +16,7 @@ from prosemill.strip.filters import check_languages
 from prosemill.strip.workers import strip_pages
 from prosemill.warc import Page, iter_pages
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 DOCUMENTS_FILE, DROPPED_FILE = "documents.parquet", "dropped.parquet"
 
 
