@@ -1,7 +1,8 @@
 """Everything that prosemill reads from or puts into the environment; no other module does.
 
 PROSEMILL_STORE       where snapshots live: a folder or fsspec URL (default: data/store below the current folder)
-PROSEMILL_CACHE       where files of a remote store are kept on this machine (default: ~/.cache/prosemill)
+PROSEMILL_CACHE       where files of a remote store, and an empty MLflow database to copy, are kept on this machine
+                      (default: ~/.cache/prosemill)
 PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
 PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)

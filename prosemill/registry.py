@@ -11,12 +11,15 @@ import json
 import logging
 import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosemill import environment
 from prosemill.card import model_card
 from prosemill.errors import RegistryError
 from prosemill.figures import figures_of
@@ -425,23 +428,18 @@ def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
 
 
 def _make_database(path: Path) -> None:
-    """An empty MLflow database: made aside, since it takes 70 migrations, and renamed when it is whole.
+    """An empty MLflow database: made aside and linked when it is whole; a copy of the first one of this machine."""
+    from mlflow import __version__ as version
 
-    Without waiting for the disk after each of them: one second instead of seven. Only an unfinished file can be lost.
-    """
-    from mlflow.tracking import MlflowClient
-    from sqlalchemy import Engine, event
-
-    def hurry(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
+    first = environment.cache_folder() / f"mlflow-{version}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    event.listen(Engine, "connect", hurry)
     try:
-        MlflowClient(f"sqlite:///{aside}").get_experiment_by_name("")
-    finally:
-        event.remove(Engine, "connect", hurry)
+        shutil.copyfile(first, aside)
+    except OSError:  # there is none yet, or no room for it
+        aside.unlink(missing_ok=True)
+        _migrate(aside)
+        _keep(aside, first)
     with open(aside, "rb") as file:
         os.fsync(file.fileno())
     try:
@@ -449,6 +447,34 @@ def _make_database(path: Path) -> None:
     except FileExistsError:
         logging.getLogger(__name__).info("%s: another process made it meanwhile", path)
     aside.unlink()
+
+
+def _migrate(path: Path) -> None:
+    """Let MLflow make its database, which takes 70 migrations, without waiting for the disk after each of them.
+
+    One second instead of seven. Only an unfinished file can be lost.
+    """
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy import Engine, event
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    try:
+        MlflowClient(f"sqlite:///{path}").get_experiment_by_name("")
+    finally:
+        event.remove(Engine, "connect", hurry)
+
+
+def _keep(made: Path, as_first: Path) -> None:
+    """Put a copy into the cache of this machine; where that cannot be written, the next database is made anew."""
+    with contextlib.suppress(OSError):
+        as_first.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=as_first.parent)
+        os.close(handle)
+        shutil.copyfile(made, aside)
+        os.replace(aside, as_first)
 
 
 def _read_json(store: Store, snapshot: str, role: str) -> Any:
