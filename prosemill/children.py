@@ -235,4 +235,6 @@ def die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     die_with(int(sys.argv[1]))  # the wish survives exec
+    # A Prefect worker ends by an interrupt that it sends to itself; what a shell starts in the background ignores it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", *sys.argv[2:]])
