@@ -175,10 +175,10 @@ def run_clm(options: argparse.Namespace, folder: Path, *, bf16: bool = False, dr
 def ours(options: argparse.Namespace, folder: Path) -> Trained:
     """What `prosemill.finetune` trains with, found by its own probe."""
     from prosemill.finetune.batches import collate
-    from prosemill.finetune.child import keep_freed_memory
     from prosemill.finetune.learner import Learner
     from prosemill.finetune.plan import Plan
     from prosemill.finetune.trainer import ChunkTrainer
+    from prosemill.finetune.training import keep_freed_memory
     from prosemill.finetune.ways import choose, flops_per_token
 
     keep_freed_memory()

@@ -17,7 +17,7 @@ from tasks import events, reporting
 from tasks.caching import in_batches
 from tasks.chunk import chunk_documents
 from tasks.dedup import remove_duplicates
-from tasks.scrape import scrape_source
+from tasks.scrape import patient
 from tasks.split import split_keepers
 from tasks.strip import merge_shards, strip_shards
 from tasks.submitting import submit
@@ -52,6 +52,7 @@ def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     chunk.check_length(base, recipe.chunk)
     clock = reporting.StageClock(opened)
 
+    scrape_source = patient()
     scraping = [
         submit(scrape_source, url, source, recipe.scrape, as_of, before["scrape"].get(source.name, ""), fingerprint)
         for source, fingerprint in ((source, scrape.fingerprint(source)) for source in recipe.sources)

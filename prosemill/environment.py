@@ -1,8 +1,10 @@
 """Everything that prosemill reads from or puts into the environment; no other module does.
 
 PROSEMILL_STORE       where snapshots live: a folder or fsspec URL (default: data/store below the current folder)
-PROSEMILL_CACHE       where files of a remote store are kept on this machine (default: ~/.cache/prosemill)
+PROSEMILL_CACHE       where files of a remote store, and an empty MLflow database to copy, are kept on this machine
+                      (default: ~/.cache/prosemill)
 PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
+PROSEMILL_RETRY_SECONDS   pause before a source that cannot be reached is asked again, then twice as long (default: 5)
 PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
@@ -26,7 +28,7 @@ import urllib.request
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
-from prosemill.errors import BackupError, StoreError
+from prosemill.errors import BackupError, ProsemillError, StoreError
 
 DEFAULT_STORE = "data/store"
 RESULTS_BLOCK = "remote-file-system/prosemill-results"  # `prosemill deploy` makes it where the store is a URL
@@ -159,6 +161,15 @@ def cache_limit_bytes(environ: MutableMapping[str, str] = os.environ) -> int:
         return int(float(given) * 1e9)
     except (ValueError, OverflowError):
         raise StoreError(f"PROSEMILL_CACHE_GB = {given!r}: is not a number of gigabytes; set for example 50") from None
+
+
+def retry_seconds(environ: MutableMapping[str, str] = os.environ) -> float:
+    """How long to wait before a source that could not be reached is asked for the second time."""
+    given = environ.get("PROSEMILL_RETRY_SECONDS", "5")
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(given)) <= 3600:
+            return seconds
+    raise ProsemillError(f"PROSEMILL_RETRY_SECONDS = {given!r}: is not a number from 0 to 3600; set for example 5")
 
 
 def hub_token(environ: MutableMapping[str, str] = os.environ) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prosemill import environment
 from prosemill.errors import RegistryError
 from prosemill.storage import Store
 
@@ -137,23 +140,18 @@ def _in_words(said: str) -> str:
 
 
 def _make_database(path: Path) -> None:
-    """An empty MLflow database: made aside, since it takes 70 migrations, and renamed when it is whole.
+    """An empty MLflow database: made aside and linked when it is whole; a copy of the first one of this machine."""
+    from mlflow import __version__ as version
 
-    Without waiting for the disk after each of them: one second instead of seven. Only an unfinished file can be lost.
-    """
-    from mlflow.tracking import MlflowClient
-    from sqlalchemy import Engine, event
-
-    def hurry(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
+    first = environment.cache_folder() / f"mlflow-{version}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    event.listen(Engine, "connect", hurry)
     try:
-        MlflowClient(f"sqlite:///{aside}").get_experiment_by_name("")
-    finally:
-        event.remove(Engine, "connect", hurry)
+        shutil.copyfile(first, aside)
+    except OSError:  # there is none yet, or no room for it
+        aside.unlink(missing_ok=True)
+        _migrate(aside)
+        _keep(aside, first)
     with open(aside, "rb") as file:
         os.fsync(file.fileno())
     try:
@@ -161,3 +159,31 @@ def _make_database(path: Path) -> None:
     except FileExistsError:
         logging.getLogger(__name__).info("%s: another process made it meanwhile", path)
     aside.unlink()
+
+
+def _migrate(path: Path) -> None:
+    """Let MLflow make its database, which takes 70 migrations, without waiting for the disk after each of them.
+
+    One second instead of seven. Only an unfinished file can be lost.
+    """
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy import Engine, event
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    try:
+        MlflowClient(f"sqlite:///{path}").get_experiment_by_name("")
+    finally:
+        event.remove(Engine, "connect", hurry)
+
+
+def _keep(made: Path, as_first: Path) -> None:
+    """Put a copy into the cache of this machine; where that cannot be written, the next database is made anew."""
+    with contextlib.suppress(OSError):
+        as_first.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=as_first.parent)
+        os.close(handle)
+        shutil.copyfile(made, aside)
+        os.replace(aside, as_first)

@@ -1,9 +1,9 @@
 """Scrape one source; the network is tried again, a refusal is not."""
 
-from prefect import runtime, task
+from prefect import Task, runtime, task
 from prefect.tasks import exponential_backoff
 
-from prosemill import scrape
+from prosemill import environment, scrape
 from prosemill.errors import SourceUnreachable
 from prosemill.settings import Scrape, Source
 from prosemill.storage import Store
@@ -15,7 +15,6 @@ from tasks.caching import by_ids, only_on
     task_run_name="scrape {source.name}",
     cache_policy=by_ids("scrape", scrape.STAGE_VERSION),
     retries=2,
-    retry_delay_seconds=exponential_backoff(5),
     retry_jitter_factor=1,
     retry_condition_fn=only_on(SourceUnreachable),
     persist_result=True,
@@ -25,3 +24,8 @@ def scrape_source(store: str, source: Source, settings: Scrape, as_of: str, prev
     """The id of what `source` shows on `as_of`. `fingerprint` names the content of a local source, for the cache."""
     run = str(runtime.flow_run.id or "")
     return scrape.scrape_source(Store(store), source, settings, as_of=as_of, previous=previous, flow_run_id=run)
+
+
+def patient() -> Task[[str, Source, Scrape, str, str, str], str]:
+    """The task with the pauses between its tries that PROSEMILL_RETRY_SECONDS asks for."""
+    return scrape_source.with_options(retry_delay_seconds=exponential_backoff(environment.retry_seconds()))

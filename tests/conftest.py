@@ -19,6 +19,10 @@ def pytest_configure() -> None:
     """Prefect reads its settings when it is first imported: nothing of a test session may land in a person's own."""
     environment.prepare(str(_home))
     os.environ.setdefault("PROSEMILL_CACHE", str(_home / "cache"))
+    os.environ.setdefault("PROSEMILL_RETRY_SECONDS", "0.1")
+    # Two threads that wait for each other over a model of two layers: several times the work, and the more so the
+    # busier the machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     environment.prefect_home()
 
 

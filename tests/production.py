@@ -89,7 +89,7 @@ class Production:
     def start_all(self, *, fresh: bool = False) -> None:
         self.start_data(fresh=fresh)
         self.start_nginx()
-        self.start_prefect_and_mlflow()
+        self.start_prefect_and_mlflow(fresh=fresh)
 
     def start_data(self, *, fresh: bool = False) -> None:
         """What holds the data; `fresh`: with databases and a bucket that are empty."""
@@ -180,13 +180,13 @@ class Production:
         self.call(nginx, "-t", "-c", folder / "nginx.conf")
         self.start("nginx", [str(nginx), "-c", str(folder / "nginx.conf")])
 
-    def start_prefect_and_mlflow(self) -> None:
+    def start_prefect_and_mlflow(self, *, fresh: bool = False) -> None:
         """As the systemd units do: the databases upgraded first, then API, services and MLflow each on their own."""
         own = self.environment
         self.start("mlflow", self.unit("prosemill-mlflow"), env=own)
         self.call(*self.unit("prosemill-prefect", "ExecStartPre"), env=own, cwd=ROOT)
         self.start("prefect", [*SUPERVISED, *self.unit("prosemill-prefect")], env=own)
-        self.wait("Prefect", self.is_steady)
+        self.wait("Prefect", self.is_steady if fresh else lambda: self.https("localhost", "/api/health"))
         self.start("services", self.unit("prosemill-services"), env=own)
         self.wait("MLflow", lambda: self.https("127.0.0.1", "/health"))
 
@@ -215,12 +215,17 @@ class Production:
             return
         with (self.folder / f"{name}.log").open("ab") as log:
             more = {"env": os.environ, "cwd": ROOT} | more
+            # Workers end by an interrupt that they send to themselves; in the background a shell has it ignored.
+            command = ["env", "--default-signal=INT", *command]
             self.running[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **more
             )
 
     def stop(self, *names: str) -> None:
-        """These servers, or all of them, the last one started first."""
+        """These servers, or all of them, the last one started first, and workers side by side."""
+        for name in names or self.running:
+            if name.startswith("worker") and name in self.running:
+                self.running[name].send_signal(signal.SIGTERM)
         for name in names or tuple(reversed(self.running)):
             process = self.running.pop(name, None)
             if process is None:

@@ -98,7 +98,7 @@ class Stack:
                 return found
             assert state.get("type") not in ENDED, f"run {run} ended as {state}"
             assert time.monotonic() < deadline, f"after {timeout} s run {run} is still {state}"
-            time.sleep(1)
+            time.sleep(0.3)
 
     def children(self, run: str) -> list[dict[str, Any]]:
         """The flow runs that `run` started, oldest first: here, or as runs of a deployment."""

@@ -83,4 +83,4 @@ def wait_for_scheduled(stack: Stack, deployment: str, *, some: bool) -> list[dic
         if bool(found) == some:
             return found
         assert time.monotonic() < deadline, f"{deployment}: {len(found)} scheduled runs; {stack.log('server')[-2000:]}"
-        time.sleep(2)
+        time.sleep(0.5)

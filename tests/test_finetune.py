@@ -21,12 +21,12 @@ from prosemill.bases import Base
 from prosemill.errors import BaseModelError, CorpusEmpty, TrainingError
 from prosemill.finetune import STAGE_VERSION, finetune, stage
 from prosemill.finetune.batches import collate, training_order
-from prosemill.finetune.child import hold, train
 from prosemill.finetune.chunks import Chunks
 from prosemill.finetune.loss import IGNORED
 from prosemill.finetune.plan import num_examples
 from prosemill.finetune.rates import rate_share
 from prosemill.finetune.rhythm import best_step, is_over
+from prosemill.finetune.training import hold, train
 from prosemill.settings import Finetune
 from prosemill.storage import Store
 
@@ -263,11 +263,9 @@ def kill_at(store: Store, chunk: str, base: Base, settings: Finetune, step: int)
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_model_to_the_bit(store: Store, base: Base, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"epochs": 2, "dropout": 0.1, "checkpoint_minutes": 1e-6})
-    unbroken = Store(str(tmp_path / "unbroken"))
     chunk = make_chunks(store, base, texts(60), texts(12, seed=1))
-    assert make_chunks(unbroken, base, texts(60), texts(12, seed=1)) == chunk
     seldom = settings.model_copy(update={"checkpoint_minutes": 60.0})
-    expected = unbroken.manifest(finetune(unbroken, chunk, base, seldom)).totals
+    expected = in_process(store, chunk, base, seldom, tmp_path / "unbroken")
     assert kill_at(store, chunk, base, settings, 9) < expected["steps"]
     assert not [snapshot for snapshot in store.snapshots() if snapshot.startswith("finetune")]
     totals = store.manifest(finetune(store, chunk, base, settings)).totals

@@ -19,12 +19,12 @@ from prosemill import models
 from prosemill.bases import Base
 from prosemill.errors import TrainingError
 from prosemill.finetune import finetune, stage
-from prosemill.finetune.child import train
 from prosemill.finetune.chunks import Chunks
 from prosemill.finetune.energy import Meter
 from prosemill.finetune.plan import affordable, num_examples
 from prosemill.finetune.replay import plan_replay
 from prosemill.finetune.trainer import is_out_of_memory
+from prosemill.finetune.training import train
 from prosemill.settings import Finetune
 from prosemill.storage import Store
 
@@ -64,7 +64,7 @@ KILLS = """
 import json, os, signal, sys
 from prosemill import children
 from prosemill.finetune import energy
-from prosemill.finetune.child import train
+from prosemill.finetune.training import train
 import torch
 torch.set_num_threads(1)
 energy._codecarbon = lambda: None
@@ -121,7 +121,7 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from transformers import TrainerCallback
-from prosemill.finetune import child, energy, trainer
+from prosemill.finetune import energy, trainer, training
 torch.set_num_threads(1)
 energy._codecarbon = lambda: None
 
@@ -138,7 +138,7 @@ def init(self, *arguments):
     made(self, *arguments)
     self.add_callback(Tighten())
 trainer.ChunkTrainer.__init__ = init
-print(json.dumps(child.train(json.loads(sys.argv[1]))))
+print(json.dumps(training.train(json.loads(sys.argv[1]))))
 """
 
 

@@ -1,24 +1,25 @@
 """A run killed with SIGKILL at any moment, run again, ends with the same snapshots and models as one that was not."""
 
+import atexit
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.cli import main
 from prosemill.errors import EXIT_STOPPED
 from prosemill.registry import Registry
 from prosemill.storage import Store
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
-
-ROOT = Path(__file__).parent.parent
 
 FINETUNE = "epochs = 12\nevals = 6\npatience = 100\n"
 
@@ -51,22 +52,38 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def start(home: Path, store: Path) -> subprocess.Popen[str]:
+# One interpreter that has everything loaded, and a fork of it for each run: a kill finds what it would find anyway, and
+# starting Python and Prefect anew costs as much as all else that a killed run does.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["flows.cli", "flows.retrain"])
+
+
+def command(said: Path, arguments: list[str]) -> None:
+    """`prosemill` with these arguments, as a process of its own; what it prints goes to `said`.out and `said`.err."""
+    os.setsid()
     # A shell that starts programs in the background has them ignore Ctrl-C: not what is tested here.
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from flows.cli import main; main()"
-    )
-    command = [sys.executable, "-c", program, "retrain", str(home / "stories.toml")]
-    arguments = ["--store", str(store), "--as-of", "2026-01-05", "--json"]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, *arguments], **pipes, cwd=ROOT, start_new_session=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for handle, suffix in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
+    sys.argv = ["prosemill", *arguments]
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # as at the end of every program; multiprocessing's leave them out
+
+
+def start(home: Path, store: Path) -> BaseProcess:
+    arguments = ["retrain", str(home / "stories.toml"), "--store", str(store), "--as-of", "2026-01-05", "--json"]
+    process = FORKS.Process(target=command, args=(store.with_suffix(".said"), arguments))
+    process.start()
+    return process
 
 
 def finish(home: Path, store: Path) -> dict[str, Any]:
     process = start(home, store)
-    said, complained = process.communicate(timeout=240)
-    assert process.returncode == 0, complained
-    outcome: dict[str, Any] = json.loads(said)
+    process.join(240)
+    assert process.exitcode == 0, store.with_suffix(".err").read_text()
+    outcome: dict[str, Any] = json.loads(store.with_suffix(".out").read_text())
     return outcome
 
 
@@ -76,14 +93,16 @@ def signal_at(
     """Start a run and send its process a signal the moment that `moment` holds; its children have to end with it."""
     process = start(home, store)
     deadline = time.monotonic() + 120
-    while process.poll() is None and not moment(store):
+    while process.is_alive() and not moment(store):
         assert time.monotonic() < deadline, "the moment never came"
         time.sleep(0.005)
+    assert process.pid is not None
     with_children = children_of(process.pid)
     os.kill(process.pid, which)
-    _, complained = process.communicate(timeout=60)
+    process.join(60)
     wait_until_gone(with_children)
-    return process.returncode, complained
+    assert process.exitcode is not None, "it did not end"
+    return process.exitcode, store.with_suffix(".err").read_text()
 
 
 def wait_until_gone(children: list[int]) -> None:

@@ -54,7 +54,7 @@ class Api:
         deadline = time.monotonic() + 900
         while not (value := found()):
             assert time.monotonic() < deadline, f"{what}: nothing yet\n{servers.logs()}"
-            time.sleep(2)
+            time.sleep(0.5)
         return value
 
     def ended(self, run: str) -> str:

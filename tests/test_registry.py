@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from prosemill.errors import RegistryError, SnapshotMissing
-from prosemill.registry import Registry
+from prosemill.registry import Registry, _make_database
 from prosemill.storage import Store
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.environment.prepare does
@@ -147,10 +147,22 @@ registry.promote("house", sys.argv[2])
 """
 
 
-def test_it_calls_nobody_and_prints_nothing(store: Store) -> None:
+def test_it_calls_nobody_and_prints_nothing(store: Store, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", NO_NETWORK, store.url, *snapshots_of(store, 1)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    environ["PROSEMILL_CACHE"] = str(tmp_path / "cache")  # so that the database is made, not copied
     here = Path(__file__).parent.parent
     done = subprocess.run(arguments, cwd=here, env=environ, capture_output=True, text=True, check=True)
     assert "connected to" not in done.stderr
     assert (done.stdout, done.stderr) == ("", "")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".db"]
+
+
+def test_a_second_database_is_a_copy_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROSEMILL_CACHE", str(tmp_path / "cache"))
+    made = [tmp_path / name / "mlflow.db" for name in ("one", "other")]
+    for path in made:
+        _make_database(path)
+        assert list(path.parent.iterdir()) == [path]
+    (first,) = (tmp_path / "cache").iterdir()
+    assert made[0].read_bytes() == made[1].read_bytes() == first.read_bytes()

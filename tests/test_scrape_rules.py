@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from prosemill import environment
+from prosemill.errors import ProsemillError
 from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.links import MAX_LINKS, outline
 from prosemill.scrape.robots import Robots, product_token
@@ -218,3 +220,11 @@ def test_retry_after_in_every_spelling() -> None:
     assert answers.retry_after("Fri, 20 Nov 2026 12:00:00 GMT", now) == 0
     assert answers.retry_after("soon", now) is None
     assert answers.retry_after("9" * 400, now) == float("9" * 12)
+
+
+def test_how_long_an_unreachable_source_is_left_alone() -> None:
+    assert environment.retry_seconds({}) == 5
+    assert environment.retry_seconds({"PROSEMILL_RETRY_SECONDS": "0.5"}) == 0.5
+    for wrong in ("soon", "-1", "nan", "inf"):
+        with pytest.raises(ProsemillError, match=f"PROSEMILL_RETRY_SECONDS = '{wrong}': is not a number from 0"):
+            environment.retry_seconds({"PROSEMILL_RETRY_SECONDS": wrong})

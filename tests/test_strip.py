@@ -372,7 +372,7 @@ def test_a_page_that_breaks_what_reads_its_tree_is_read_by_beautiful_soup(monkey
         raise TypeError("'NoneType' object is not iterable")
 
     monkeypatch.setattr("trafilatura.bare_extraction", breaks)
-    body = "<nav>Menu</nav><p>The miller waits.<p>The river &amp; the bells.".encode()
+    body = b"<nav>Menu</nav><p>The miller waits.<p>The river &amp; the bells."
     found = strip_html(body, settings=ANY)
     assert "The miller waits." in found.text
     assert "The river & the bells." in found.text

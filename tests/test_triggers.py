@@ -64,7 +64,7 @@ def until(look: Callable[[], T | None], otherwise: str) -> T:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := look()):
         assert time.monotonic() < deadline, otherwise
-        time.sleep(1)
+        time.sleep(0.3)
     return found
 
 

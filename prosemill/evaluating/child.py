@@ -11,6 +11,8 @@ from prosemill import children
 def work(job: children.Message) -> None:
     """Tell the nats of each of job["texts"] under the model in job["folder"]."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    with children.without("datasets", "scipy", "boto3"):
+        import prosemill.yardsticks.modeling  # noqa: F401 - all that models need of transformers
     from prosemill.evaluating.score import score
     from prosemill.write import Writer
 

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import TrainerCallback
 log = logging.getLogger(__name__)
 
 RAPL = Path("/sys/class/powercap")
+CPUINFO = Path("/proc/cpuinfo")
 JOULES_PER_KWH = 3.6e6
 
 
@@ -129,6 +131,7 @@ def _codecarbon() -> Any:
     try:
         from codecarbon import OfflineEmissionsTracker
 
+        _name_processor()
         tracker = OfflineEmissionsTracker(
             country_iso_code="USA",  # asked for, but only used for emissions, which depend on it; we take the energy
             tracking_mode="process",
@@ -142,3 +145,25 @@ def _codecarbon() -> Any:
         log.info("energy: no CodeCarbon (%s)", type(error).__name__)
         return None
     return tracker
+
+
+def _name_processor() -> None:
+    """Tell py-cpuinfo's answer to CodeCarbon beforehand: it takes a process and a second, the file no time."""
+    import cpuinfo
+    from codecarbon.core.util import detect_cpu_model
+
+    names = re.findall(r"^model name\s*:\s*(.+)$", _read(CPUINFO), flags=re.MULTILINE)
+    if not names:
+        return
+    asked, cpuinfo.get_cpu_info = cpuinfo.get_cpu_info, lambda: {"brand_raw": names[0].strip()}
+    try:
+        detect_cpu_model()  # CodeCarbon asks once and remembers
+    finally:
+        cpuinfo.get_cpu_info = asked
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""

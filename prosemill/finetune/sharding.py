@@ -2,13 +2,15 @@
 
 The learner is the outermost unit and each block of the model one within it, so that the head, which the loss reads as a
 plain tensor, is whole while a step is computed. Files are written whole: a checkpoint fits any number of processes.
+torch.distributed.tensor takes .4 s to import; it is imported where something is sharded.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prosemill.finetune.learner import Learner
 
@@ -28,13 +30,19 @@ def shard(learner: Learner) -> None:
     vars(learner)["is_distributed_loading_by_transformers"] = True  # tells the Trainer to add no DDP of its own
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def whole(tensor: Any) -> Any:
     """All of a tensor of which this process may have a share."""
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor().cpu() if _is_sharded(tensor) else tensor
 
 
-def share_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def share_of(value: torch.Tensor, like: Any) -> torch.Tensor:
     """`value`, or the share of it that this process has of `like`, where that is sharded and of the same shape."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:
+    if not _is_sharded(like) or value.shape != like.shape:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def _is_sharded(tensor: Any) -> bool:
+    return hasattr(tensor, "device_mesh")  # as a DTensor has
