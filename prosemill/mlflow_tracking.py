@@ -112,7 +112,7 @@ class Tracking:
 
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             if self.is_empty():
-                _make_database(self._database())
+                make_database(self._database())
             self._opened = MlflowClient(self.uri, registry_uri=self.uri)
         return self._opened
 
@@ -139,7 +139,7 @@ def _in_words(said: str) -> str:
     return f"MLflow says: {said[:300]}"
 
 
-def _make_database(path: Path) -> None:
+def make_database(path: Path) -> None:
     """An empty MLflow database: made aside and linked when it is whole; a copy of the first one of this machine."""
     from mlflow import __version__ as version
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from prosemill.errors import RegistryError, SnapshotMissing
-from prosemill.registry import Registry, _make_database
+from prosemill.mlflow_tracking import make_database
+from prosemill.registry import Registry
 from prosemill.storage import Store
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.environment.prepare does
@@ -162,7 +163,7 @@ def test_a_second_database_is_a_copy_of_the_first(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PROSEMILL_CACHE", str(tmp_path / "cache"))
     made = [tmp_path / name / "mlflow.db" for name in ("one", "other")]
     for path in made:
-        _make_database(path)
+        make_database(path)
         assert list(path.parent.iterdir()) == [path]
     (first,) = (tmp_path / "cache").iterdir()
     assert made[0].read_bytes() == made[1].read_bytes() == first.read_bytes()
