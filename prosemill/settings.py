@@ -100,7 +100,9 @@ class Scrape(Section):
     )
     max_depth: int = Field(default=10, ge=0, le=100, description="How many links away from a start URL.")
     max_minutes: float = Field(default=120, gt=0, le=10_080, description="Stop a source after this time.")
-    max_page_megabytes: float = Field(default=10, gt=0, le=1000, description="A longer body is not kept.")
+    max_page_megabytes: float = Field(
+        default=10, gt=0, le=1000, description="A longer body is not kept; above 20 MB strip drops it, as too_large."
+    )
     timeout_seconds: float = Field(default=30, gt=0, le=600, description="For one request.")
     obey_robots: bool = Field(default=True, description="Read robots.txt and keep to it (RFC 9309).")
     obey_opt_outs: bool = Field(
