@@ -1,8 +1,6 @@
 """The compiled kernel against the Python road, which the other tests hold against datasketch and brute force."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pyarrow as pa
 import pytest
 from xxhash import xxh64_intdigest
 
-from prosemill.dedup import kernel, machine, signing
+from prosemill.dedup import kernel, signing
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
 from prosemill.dedup.search import choose
@@ -72,20 +70,3 @@ def test_xxh64_is_xxhash() -> None:
     for size in [*range(70), 300, 1000]:
         data = rng.randbytes(size)
         assert int(kernel.xxh64(np.frombuffer(data, np.uint8), 0, size)) == xxh64_intdigest(data)
-
-
-def test_the_machine_code_that_is_kept_needs_no_numba(tmp_path: Path) -> None:
-    """Compiled, kept, checked, and loaded by a fresh interpreter that cannot import numba."""
-    code = machine.keep(machine.compiled(), [tmp_path])
-    assert machine.kept([tmp_path / "none", tmp_path]) == code
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-1])
-    assert machine.kept([tmp_path]) is None, "damaged"
-
-    program = (
-        "import sys; sys.modules['numba'] = None\n"
-        "from prosemill.dedup import machine\n"
-        "machine.loaded(bytes.fromhex(sys.stdin.read()))\n"
-        "assert not {'numba.core', 'pandas', 'scipy'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], input=code.hex(), text=True, check=True)

@@ -63,7 +63,7 @@ def engine_for(tokenizer: Tokenizer, threads: int | None = None) -> Encode:
     return encode
 
 
-WORTH_CHARACTERS = 2_000_000  # numba takes half a second to start, which 10 million characters make good
+WORTH_CHARACTERS = 2_000_000  # to know the classes of all characters takes what 4 million characters make good
 SLICES = 4  # of a batch for each thread: few hand-overs, and no thread waits long for another that has longer texts
 PROBE_CHARACTERS = 400  # of the document of a batch that is encoded twice: enough to tell, too little to cost
 
@@ -144,7 +144,10 @@ class _Words:
     def _made(self) -> queue.SimpleQueue[WordTable]:
         idle: queue.SimpleQueue[WordTable] = queue.SimpleQueue()
         try:
-            from prosemill.chunk.words import WordTable, character_kinds
+            from prosemill.chunk.words import FIND_WORDS, WordTable, character_kinds
+            from prosemill.machine_code import function
+
+            function(FIND_WORDS)
         except ImportError:  # numba: not on every platform
             return idle
         encode_piece = self._encoding._core_bpe.encode_single_piece

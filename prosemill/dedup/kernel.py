@@ -4,7 +4,7 @@ Hashing shingles is what signing costs, not the permutations; so tokens, shingle
 without a Python object in between. xxh64: Collet, "xxHash fast digest algorithm" (specification 0.1.1).
 
 Nothing is allocated here, no array is sliced or asked for its length: so the functions take bare pointers, too, and
-what is compiled for these needs nothing of numba's when it runs. `machine` keeps that; `signing` hands in the room.
+what is compiled for these needs nothing of numba's when it runs (prosemill.machine_code). `signing` hands in the room.
 """
 
 from __future__ import annotations

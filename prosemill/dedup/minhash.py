@@ -151,8 +151,9 @@ def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
     """The same by the kernel; None where numba is not installed."""
     try:
         from prosemill.dedup import signing
+        from prosemill.machine_code import function
 
-        signing.sign_texts()
+        function(signing.SIGN_TEXTS)
     except ImportError:
         return None
 

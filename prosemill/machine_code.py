@@ -1,20 +1,26 @@
-"""The kernel's machine code, kept on disk, so that signing starts without numba.
+"""A kernel's machine code, kept on disk, so that what it computes starts without numba.
 
-Importing numba and waking its cache takes a CPU second, a third of what 20,000 documents cost. So the first run
-compiles `kernel.sign_texts` and writes what LLVM made of it beside the byte code that Python keeps of the module, or
-below the cache folder where that cannot be written; later ones load it by llvmlite. The file's name has all in it that
-it depends on: the source, the versions of numba and llvmlite, the processor. It is checked against its own digest,
+Importing numba and waking its cache takes a CPU second and 100 MB, a third of what dedup of 20,000 documents costs. So
+the first run compiles the kernel and writes what LLVM made of it beside the byte code that Python keeps of its module,
+or below the cache folder where that cannot be written; later ones load it by llvmlite. The file's name has all in it
+that it depends on: the source, the versions of numba and llvmlite, the processor. It is checked against its own digest,
 because LLVM ends the process over a damaged one. Where any of this does not work, numba runs the kernel as usual.
+
+A kernel allocates nothing, and no array of it is sliced or asked for its length: so it takes bare pointers, too, and
+what is compiled for these needs nothing of numba's when it runs.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
+import importlib
 import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,45 +33,52 @@ from prosemill.environment import cache_folder
 
 Function = Callable[..., object]
 
-NAME = "prosemill_sign_texts"
+NAME = "prosemill_kernel"
 DIGEST_BYTES = 32
-HERE = Path(__file__).parent
-SOURCES = ("kernel.py", "letters.py")
 # What LLVM may call without anybody's help.
 OF_THE_C_LIBRARY = frozenset({"memset", "memcpy", "memmove"})
 OKAY = (0, -2)  # numba's status: done, done and None returned
 
 
-def sign_texts() -> Function:
-    """`kernel.sign_texts`, compiled; ImportError where numba is not installed."""
+@dataclass(frozen=True)
+class Kernel:
+    """The function `name` of the module `module`; `*` after a type in `arguments`, numba's names, is an array of it."""
+
+    module: str
+    name: str
+    arguments: str
+    sources: tuple[Path, ...]  # that it is compiled from, its own module first
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its code may lie."""
+        return self.sources[0].parent / "__pycache__", cache_folder() / "kernel"
+
+    @functools.cached_property
+    def file_name(self) -> str:
+        made_by = [metadata.version("numba"), llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name()]
+        source = [each.read_text("utf-8") for each in self.sources]
+        depends = [*made_by, llvm.get_host_cpu_features().flatten(), self.arguments, *source]
+        return f"{self.name}.{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:16]}.object"
+
+
+@functools.cache
+def function(kernel: Kernel) -> Function:
+    """The kernel, compiled; ImportError where numba is not installed."""
     if importlib.util.find_spec("numba") is None:
         raise ImportError("numba is not installed")
     try:
-        folders = (HERE / "__pycache__", cache_folder() / "kernel")
-        return loaded(kept(folders) or keep(compiled(), folders))
+        return loaded(kept(kernel, kernel.folders) or keep(compiled(kernel), kernel, kernel.folders))
     except (RuntimeError, OSError, AttributeError):  # another numba or LLVM than this was made for
-        from prosemill.dedup import kernel
-
-        function: Function = kernel.sign_texts
-        return function
+        plain: Function = getattr(importlib.import_module(kernel.module), kernel.name)
+        return plain
 
 
-def _file_name() -> str:
-    made_by = [metadata.version("numba"), llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name()]
-    depends = [
-        *made_by,
-        llvm.get_host_cpu_features().flatten(),
-        *((HERE / name).read_text("utf-8") for name in SOURCES),
-    ]
-    return f"kernel.{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:16]}.object"
-
-
-def kept(folders: Iterable[Path]) -> bytes | None:
+def kept(kernel: Kernel, folders: Iterable[Path]) -> bytes | None:
     """The code that one of the folders has, whole."""
-    name = _file_name()
     for folder in folders:
         try:
-            found = (folder / name).read_bytes()
+            found = (folder / kernel.file_name).read_bytes()
         except OSError:
             continue
         if hashlib.sha256(found[DIGEST_BYTES:]).digest() == found[:DIGEST_BYTES]:
@@ -73,7 +86,7 @@ def kept(folders: Iterable[Path]) -> bytes | None:
     return None
 
 
-def keep(code: bytes, folders: Iterable[Path]) -> bytes:
+def keep(code: bytes, kernel: Kernel, folders: Iterable[Path]) -> bytes:
     """Write the code to the first of the folders that lets itself be written to; the code."""
     for folder in folders:
         try:
@@ -82,7 +95,7 @@ def keep(code: bytes, folders: Iterable[Path]) -> bytes:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(code).digest() + code)
             os.chmod(aside, 0o644)
-            os.replace(aside, folder / _file_name())
+            os.replace(aside, folder / kernel.file_name)
             break
         except OSError:
             continue
@@ -97,20 +110,17 @@ def _target() -> llvm.TargetMachine:
     return target.create_target_machine(cpu=cpu, features=features, opt=3, codemodel="jitdefault", jit=True)
 
 
-def compiled() -> bytes:
+def compiled(kernel: Kernel) -> bytes:
     """An object file with one function, NAME; RuntimeError where it would need more than itself."""
     from numba import njit, types
 
-    from prosemill.dedup import kernel
+    def of(argument: str) -> Any:
+        plain = getattr(types, argument.removesuffix("*"))
+        return types.CPointer(plain) if argument.endswith("*") else plain
 
-    of = types.CPointer
-    signature = (
-        *(of(types.uint8), of(types.int64), types.int64, types.int64, of(types.uint8), of(types.int32)),
-        *(of(types.uint32), of(types.uint32), types.int64),
-        *(of(types.uint8), of(types.int64), of(types.uint64), of(types.int64)),
-        *(of(types.uint64), of(types.uint64), of(types.int64), of(types.uint32)),
-    )
-    function = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(kernel.sign_texts.py_func)
+    signature = tuple(map(of, kernel.arguments.split()))
+    python = getattr(importlib.import_module(kernel.module), kernel.name).py_func
+    function = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(python)
     function.compile(signature)
     native = function.overloads[signature].fndesc.llvm_func_name
     target = _target()
