@@ -1,14 +1,17 @@
 """`build-corpus` on threads, processes, Dask and Ray: the same snapshot ids, and what each engine costs.
 
-    python -m benchmarks.scale_out [--documents 400] [--engines threads,processes,dask,ray] [--out FILE]
+    python -m benchmarks.scale_out [--documents 400] [--engines threads,processes,dask,ray,dask-apart] [--out FILE]
 
 Each engine has a store, a Prefect server and a process of its own, and makes the same two nights of the same sources.
 Dask and Ray start a local cluster with a worker a processor. Overhead is the wall time beyond that on threads.
+`dask-apart`, which needs root and iproute2, is a Dask cluster over a network: two network namespaces, joined by a pair
+of virtual interfaces; the run, the Prefect server, the scheduler and a worker in one, another worker in the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -16,12 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fixtures import paragraph, vocabulary
+from prosemill import children
+
+ROOT = Path(__file__).parent.parent
 
 ENGINES = ("threads", "processes", "dask", "ray")
+APART = "dask-apart"
+NAMESPACES = ("mill-a", "mill-b")
+ADDRESSES = ("10.77.0.1", "10.77.0.2")
 NIGHTS = ("2026-01-05", "2026-01-12")
 SOURCES = ("north", "south", "east")
 STAGES = ("scrape", "strip", "dedup", "split", "chunk")
@@ -56,23 +66,83 @@ def write_sources(folder: Path, documents: int, night: int) -> Path:
     return recipe
 
 
+def within(namespace: str) -> list[str]:
+    return ["ip", "netns", "exec", namespace]
+
+
+@contextlib.contextmanager
+def two_networks() -> Iterator[None]:
+    """Two network namespaces that see each other and nobody else; gone when the block ends."""
+    commands = [f"netns add {name}" for name in NAMESPACES]
+    commands.append(f"link add mill-0 netns {NAMESPACES[0]} type veth peer name mill-1 netns {NAMESPACES[1]}")
+    for number, (name, address) in enumerate(zip(NAMESPACES, ADDRESSES, strict=True)):
+        commands += [
+            f"-n {name} address add {address}/24 dev mill-{number}",
+            f"-n {name} link set mill-{number} up",
+            f"-n {name} link set lo up",
+        ]
+    try:
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True)
+        yield
+    finally:
+        for name in NAMESPACES:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+@contextlib.contextmanager
+def cluster_apart(home: Path) -> Iterator[dict[str, str]]:
+    """A Prefect server, a Dask scheduler and two workers in two networks; the environment of a run that uses them."""
+    here, there = NAMESPACES
+    home.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "HOME": str(home)}
+    environment |= {"PREFECT_API_URL": f"http://{ADDRESSES[0]}:4200/api", "PREFECT_SERVER_API_HOST": ADDRESSES[0]}
+    scheduler = f"tcp://{ADDRESSES[0]}:8786"
+    python = [sys.executable, "-m"]
+    worker = [*python, "distributed.cli.dask_worker", scheduler, "--no-dashboard", "--nthreads", "1", "--host"]
+    programs = [
+        [*within(here), *python, "prefect", "server", "start", "--no-ui", "--host", ADDRESSES[0]],
+        [*within(here), *python, "distributed.cli.dask_scheduler", "--no-dashboard", "--host", ADDRESSES[0]],
+        [*within(here), *worker, ADDRESSES[0]],
+        [*within(there), *worker, ADDRESSES[1]],
+    ]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(two_networks())
+        log = stack.enter_context(open(home / "programs.log", "wb"))
+        for program in programs:
+            options: dict[str, Any] = {"env": environment, "cwd": ROOT, "stdout": log, "stderr": log}
+            started = subprocess.Popen(program, **options, start_new_session=True)
+            stack.callback(children.end_group, started, 5.0)
+        ask = f"import urllib.request as web; web.urlopen('{environment['PREFECT_API_URL']}/health', timeout=2)"
+        ask += f"; from distributed import Client; Client('{scheduler}', timeout=5).wait_for_workers(2, timeout=30)"
+        deadline = time.monotonic() + 120
+        while subprocess.run([*within(here), sys.executable, "-c", ask], capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline:
+                raise SystemExit((home / "programs.log").read_text()[-3000:])
+        yield environment | {"PROSEMILL_TASK_RUNNER": f"dask:{scheduler}"}
+
+
 def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
     """Seconds, and the ids that the run ended with."""
     program = home / "one_run.py"
     program.write_text(ONE_RUN, encoding="utf-8")
-    root = Path(__file__).parent.parent
-    environment = {**os.environ, "PROSEMILL_TASK_RUNNER": engine, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PROSEMILL_TASK_RUNNER": engine, "PYTHONPATH": str(ROOT)}
     environment |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "1"}
-    started = time.monotonic()
     command = [sys.executable, program, recipe, as_of, home / f"store-{engine}"]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    with contextlib.ExitStack() as stack:
+        if engine == APART:
+            environment = stack.enter_context(cluster_apart(home / f"apart-{as_of}"))
+            command = [*within(NAMESPACES[0]), *command]
+        started = time.monotonic()
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        wall = time.monotonic() - started
     made = [line for line in done.stdout.splitlines() if line.startswith("MADE ")]
     if done.returncode or not made:
         raise SystemExit(f"{engine}, {as_of}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}")
     corpus = json.loads(made[0].removeprefix("MADE "))
     seconds = round(sum(corpus["seconds"].values()), 1)
     return {
-        "wall_seconds": round(time.monotonic() - started, 1),
+        "wall_seconds": round(wall, 1),
         "stage_seconds": seconds,
         "ids": {stage: corpus[stage] for stage in STAGES},
     }
