@@ -32,6 +32,7 @@ ENGINES = ("threads", "processes", "dask", "ray")
 APART = "dask-apart"
 NAMESPACES = ("mill-a", "mill-b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
+SCHEDULER = f"tcp://{ADDRESSES[0]}:8786"
 NIGHTS = ("2026-01-05", "2026-01-12")
 SOURCES = ("north", "south", "east")
 STAGES = ("scrape", "strip", "dedup", "split", "chunk")
@@ -97,9 +98,8 @@ def cluster_apart(home: Path) -> Iterator[dict[str, str]]:
     home.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "HOME": str(home)}
     environment |= {"PREFECT_API_URL": f"http://{ADDRESSES[0]}:4200/api", "PREFECT_SERVER_API_HOST": ADDRESSES[0]}
-    scheduler = f"tcp://{ADDRESSES[0]}:8786"
     python = [sys.executable, "-m"]
-    worker = [*python, "distributed.cli.dask_worker", scheduler, "--no-dashboard", "--nthreads", "1", "--host"]
+    worker = [*python, "distributed.cli.dask_worker", SCHEDULER, "--no-dashboard", "--nthreads", "1", "--host"]
     programs = [
         [*within(here), *python, "prefect", "server", "start", "--no-ui", "--host", ADDRESSES[0]],
         [*within(here), *python, "distributed.cli.dask_scheduler", "--no-dashboard", "--host", ADDRESSES[0]],
@@ -114,12 +114,20 @@ def cluster_apart(home: Path) -> Iterator[dict[str, str]]:
             started = subprocess.Popen(program, **options, start_new_session=True)
             stack.callback(children.end_group, started, 5.0)
         ask = f"import urllib.request as web; web.urlopen('{environment['PREFECT_API_URL']}/health', timeout=2)"
-        ask += f"; from distributed import Client; Client('{scheduler}', timeout=5).wait_for_workers(2, timeout=30)"
+        ask += f"; from distributed import Client; Client('{SCHEDULER}', timeout=5).wait_for_workers(2, timeout=30)"
         deadline = time.monotonic() + 120
         while subprocess.run([*within(here), sys.executable, "-c", ask], capture_output=True, check=False).returncode:
             if time.monotonic() > deadline:
                 raise SystemExit((home / "programs.log").read_text()[-3000:])
-        yield environment | {"PROSEMILL_TASK_RUNNER": f"dask:{scheduler}"}
+        yield environment | {"PROSEMILL_TASK_RUNNER": f"dask:{SCHEDULER}"}
+
+
+def tasks_by_worker() -> dict[str, int]:
+    """How many tasks each worker of the cluster has computed, by its address."""
+    count = "lambda dask_worker: dask_worker.state.executed_count"
+    ask = f"import json; from distributed import Client; print(json.dumps(Client('{SCHEDULER}').run({count})))"
+    told = subprocess.run([*within(NAMESPACES[0]), sys.executable, "-c", ask], capture_output=True, check=True).stdout
+    return dict(json.loads(told))
 
 
 def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
@@ -136,6 +144,7 @@ def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
         started = time.monotonic()
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         wall = time.monotonic() - started
+        tasks = {"tasks_by_worker": tasks_by_worker()} if engine == APART else {}
     made = [line for line in done.stdout.splitlines() if line.startswith("MADE ")]
     if done.returncode or not made:
         raise SystemExit(f"{engine}, {as_of}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}")
@@ -145,6 +154,7 @@ def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
         "wall_seconds": round(wall, 1),
         "stage_seconds": seconds,
         "ids": {stage: corpus[stage] for stage in STAGES},
+        **tasks,
     }
 
 
