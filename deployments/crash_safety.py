@@ -5,7 +5,7 @@ ours survives a kill and is found again by the run that is started again, so it 
 
     Running   → no heartbeat for 90 s             → Crashed
     Crashed   → nothing else for 30 s             → AwaitingRetry: the same run, started again
-    Crashed   → for the fourth time in an hour    → Failed: it would go on for ever (`tasks.restarts` counts, too)
+    Crashed   → said twelve times in an hour      → Failed: it would go on for ever (`tasks.restarts` counts, too)
     Pending   → no process for ten minutes        → AwaitingRetry: its worker died on the way
     Cancelling → nobody confirms for two minutes  → Cancelled: its worker is gone
 
@@ -26,6 +26,7 @@ PREFIX = "prosemill: crash safety, "
 HEARTBEATS_SECONDS = 90  # three of them, at the shortest interval that Prefect allows
 RESTART_SECONDS = 30  # in which a run that is alive says so: it looks at itself every ten
 PENDING_SECONDS = 600  # an image of several GB is pulled meanwhile
+REPORTS = 3  # of one crash: by its process, by its worker; and Prefect may count an event more than once
 CANCEL_SECONDS = 120  # a worker gives a process 30 s to end
 
 _OURS: dict[str, str | list[str]] = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.prosemill"}
@@ -84,14 +85,14 @@ def _when_missing(
 
 
 def _after_too_many(name: str) -> AutomationCore:
-    action = _to(StateType.FAILED, f"crashed {MOST_RESTARTS + 1} times in an hour and is not tried again", force=True)
+    action = _to(StateType.FAILED, "crashed again and again for an hour and is not tried again", force=True)
     trigger = EventTrigger(
         expect=_events(("Crashed",)),
         for_each={"prefect.resource.id"},
         match={"prefect.resource.id": "prefect.flow-run.*"},
         match_related=_OURS,
         posture=Posture.Reactive,
-        threshold=MOST_RESTARTS + 1,
+        threshold=REPORTS * (MOST_RESTARTS + 1),
         within=timedelta(hours=1),
     )
     return AutomationCore(name=PREFIX + name, description=action.message or "", trigger=trigger, actions=[action])

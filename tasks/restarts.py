@@ -7,6 +7,7 @@ belongs to a deployment, or talks to a server that others use, looks after itsel
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -55,7 +56,9 @@ def _check_restart(run: UUID) -> None:
             message = "it was cancelled, and its process died before it could say so"
             client.set_flow_run_state(run, Cancelled(message=message), force=True)
             raise Abort(message)
-    crashes = types.count(StateType.CRASHED)
+    lives = [each for each in types if each in (StateType.RUNNING, StateType.CRASHED)]
+    # one crash is told once or twice: by the process, by its worker
+    crashes = sum(pair == (StateType.RUNNING, StateType.CRASHED) for pair in itertools.pairwise(lives))
     if crashes > MOST_RESTARTS:
         raise ProsemillError(
             f"this run crashed {crashes} times and is not tried again; its log, or the worker's, says why"

@@ -47,7 +47,8 @@ def test_a_run_that_was_cancelled_and_then_died_stays_cancelled(client: SyncPref
 
 
 def test_a_run_that_dies_of_itself_is_not_restarted_for_ever(client: SyncPrefectClient) -> None:
-    run = lived_through(client, *[Running(), Crashed()] * restarts.MOST_RESTARTS, Running())
+    told_twice = [Running(), Crashed(), Scheduled(), Crashed()]
+    run = lived_through(client, *told_twice * restarts.MOST_RESTARTS, Running())
     restarts._check_restart(run)  # the last time
     client.set_flow_run_state(run, Crashed(), force=True)
     with pytest.raises(ProsemillError, match="crashed 4 times and is not tried again"):
