@@ -26,7 +26,7 @@ PREFIX = "prosemill: crash safety, "
 HEARTBEATS_SECONDS = 90  # three of them, at the shortest interval that Prefect allows
 RESTART_SECONDS = 30  # in which a run that is alive says so: it looks at itself every ten
 PENDING_SECONDS = 600  # an image of several GB is pulled meanwhile
-REPORTS = 3  # of one crash: by its process, by its worker; and Prefect may count an event more than once
+REPORTS = 3  # of one crash: by its process, by its worker; and the trigger was once seen to fire at half its threshold
 CANCEL_SECONDS = 120  # a worker gives a process 30 s to end
 
 _OURS: dict[str, str | list[str]] = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.prosemill"}
