@@ -5,7 +5,7 @@ ours survives a kill and is found again by the run that is started again, so it 
 
     Running   → no heartbeat for 90 s             → Crashed
     Crashed   → nothing else for 30 s             → AwaitingRetry: the same run, started again
-    Crashed   → said twelve times in an hour      → Failed: it would go on for ever (`tasks.restarts` counts, too)
+    Crashed   → said eight times in an hour       → Failed: it would go on for ever (`tasks.restarts` counts, too)
     Pending   → no process for ten minutes        → AwaitingRetry: its worker died on the way
     Cancelling → nobody confirms for two minutes  → Cancelled: its worker is gone
 
@@ -26,7 +26,7 @@ PREFIX = "prosemill: crash safety, "
 HEARTBEATS_SECONDS = 90  # three of them, at the shortest interval that Prefect allows
 RESTART_SECONDS = 30  # in which a run that is alive says so: it looks at itself every ten
 PENDING_SECONDS = 600  # an image of several GB is pulled meanwhile
-REPORTS = 3  # of one crash: by its process, by its worker; and the trigger was once seen to fire at half its threshold
+REPORTS = 2  # of one crash, at most: a worker says that the process ended, and that its infrastructure did
 CANCEL_SECONDS = 120  # a worker gives a process 30 s to end
 
 _OURS: dict[str, str | list[str]] = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.prosemill"}

@@ -27,6 +27,9 @@ _API_ALONE = [
     "--lifespan",
     "on",
 ]
+_ON_SQLITE = ["flows.sqlite_server", "server", "start"]
+# On the screen of a command Prefect's lines are noise; in these programs' own logs they are what an operator looks for.
+_TOLD = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
 _TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -48,7 +51,7 @@ def start_if_none_is_named() -> None:
 @contextlib.contextmanager
 def full_server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A server with UI and services on loopback, answering when the block begins and gone when it ends."""
-    with running(["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)], log) as server:
+    with running([*_ON_SQLITE, "--host", "127.0.0.1", "--port", str(port)], log) as server:
         wait_until_healthy(server, port, log)
         yield server
 
@@ -76,7 +79,7 @@ def start(command: list[str], log: Path, more: Mapping[str, str] | None = None) 
         return subprocess.Popen(
             [sys.executable, "-m", "prosemill.children", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            env=environment.of_child() | dict(more or {}),
+            env=environment.of_child() | _TOLD | dict(more or {}),
         )  # fmt: skip
 
 
