@@ -5,8 +5,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from prosemill import environment
 from prosemill.storage import Store
@@ -24,6 +26,27 @@ def pytest_configure() -> None:
     # busier the machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     environment.prefect_home()
+
+
+class Shares(LoadScopeScheduling):
+    """What `pytest -n` keeps together: the tests of a file, and of all files that share a Prefect server.
+
+    So each server is started once, and what waits for it leaves its core to the others.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        texts = {file.name: file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py")}
+        self.shares = {name: "harness" for name, text in texts.items() if "prefect_api" in text}
+        self.shares |= {name: "stack" for name, text in texts.items() if "stack: Stack" in text}
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).name
+        return self.shares.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Shares:
+    return Shares(config, log)
 
 
 def pytest_unconfigure() -> None:
