@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +129,13 @@ def test_a_person_lets_a_challenger_take_over(stack: Stack) -> None:
 
 
 def is_back(stack: Stack, run: str) -> bool:
-    """Whether a run that crashed goes on; until then it is scheduled each time that somebody reports the crash.
-
-    The worker reports it twice. The automations wait for that, and act on the last report, as this does.
-    """
-    if is_in(stack, run, "Crashed"):
-        soon = (datetime.now(UTC) + timedelta(seconds=25)).isoformat()  # the worker has to put the dead away first
-        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": soon}}
-        stack.post(f"/flow_runs/{run}/set_state", state=state)
-        return False
+    """Whether a run that was killed is at work again, or has ended: the automations of `prosemill up` see to that."""
     known = stack.flow_run(run)
     return bool(known["run_count"] > 1 and known["state"]["name"] in ("Running", "Completed"))
 
 
 def test_kills_change_nothing(stack: Stack) -> None:
-    """Trainer, training run, parent: each gone with kill -9, each brought back as the automations do, only sooner."""
+    """Trainer, training run, parent: each gone with kill -9, each brought back by the automations."""
     killed = recipe(stack, "killed", finetune={"epochs": 12, "evals": 6, "patience": 100})
     run = stack.run("retrain/stories", recipe=killed, as_of="2026-01-05")
     training = wait_for("the training", lambda: training_of(stack, run))["id"]
@@ -157,12 +148,7 @@ def test_kills_change_nothing(stack: Stack) -> None:
         os.kill(victim, signal.SIGKILL)
         wait_for("its return", lambda each=each: is_back(stack, each))  # type: ignore[misc]
 
-    def is_over() -> bool:
-        for each in (training, run):  # a worker with much to do reports a crash when its run is back at work
-            is_back(stack, each)
-        return is_in(stack, run, "Completed", "Failed", "Cancelled")
-
-    wait_for("the end", is_over)
+    wait_for("the end", lambda: is_in(stack, run, "Completed", "Failed", "Cancelled"))
     ended = stack.flow_run(run)["state"]
     assert ended["type"] == "COMPLETED", ended["message"]
 
