@@ -50,6 +50,11 @@ def to_flags(values: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
     return bits[whole.offset : whole.offset + len(whole)].astype(bool)
 
 
+def counted(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value is there."""
+    return {each["values"]: each["counts"] for each in values.value_counts().to_pylist()}
+
+
 def read(path: Path, names: Sequence[str]) -> pa.Table:
     """These columns of a Parquet file, in this order."""
     with pq.ParquetFile(path, pre_buffer=False) as file:

@@ -11,25 +11,25 @@ document, or holds one, is never held out.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from prosemill import columns, containment
+from prosemill import columns, sketches
 from prosemill.corpus import withdrawn_of
+from prosemill.dedup.names import Names
 from prosemill.errors import CorpusEmpty
-from prosemill.records import CONTAINER, SPLIT, Counts, Shard, digest, snapshot_id
+from prosemill.leaks import without_leaks
+from prosemill.parts import HELD_OUT, NEW, PARTS, Parts, codes_of
+from prosemill.records import PAIR, SPLIT, Counts, digest, snapshot_id
 from prosemill.settings import Split
-from prosemill.storage import SnapshotWriter, Store
+from prosemill.storage import Store
 
 STAGE = "split"
 STAGE_VERSION = 2
-HELD_OUT = ("test", "validation")
-PARTS = ("train", "validation", "test", "excluded")
 # A test set that lags behind (its share was raised) catches up at this many times its share of each night, at most:
 # what is new is there to be learned.
 CATCH_UP = 2
@@ -38,9 +38,9 @@ CATCH_UP = 2
 def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
     """Assign the keepers of `dedup` that `previous` has not assigned; the id of the snapshot of all assignments.
 
-    Roles assignments (records.SPLIT) and containers (records.CONTAINER, where there are any). Counts are of this
-    night's documents; totals of all, by split. A document that is withdrawn keeps its assignment, for the day its page
-    comes back, and counts in no total.
+    Roles assignments (records.SPLIT), containers (records.CONTAINER, where there are any), and for the next night parts
+    and sketches. Counts are of this night's documents; totals of all, by split. A document that is withdrawn keeps its
+    assignment, for the day its page comes back, and counts in no total.
     """
     options = settings.model_dump()
     parents = [dedup, previous] if previous else [dedup]
@@ -48,31 +48,31 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     if store.has(id):
         return id
     store.require(*parents)
-    shards = store.manifest(previous).shards_of("assignments") if previous else []
-    earlier = store.manifest(previous).shards_of("containers") if previous else []
-    old = _table_of(store, shards, "id", "split")
-    keepers = _table_of(store, store.manifest(dedup).shards_of("keepers"), "id", "url")
-    is_new = ~columns.to_flags(pc.is_in(keepers["id"], value_set=old["id"].combine_chunks()))
-    new = keepers["id"].filter(columns.flags(is_new)).to_pylist()
-    pairs = _reached(_table_of(store, store.manifest(dedup).shards_of("pairs"), "a", "b"), new)
-    near = old.filter(pc.is_in(old["id"], value_set=columns.strings({id for pair in pairs for id in pair})))
-    held = _by_part(old["split"])
-    assigned = assign(new, pairs, dict(_rows(near)), settings, held)
-    containers = _without_leaks(store, dedup, keepers["id"], is_new, old, assigned)
+    keepers = Names.read(store, store.manifest(dedup))
+    past = Parts.read(store, previous, store.manifest(dedup), keepers)
+    fresh = keepers.take(np.flatnonzero(past.codes == NEW))
+    new = fresh["id"].to_pylist()
+    pairs = _reached(_pairs(store, dedup), new)
+    assigned = assign(new, pairs, past.of(keepers, (id for pair in pairs for id in pair)), settings, past.held)
+    codes = past.codes.copy()
+    codes[codes == NEW] = codes_of([part for part, _ in assigned.values()])
+    earlier = store.manifest(previous).shards if previous else []
+    sketched = [shard for shard in earlier if shard.role == sketches.ROLE and past.shards]  # by ordinal, as the codes
+    leaks = without_leaks(store, dedup, keepers, past, sketched, codes, assigned)
     withdrawn = withdrawn_of(store, dedup)
-    totals = held + Counter(part for part, _ in assigned.values())
-    totals -= _by_part(old.filter(pc.is_in(old["id"], value_set=columns.strings(withdrawn)))["split"])
+    totals = past.held + Counter(part for part, _ in assigned.values())
+    totals -= Counter(past.of(keepers, withdrawn).values())
     totals -= Counter(assigned[id][0] for id in withdrawn if id in assigned)
     _check(totals, len(new), len(withdrawn))
-    urls = _urls(keepers, new, containers)
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
     ) as writer:
-        writer.inherit([*shards, *earlier])
-        table = _table(assigned, urls, containers, as_of)
+        writer.inherit([shard for shard in earlier if shard.role in ("assignments", "containers")])
+        table = _table(assigned, fresh, leaks.containers, as_of)
         pq.write_table(table, writer.path("assignments-00000.parquet"), compression="zstd")
         writer.add("assignments-00000.parquet", "assignments", table.num_rows)
-        _write_containers(writer, containers, urls)
+        leaks.write(writer, sketched)
+        past.write(writer, codes)
         dropped = Counter(reason for reason in table["reason"].to_pylist() if reason)
         writer.counts = Counts(len(new), len(new) - dropped.total(), dict(sorted(dropped.items())))
         newly = Counter(part for part, _ in assigned.values())
@@ -121,62 +121,6 @@ def _reached(pairs: pa.Table, new: list[str]) -> list[tuple[str, str]]:
             return list(_rows(found))
         found = pa.concat_tables([found, step])
         reached = pc.unique(pa.chunked_array([*step["a"].chunks, *step["b"].chunks], pa.string()))
-
-
-def _without_leaks(
-    store: Store,
-    dedup: str,
-    order: pa.ChunkedArray,
-    is_new: NDArray[np.bool_],
-    old: pa.Table,
-    assigned: dict[str, tuple[str, str]],
-) -> dict[str, tuple[str, float]]:
-    """Change `assigned` so that no text is held out and learned as a part of a longer one.
-
-    `order`: ids of all keepers, and which of them are new. For each new document that is excluded here, the held-out
-    one that it holds, and how much of it. A component goes to train if a document of it lies within an old training
-    document, or holds one.
-    """
-    if not store.manifest(dedup).shards_of("index"):  # kept by hand, not by our dedup
-        return {}
-    history = containment.read_index(store, dedup, len(order))
-    parts = np.empty(len(order), object)
-    places = pc.index_in(order.filter(columns.flags(~is_new)), value_set=old["id"].combine_chunks())
-    given = columns.to_numbers(pc.index_in(old["split"].take(places), value_set=columns.strings(PARTS)))
-    parts[~is_new] = np.array(PARTS, object)[given]
-    parts[is_new] = [part for part, _ in assigned.values()]  # in the order of the new keepers
-
-    drawn = np.flatnonzero(is_new & _is_held_out(parts))
-    learned = containment.entangled(history, drawn, (parts == "train") & ~is_new, parts == "train")
-    components = {assigned[order[ordinal].as_py()][1] for ordinal in learned}
-    for ordinal, id in zip(drawn.tolist(), order.take(columns.numbers(drawn)).to_pylist(), strict=True):
-        if assigned[id][1] in components:
-            parts[ordinal] = "train"
-            assigned[id] = ("train", assigned[id][1])
-
-    containers: dict[str, tuple[str, float]] = {}
-    for each in containment.holding(history, np.flatnonzero(is_new), np.flatnonzero(_is_held_out(parts))):
-        id = order[each.container].as_py()
-        if parts[each.container] == "train" or not is_new[each.contained]:
-            assigned[id] = ("excluded", assigned[id][1])
-            containers[id] = (order[each.contained].as_py(), each.share)
-    return containers
-
-
-def _is_held_out(parts: NDArray[np.object_]) -> NDArray[np.bool_]:
-    is_held_out: NDArray[np.bool_] = (parts == "test") | (parts == "validation")
-    return is_held_out
-
-
-def _write_containers(writer: SnapshotWriter, containers: dict[str, tuple[str, float]], urls: dict[str, str]) -> None:
-    if containers:
-        ids = sorted(containers)
-        others = [containers[id][0] for id in ids]
-        found = [ids, [urls[id] for id in ids], others, [urls[id] for id in others]]
-        shares = columns.numbers(np.array([containers[id][1] for id in ids], np.float64))
-        table = pa.Table.from_arrays([*map(columns.strings, found), shares], schema=CONTAINER)
-        pq.write_table(table, writer.path("containers-00000.parquet"), compression="zstd")
-        writer.add("containers-00000.parquet", "containers", len(ids))
 
 
 def _hold_out(free: dict[str, list[str]], held: Counter[str], settings: Split) -> dict[str, str]:
@@ -238,9 +182,11 @@ def _check(totals: Counter[str], num_new: int, num_withdrawn: int) -> None:
             )
 
 
-def _table_of(store: Store, shards: Iterable[Shard], *names: str) -> pa.Table:
-    schema = pa.schema([(name, pa.string()) for name in names])
-    tables = [columns.read(store.local(shard.path), names) for shard in shards]
+def _pairs(store: Store, dedup: str) -> pa.Table:
+    """Ids of the keepers that are similar, two by two."""
+    schema = pa.schema([PAIR.field(name) for name in ("a", "b")])
+    shards = store.manifest(dedup).shards_of("pairs")
+    tables = [columns.read(store.local(shard.path), schema.names) for shard in shards]
     return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
 
 
@@ -248,21 +194,8 @@ def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
     yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
-def _by_part(parts: pa.ChunkedArray) -> Counter[str]:
-    found = Counter[str]()
-    for each in parts.value_counts().to_pylist():
-        found[each["values"]] = each["counts"]
-    return found
-
-
-def _urls(keepers: pa.Table, new: Iterable[str], containers: dict[str, tuple[str, float]]) -> dict[str, str]:
-    """Of the documents that are written about."""
-    wanted = columns.strings({*new, *(other for other, _ in containers.values())})
-    return dict(_rows(keepers.filter(pc.is_in(keepers["id"], value_set=wanted))))
-
-
 def _table(
-    assigned: dict[str, tuple[str, str]], urls: dict[str, str], containers: Container[str], as_of: str
+    assigned: Mapping[str, tuple[str, str]], documents: pa.Table, containers: Container[str], as_of: str
 ) -> pa.Table:
     def reason(id: str, part: str) -> str:
         if part != "excluded":
@@ -272,11 +205,11 @@ def _table(
     ids = list(assigned)
     parts = [part for part, _ in assigned.values()]
     found = {
-        "id": ids,
-        "url": [urls[id] for id in ids],
         "split": parts,
         "component": [component for _, component in assigned.values()],
         "reason": [reason(id, part) for id, part in zip(ids, parts, strict=True)],
         "first_seen": [as_of] * len(ids),
     }
-    return pa.Table.from_arrays([columns.strings(found[name]) for name in SPLIT.names], schema=SPLIT)
+    made = {name: columns.strings(values) for name, values in found.items()}
+    named = {name: documents[name] for name in ("id", "url")}  # in the same order
+    return pa.Table.from_arrays([(named | made)[name] for name in SPLIT.names], schema=SPLIT)

@@ -6,7 +6,7 @@ that each hold a stretch of the order and fit into memory, and these are sorted 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,22 @@ class Arrivals:
                 yield from batch["text"].to_pylist()
 
 
-def arrivals(store: Store, strip: str, known: pa.ChunkedArray, folder: Path) -> tuple[Arrivals, int]:
-    """The documents of `strip` that are not `known`, each once, and how many it has in all; files go to `folder`."""
-    paths = [store.local(shard.path) for shard in store.manifest(strip).shards_of("documents")]
+def arrivals(
+    store: Store,
+    strip: str,
+    is_judged: Callable[[pa.ChunkedArray], NDArray[np.bool_]],
+    judged_files: Container[str],
+    folder: Path,
+) -> tuple[Arrivals, int]:
+    """The documents of `strip` that were not judged, each once, and how many it has in all; files go to `folder`.
+
+    `judged_files` hold nothing else than what was judged, and are not opened.
+    """
+    shards = store.manifest(strip).shards_of("documents")
+    num_live = sum(shard.rows for shard in shards)
+    paths = [store.local(shard.path) for shard in shards if shard.path not in judged_files]
     ids = [columns.read(path, ["id"])["id"].combine_chunks() for path in paths]
-    # one look-up for all: `is_in` hashes the ids of the whole past each time that it is called
-    is_known = pc.is_in(pa.chunked_array(ids, pa.string()), value_set=known.combine_chunks())
-    is_new = ~columns.to_flags(is_known)
-    num_live = len(is_new)
+    is_new = ~is_judged(pa.chunked_array(ids, pa.string()))
     with_new, tables, masks = [], [pa.Table.from_batches([], _LISTED)], [np.empty(0, bool)]
     ends = np.cumsum([len(each) for each in ids], dtype=np.int64)
     for path, mine in zip(paths, np.split(is_new, ends[:-1]), strict=True) if paths else ():

@@ -181,6 +181,19 @@ def is_usable(store: Store, manifest: Manifest, expected: Parameters) -> bool:
     return all(json.loads(header)["parameters"] == expected.to_dict() for header in headers)
 
 
+def num_merged(sizes: Sequence[int], total: int) -> int:
+    """How many of the newest segments, of these sizes, are merged with `total` new documents.
+
+    A segment is merged with all newer ones once these hold as many documents: so a corpus of n nights has about
+    log2(n) segments, and a document is written again about as many times.
+    """
+    number = 0
+    while total and number < len(sizes) and sizes[-1 - number] <= total:
+        total += sizes[-1 - number]
+        number += 1
+    return number
+
+
 class History:
     """All segments as one: a keeper's ordinal is its row in the first segment, counted on through the others."""
 
@@ -222,6 +235,15 @@ class History:
     def shingles(self, ordinal: int) -> Hashes:
         segment, row = self.place(ordinal)
         return segment.shingles[row]
+
+    def num_shingles(self, ordinals: NDArray[np.int64]) -> NDArray[np.int64]:
+        which = np.searchsorted(self.firsts, ordinals, "right") - 1
+        found = np.zeros(len(ordinals), np.int64)
+        for number in np.unique(which).tolist():
+            mine = which == number
+            offsets, rows = self.segments[number].shingles.offsets, ordinals[mine] - self.firsts[number]
+            found[mine] = offsets[rows + 1] - offsets[rows]
+        return found
 
     def signatures(self, ordinals: NDArray[np.int64]) -> Signatures:
         """[ordinals, num_perm]; `ordinals` ascend."""

@@ -8,6 +8,7 @@ whose page opts out now are listed as withdrawn (see `withdrawals`), and readers
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from array import array
 from collections import Counter
@@ -25,9 +26,10 @@ from numpy.typing import NDArray
 from prosemill import columns
 from prosemill.dedup import boilerplate, withdrawals
 from prosemill.dedup.arrivals import Arrivals, arrivals, write_batches
-from prosemill.dedup.index import History, Segment
+from prosemill.dedup.index import History, Segment, num_merged
 from prosemill.dedup.minhash import Parameters, sign_arrays
-from prosemill.dedup.past import NAMES, Past
+from prosemill.dedup.names import NAMES, ROLE, WITH_SOURCE, Judged, Names
+from prosemill.dedup.past import Past
 from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
@@ -38,7 +40,7 @@ from prosemill.storage import SnapshotWriter, Store
 
 STAGE = "dedup"
 STAGE_VERSION = 2
-INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # index segments too, while the parameters last
+INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # names too, and the index while the parameters last
 KEEPERS = "keepers-00000.parquet"
 
 Rows = NDArray[np.int64]
@@ -59,8 +61,8 @@ def dedup(
     `undone`: ids of documents that stay whatever they resemble, because a person took their removal back.
 
     Roles: keepers (records.DOCUMENT), removed (records.REMOVED), dropped (records.DROPPED, its `detail` the document's
-    id), pairs (records.PAIR), lines (line counts), index (segments), withdrawn (records.WITHDRAWN, where there are
-    any). Counts are of this night's new documents.
+    id), pairs (records.PAIR), lines (line counts), names and index (segments of both), withdrawn (records.WITHDRAWN,
+    where there are any). Counts are of this night's new documents.
     """
     options = settings.model_dump() | ({"undone": sorted(undone)} if undone else {})
     parents = [strip, previous] if previous else [strip]
@@ -79,7 +81,9 @@ def dedup(
         ) as writer,
         tempfile.TemporaryDirectory(dir=writer.folder, prefix=".arrivals-") as folder,
     ):  # fmt: skip
-        arrived, num_live = arrivals(store, strip, past.known_ids(undone), Path(folder))
+        again = past.open_again(undone)
+        is_judged = functools.partial(past.is_judged, open_again=again)
+        arrived, num_live = arrivals(store, strip, is_judged, () if again else past.judged_files(), Path(folder))
         stay = {row for row, document in enumerate(arrived.names["id"].to_pylist()) if document in set(undone)}
         for role in INHERITED:
             writer.inherit(past.shards(role))
@@ -94,7 +98,8 @@ def dedup(
             "pairs": _rows(writer, "pairs"),
         }
         if withdrawn:
-            names = pa.concat_tables([past.names, arrived.names.select(NAMES.names).take(columns.numbers(kept))])
+            tonight = arrived.names.select(NAMES.names).take(columns.numbers(kept))
+            names = pa.concat_tables([past.names.table(), tonight])
             writer.totals |= withdrawals.write(writer, names, withdrawn, as_of)
         if not writer.totals["documents"]:
             reasons = ", ".join(f"{number} {reason}" for reason, number in writer.counts.dropped.items()) or "none came"
@@ -170,16 +175,18 @@ def _search(
         signed = sign_arrays(_only(arrived.arrays(), is_wanted), parameters, _spill(spills, folder))
         choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
         kept = rows[np.array(choice.kept, np.int64)]
-        own = arrived.names.select(NAMES.names)
-        names = pa.concat_tables([past.names, own.take(columns.numbers(kept))])
+        own = arrived.names.select(WITH_SOURCE.names)
+        judged = Judged.of(own.take(columns.numbers(kept)), _others(own["id"], kept))
+        names = Names([*past.names.segments, judged])
         removed = removed_table(choice, own.take(columns.numbers(rows)), names)
         _write(writer, "removed", removed)
         _write(writer, "dropped", _dropped(arrived.names, cleaned.too_short))
         _write(writer, "pairs", pairs_table(choice, names))
         if len(kept):
             _write_lines(writer, *boilerplate.count(cleaned.lines, kept))
+        past.names.write(writer, judged, past.shards(ROLE))
         _write_keepers(writer, arrived, kept)
-        del names, own
+        del names, own, judged
         chosen = signed.take(np.array(choice.kept, np.int64), _spill(spills, folder))
         del signed
         tonight = Segment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])
@@ -190,6 +197,12 @@ def _search(
         dropped["boilerplate_only"] = len(cleaned.too_short)
     writer.counts = Counts(len(arrived), len(kept), dict(sorted(dropped.items())))
     return kept
+
+
+def _others(ids: pa.ChunkedArray, kept: Rows) -> pa.ChunkedArray:
+    is_other = np.ones(len(ids), bool)
+    is_other[kept] = False
+    return ids.filter(columns.flags(is_other))
 
 
 def _only(arrays: Iterator[pa.LargeStringArray], is_wanted: NDArray[np.bool_]) -> Iterator[pa.LargeStringArray]:
@@ -215,21 +228,16 @@ def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32
 def _write_index(writer: SnapshotWriter, past: Past, history: History, tonight: Segment, spill: BinaryIO) -> None:
     """Inherit the segments of earlier nights, write tonight's; the newest are merged where that keeps them few.
 
-    A segment is merged with all newer ones once these hold as many documents: so a corpus of n nights has about
-    log2(n) segments, and a document is written again about as many times. Segments made anew are written here too.
+    Segments made anew are written here too.
     """
-    segments, total = list(history.segments), len(tonight)
-    merged = [tonight] if total else []
-    while segments and total and len(segments[-1]) <= total:
-        merged.insert(0, segments.pop())
-        total += len(merged[0])
-    for number, segment in enumerate(segments):
+    place = len(history.segments) - num_merged([len(segment) for segment in history.segments], len(tonight))
+    for number, segment in enumerate(history.segments[:place]):
         if segment.path:
             writer.inherit(past.index_shards(segment.path))
         else:
             segment.write(writer, f"index-{number:05d}")
-    if merged:
-        Segment.merge(merged, spill).write(writer, f"index-{len(segments):05d}")
+    if len(tonight):
+        Segment.merge([*history.segments[place:], tonight], spill).write(writer, f"index-{place:05d}")
 
 
 def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> None:

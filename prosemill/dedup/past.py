@@ -1,8 +1,8 @@
-"""What earlier nights know: the keepers' names, which documents were judged, line counts, the index."""
+"""What earlier nights know: which documents were judged, the keepers' names, line counts, the index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,15 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from prosemill import columns
+from prosemill.dedup import names
 from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
 from prosemill.dedup.index import Segment, is_usable, segments_of
 from prosemill.dedup.minhash import Parameters, sign
-from prosemill.records import DOCUMENT, DROPPED, REMOVED, Manifest, Shard
+from prosemill.dedup.names import NOT_KEPT, UNKNOWN, Names
+from prosemill.records import Manifest, Shard
 from prosemill.storage import Store
 
-NAMES = pa.schema([DOCUMENT.field(name) for name in ("id", "url", "source")])
 BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes
 
 
@@ -37,18 +39,28 @@ class Past:
         return self.manifest.shards_of(role) if self.manifest else []
 
     @cached_property
-    def names(self) -> pa.Table:
-        """NAMES of all keepers, row = ordinal."""
-        return self._table("keepers", NAMES)
+    def names(self) -> Names:
+        return Names.read(self.store, self.manifest)
 
-    def known_ids(self, undone: Sequence[str] = ()) -> pa.Array:
-        """Ids of all documents that were judged, kept or not; of those `undone`, only the ones that were kept."""
-        removed = self._table("removed", pa.schema([REMOVED.field("id")]))
-        dropped = self._table("dropped", pa.schema([DROPPED.field("detail")]))
-        judged = pa.chunked_array([*removed["id"].chunks, *dropped["detail"].chunks], pa.string())
-        if undone:
-            judged = judged.filter(pc.invert(pc.is_in(judged, value_set=pa.array(undone, pa.string()))))
-        return pa.chunked_array([*self.names["id"].chunks, *judged.chunks], pa.string())
+    def open_again(self, undone: Collection[str]) -> set[str]:
+        """Those of the documents `undone` that were judged and not kept: they are judged once more."""
+        ids = sorted(undone)
+        found = self.names.find(pa.chunked_array([columns.strings(ids)]))
+        return {id for id, ordinal in zip(ids, found.tolist(), strict=True) if ordinal == NOT_KEPT}
+
+    def is_judged(self, ids: pa.ChunkedArray, open_again: Collection[str]) -> NDArray[np.bool_]:
+        """Which documents an earlier night has kept, removed or dropped."""
+        is_judged: NDArray[np.bool_] = self.names.find(ids) != UNKNOWN
+        if open_again:
+            is_judged &= ~columns.to_flags(pc.is_in(ids, value_set=columns.strings(open_again)))
+        return is_judged
+
+    def judged_files(self) -> frozenset[str]:
+        """Paths of the documents' files that were read the night before: all that is in them was judged."""
+        if self.manifest is None or not self.shards(names.ROLE):
+            return frozenset()
+        strips = [each for each in self.manifest.parents if each.startswith("strip-") and self.store.has(each)]
+        return frozenset(shard.path for each in strips for shard in self.store.manifest(each).shards_of("documents"))
 
     def line_counts(self) -> LineCounts:
         files = [self.store.local(shard.path) for shard in self.shards("lines")]
@@ -57,7 +69,7 @@ class Past:
             (np.load(lines, mmap_mode="r"), np.load(pages, mmap_mode="r"))
             for lines, pages in zip(*arrays.values(), strict=True)
         ]
-        return LineCounts(nights, _counted(self.names["source"]))
+        return LineCounts(nights, self.names.sources())
 
     def segments(self, parameters: Parameters) -> list[Segment]:
         """The index of all keepers; made anew, from their texts, where it was made with other parameters."""
@@ -76,11 +88,3 @@ class Past:
                 batches = file.iter_batches(batch_size=BATCH_DOCUMENTS, columns=["text"])
                 texts = (text for batch in batches for text in batch["text"].to_pylist())
                 yield Segment.of(sign(texts, parameters), parameters, [shard.path])
-
-    def _table(self, role: str, schema: pa.Schema) -> pa.Table:
-        tables = [columns.read(self.store.local(shard.path), schema.names) for shard in self.shards(role)]
-        return pa.concat_tables([pa.Table.from_batches([], schema), *tables])
-
-
-def _counted(values: pa.ChunkedArray) -> dict[str, int]:
-    return {each["values"]: each["counts"] for each in values.value_counts().to_pylist()}

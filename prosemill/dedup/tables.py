@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from prosemill import columns
+from prosemill.dedup.names import Names
 from prosemill.dedup.search import Choice
 from prosemill.records import PAIR, REMOVED
 
@@ -22,7 +23,7 @@ def takeable(table: pa.Table) -> pa.Table:
     return table.set_column(place, "text", table["text"].cast(pa.large_string()))
 
 
-def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table) -> pa.Table:
+def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table | Names) -> pa.Table:
     """records.REMOVED. `arrived`: id and url of the documents of the night; `keepers`: of all keepers, by ordinal."""
     rows = arrived.take(_ordinals(each.row for each in choice.removed))
     twins = keepers.take(_ordinals(each.keeper for each in choice.removed))
@@ -32,10 +33,10 @@ def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table) -> pa.Ta
     return pa.Table.from_arrays(found, schema=REMOVED)
 
 
-def pairs_table(choice: Choice, keepers: pa.Table) -> pa.Table:
+def pairs_table(choice: Choice, keepers: pa.Table | Names) -> pa.Table:
     """records.PAIR, the older keeper first."""
-    older = keepers["id"].take(_ordinals(pair[0] for pair in choice.pairs))
-    newer = keepers["id"].take(_ordinals(pair[1] for pair in choice.pairs))
+    older = keepers.take(_ordinals(pair[0] for pair in choice.pairs))["id"]
+    newer = keepers.take(_ordinals(pair[1] for pair in choice.pairs))["id"]
     similarity = columns.numbers(np.array([pair[2] for pair in choice.pairs], np.float64))
     return pa.Table.from_arrays([older, newer, similarity], schema=PAIR)
 

@@ -36,7 +36,7 @@ def find(store: Store, strip: str, past: Past, as_of: str) -> Withdrawn:
         return {}
     live = _live(store, scrapes, [*before, *opted_out])
     found = {url: said for url, said in before.items() if url in opted_out or url not in live}
-    known = set(past.names["url"].to_pylist()) if opted_out else set()
+    known = set(past.names.table()["url"].to_pylist()) if opted_out else set()
     for url, reason in opted_out.items():
         if url in known or url in live:  # live in another source: one who says no is enough
             found.setdefault(url, (reason, as_of))
