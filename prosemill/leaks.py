@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prosemill import columns, containment, sketches
+from prosemill import columns, containment
 from prosemill.dedup.index import History
 from prosemill.dedup.names import Names
 from prosemill.parts import EXCLUDED, NEW, PARTS, TRAIN, Codes, Parts, is_held_out
@@ -101,7 +101,7 @@ def _holding(
     history: History, keepers: Names, new: NDArray[np.int64], known: Sketches, tonight: Segment
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str], containment.Holding]]:
     """Each new document that holds a held-out one: id and URL of both, and what was found."""
-    found = containment.holding(history, new, sketches.Sketches(history, [*known.segments, tonight]))
+    found = containment.holding(history, new, Sketches(history, [*known.segments, tonight]))
     for_each = ([each.container for each in found], [each.contained for each in found])
     names = (keepers.take(np.array(ordinals, np.int64)).to_pylist() for ordinals in for_each)
     for container, contained, each in zip(*names, found, strict=True):

@@ -60,9 +60,7 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     sketched = [shard for shard in earlier if shard.role == sketches.ROLE and past.shards]  # by ordinal, as the codes
     leaks = without_leaks(store, dedup, keepers, past, sketched, codes, assigned)
     withdrawn = withdrawn_of(store, dedup)
-    totals = past.held + Counter(part for part, _ in assigned.values())
-    totals -= Counter(past.of(keepers, withdrawn).values())
-    totals -= Counter(assigned[id][0] for id in withdrawn if id in assigned)
+    totals = _totals(past, keepers, assigned, withdrawn)
     _check(totals, len(new), len(withdrawn))
     with store.write(
         id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
@@ -170,6 +168,15 @@ def _components(documents: Iterable[str], pairs: Iterable[tuple[str, str]]) -> d
     for document in parent:
         members[root(document)].append(document)
     return dict(members)
+
+
+def _totals(
+    past: Parts, keepers: Names, assigned: Mapping[str, tuple[str, str]], withdrawn: Iterable[str]
+) -> Counter[str]:
+    """How many documents each part has, but for those that are withdrawn."""
+    totals = past.held + Counter(part for part, _ in assigned.values())
+    totals -= Counter(past.of(keepers, withdrawn).values())
+    return totals - Counter(assigned[id][0] for id in withdrawn if id in assigned)
 
 
 def _check(totals: Counter[str], num_new: int, num_withdrawn: int) -> None:

@@ -132,8 +132,7 @@ class Names:
             segment.keepers.take(columns.numbers(wanted[order[start:end]] - first))
             for segment, first, start, end in zip(self.segments, self.firsts, bounds, bounds[1:], strict=False)
         ]
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
+        back = np.argsort(order)
         return pa.concat_tables([pa.Table.from_batches([], NAMES), *parts]).combine_chunks().take(columns.numbers(back))
 
     def find(self, ids: pa.ChunkedArray) -> NDArray[np.int64]:
