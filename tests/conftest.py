@@ -1,5 +1,6 @@
 """Fixtures that several test files share: a store, and one Prefect server for the whole session."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.logging import LogCaptureHandler
 from xdist.scheduler import LoadScopeScheduling
 
 from prosemill import environment
@@ -47,6 +49,14 @@ class Shares(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Shares:
     return Shares(config, log)
+
+
+def pytest_runtest_setup() -> None:
+    """Prefect copies its logger's handlers to ours, pytest's among them: `caplog` would see every line twice."""
+    ours = logging.getLogger("prosemill")
+    for handler in ours.handlers[:]:
+        if isinstance(handler, LogCaptureHandler):
+            ours.removeHandler(handler)
 
 
 def pytest_unconfigure() -> None:
