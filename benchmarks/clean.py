@@ -114,7 +114,7 @@ def plot(found: dict[str, Any], target: Path) -> None:
             axes[3].plot(
                 sizes, [point[key]["peak_megabytes"] for point in points], style, alpha=0.4, label=f"{key}: MB"
             )
-        axes[3].set(title="dedup and split in a flow, by documents", xscale="log", yscale="log")
+        axes[3].set(title="dedup and split, by documents", xscale="log", yscale="log")
         axes[3].legend(fontsize=7)
     figure.savefig(target, dpi=80, metadata={"Software": None})
     pyplot.close(figure)
