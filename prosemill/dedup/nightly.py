@@ -12,7 +12,7 @@ import functools
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,10 +81,8 @@ def dedup(
         ) as writer,
         tempfile.TemporaryDirectory(dir=writer.folder, prefix=".arrivals-") as folder,
     ):  # fmt: skip
-        again = past.open_again(undone)
-        is_judged = functools.partial(past.is_judged, open_again=again)
-        arrived, num_live = arrivals(store, strip, is_judged, () if again else past.judged_files(), Path(folder))
-        stay = {row for row, document in enumerate(arrived.names["id"].to_pylist()) if document in set(undone)}
+        arrived, num_live = _arrivals(store, strip, past, undone, Path(folder))
+        stay = {row for row, id in enumerate(arrived.names["id"].to_pylist() if undone else ()) if id in undone}
         for role in INHERITED:
             writer.inherit(past.shards(role))
         cleaned = _clean(arrived, past.line_counts(), settings)
@@ -108,6 +106,13 @@ def dedup(
                 "or raise dedup.boilerplate_pages"
             )
     return id
+
+
+def _arrivals(store: Store, strip: str, past: Past, undone: Collection[str], folder: Path) -> tuple[Arrivals, int]:
+    """The documents to be judged, and how many `strip` has in all."""
+    again = past.open_again(undone)
+    is_judged = functools.partial(past.is_judged, open_again=again)
+    return arrivals(store, strip, is_judged, () if again else past.judged_files(), folder)
 
 
 @dataclass(frozen=True)
