@@ -28,8 +28,7 @@ _API_ALONE = [
     "on",
 ]
 _ON_SQLITE = ["flows.sqlite_server", "server", "start"]
-# On the screen of a command Prefect's lines are noise; in these programs' own logs they are what an operator looks for.
-_TOLD = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
+_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 _TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -79,8 +78,16 @@ def start(command: list[str], log: Path, more: Mapping[str, str] | None = None) 
         return subprocess.Popen(
             [sys.executable, "-m", "prosemill.children", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            env=environment.of_child() | _TOLD | dict(more or {}),
+            env=_environment() | dict(more or {}),
         )  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    """On the screen of a command Prefect's lines are noise; in these programs' own logs an operator looks for them."""
+    found = environment.of_child()
+    if found.get(_LEVEL) == environment.SILENT:  # our default: what a person has set stays
+        found[_LEVEL] = "WARNING"
+    return found
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

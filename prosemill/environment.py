@@ -48,6 +48,7 @@ _QUIET = {
 # Idle OpenMP threads spin before they sleep (libgomp: 300,000 rounds). On a machine with other work that starves the
 # very threads they wait for: training a small model on two busy cores went from 9,800 to 220 tokens a second.
 _THREADS = {"GOMP_SPINCOUNT": "10000"}
+SILENT = "CRITICAL"  # the level of logs that shows hardly any
 _PREFECT = {
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
@@ -183,7 +184,7 @@ def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, s
     defaults = dict(_QUIET)
     defaults |= _THREADS | _PREFECT
     defaults["PREFECT_HOME"] = str(home)
-    defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO" if verbose else "CRITICAL"  # the run's page has it all
+    defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO" if verbose else SILENT  # the run's page has it all
     defaults["PREFECT_LOCAL_STORAGE_PATH"] = str(home / "results")
     defaults["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "3"  # a person waits; runs of deployments keep MLflow's own 7
     for name, value in defaults.items():
