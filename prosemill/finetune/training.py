@@ -50,6 +50,8 @@ def work(job: children.Message) -> None:
     with hold(Path(job["work"])) if is_first else contextlib.nullcontext():
         try:
             children.tell(result=train(job, state))
+            if state is not None:  # a process that exits with the group's threads alive may abort (std::terminate)
+                state.destroy_process_group()
         except Exception as error:
             if is_out_of_memory(error):
                 children.tell(out_of_memory=True)
