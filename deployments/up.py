@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from flows.own_origin import LOGIN_PATH
 from flows.server import full_server, worker
 from prosemill import children, environment
 from prosemill.errors import ProsemillError
@@ -29,7 +31,7 @@ def run(store: str, recipes: list[Path], port: int) -> None:
     """Serve until somebody stops it, or one of the processes dies."""
     if environment.answers(f"http://127.0.0.1:{port}/api"):
         raise ProsemillError(f"port {port}: a Prefect server answers there already; stop it, or choose --port")
-    environment.use_server(f"http://127.0.0.1:{port}/api")  # the children below inherit it; Prefect reads it on import
+    environment.use_own_server(port)  # the children below inherit it; Prefect reads it on import
     from deployments.checks import check
     from deployments.plan import plan
 
@@ -44,7 +46,8 @@ def run(store: str, recipes: list[Path], port: int) -> None:
         worker("gpu", logs / "gpu-worker.log", "--limit", "1") as gpu,  # all queues of the pool, one job a card
     ):
         names = ", ".join(each.full_name for each in planned.deployments)
-        print(f"Prefect: http://127.0.0.1:{port}   deployments: {names}   Ctrl-C stops everything.", flush=True)
+        link = f"http://127.0.0.1:{port}{LOGIN_PATH}#{quote(environment.server_login())}"
+        print(f"Prefect: {link}   deployments: {names}   Ctrl-C stops everything.", flush=True)
         try:
             _wait_for_any({"server": server, "cpu worker": cpu, "gpu worker": gpu}, logs)
         finally:

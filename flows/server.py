@@ -17,19 +17,13 @@ from prosemill.errors import ProsemillError
 
 START_SECONDS = 180  # a first start migrates the database: 10 s, and several times that on a busy machine
 GRACE_SECONDS = 10.0
-# The API alone, without the UI, as Prefect's own temporary server: that one is left behind when its client is killed.
-_API_ALONE = [
-    "uvicorn",
-    "--factory",
-    "prefect.server.api.server:create_app",
-    "--log-level",
-    "error",
-    "--lifespan",
-    "on",
-]
-_ON_SQLITE = ["flows.sqlite_server", "server", "start"]
 _LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
-_TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+# The API alone, without the UI, as Prefect's own temporary server: that one is left behind when its client is killed.
+_TEMPORARY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+}
 
 
 def start_if_none_is_named() -> None:
@@ -41,16 +35,16 @@ def start_if_none_is_named() -> None:
     if environment.api_url():
         return
     port, log = free_port(), environment.prefect_home() / "server.log"
-    server = start([*_API_ALONE, "--host", "127.0.0.1", "--port", str(port)], log, more=_TEMPORARY)
+    server = start(_server(port), log, more=environment.of_server(port) | _TEMPORARY)
     atexit.register(children.end_group, server, GRACE_SECONDS)
     wait_until_healthy(server, port, log)
-    environment.use_server(f"http://127.0.0.1:{port}/api")
+    environment.use_own_server(port)
 
 
 @contextlib.contextmanager
 def full_server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A server with UI and services on loopback, answering when the block begins and gone when it ends."""
-    with running([*_ON_SQLITE, "--host", "127.0.0.1", "--port", str(port)], log) as server:
+    with running(_server(port), log, more=environment.of_server(port)) as server:
         wait_until_healthy(server, port, log)
         yield server
 
@@ -63,9 +57,9 @@ def worker(pool: str, log: Path, *arguments: str) -> Iterator[subprocess.Popen[b
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path, more: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m command…` for as long as the block lasts."""
-    process = start(command, log)
+    process = start(command, log, more)
     try:
         yield process
     finally:
@@ -98,6 +92,10 @@ def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) ->
                 f"the Prefect server did not start on port {port}: {children.last_line(log)} (see {log})"
             )
         time.sleep(0.2)
+
+
+def _server(port: int) -> list[str]:
+    return ["flows.server_app", "--port", str(port)]
 
 
 def free_port() -> int:

@@ -11,6 +11,8 @@ MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was st
 PREFECT_SERVER_DATABASE_CONNECTION_URL                   the same of the Prefect server
 PREFECT_API_SSL_CERT_FILE   certificates to trust, where the Prefect server has one of your own
 PREFECT_API_URL       a Prefect server (default: the one that `prosemill up` started, else one for this run alone)
+PREFECT_API_AUTH_STRING   its login, user:password (default: for those two the login in the store)
+PREFECT_SERVER_API_AUTH_STRING, PREFECT_SERVER_CORS_ALLOWED_ORIGINS   for those two: another login; origins to answer
 PROSEMILL_ALERT_BLOCK   a Prefect block that alerts go to: "slack-webhook/ops", "webhook/pager" … (default: no alerts)
 HF_HOME, HF_TOKEN, HF_HUB_OFFLINE   as in huggingface_hub
 OPENLINEAGE_URL, _API_KEY, _CONFIG, OPENLINEAGE__TRANSPORT__…   a server for lineage events, as in openlineage-python
@@ -22,11 +24,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import ssl
 import tempfile
 import urllib.request
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+
+import psutil
 
 from prosemill.errors import BackupError, ProsemillError, StoreError
 
@@ -190,8 +195,9 @@ def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, s
     for name, value in defaults.items():
         environ.setdefault(name, value)
     environ["PROSEMILL_STORE"] = store
-    if "PREFECT_API_URL" not in environ and (running := running_server(home)):
-        environ["PREFECT_API_URL"] = running
+    api_url, login = running_server(home)
+    if api_url and environ.get("PREFECT_API_URL", api_url).rstrip("/") == api_url:
+        use_server(api_url, environ.get("PREFECT_API_AUTH_STRING", login), environ)
 
 
 def of_child(environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
@@ -231,12 +237,42 @@ def refresh_cache(environ: MutableMapping[str, str] = os.environ) -> None:
     environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
 
 
-def use_server(api_url: str, environ: MutableMapping[str, str] = os.environ) -> None:
+def use_server(api_url: str, login: str = "", environ: MutableMapping[str, str] = os.environ) -> None:
     """Let this process and its children talk to the Prefect server at `api_url`; "" for none in particular."""
-    if api_url:
-        environ["PREFECT_API_URL"] = api_url
-    else:
-        environ.pop("PREFECT_API_URL", None)
+    for name, value in (("PREFECT_API_URL", api_url), ("PREFECT_API_AUTH_STRING", login)):
+        environ.pop(name, None)
+        if value:
+            environ[name] = value
+
+
+def use_own_server(port: int, environ: MutableMapping[str, str] = os.environ) -> None:
+    """The same for a server of ours on this machine."""
+    use_server(f"http://127.0.0.1:{port}/api", server_login(environ), environ)
+
+
+def of_server(port: int, environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """What a Prefect server of ours needs beside the environment of a child: who may ask it, and with which login."""
+    own = f"http://127.0.0.1:{port},http://localhost:{port}"
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": server_login(environ),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", own),
+        "PREFECT_UI_API_URL": "/api",  # of whatever address the browser uses: to it, another one is foreign
+    }
+
+
+def server_login(environ: MutableMapping[str, str] = os.environ) -> str:
+    """user:password of the Prefect servers that prosemill starts, after `prepare`; made once a store.
+
+    It stands in `login` beside Prefect's own files, which only its owner may read.
+    """
+    if given := environ.get("PREFECT_SERVER_API_AUTH_STRING", ""):
+        return given
+    home = _local_home(environ["PROSEMILL_STORE"])
+    home.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        return (home / "login").read_text(encoding="utf-8")
+    _write_private(home / "login", f"prosemill:{secrets.token_urlsafe(24)}", replace=False)
+    return (home / "login").read_text(encoding="utf-8")
 
 
 def api_url(environ: MutableMapping[str, str] = os.environ) -> str:
@@ -256,21 +292,41 @@ def code_commit_override(environ: MutableMapping[str, str] = os.environ) -> str:
     return environ.get("PROSEMILL_COMMIT", "")
 
 
-def announce_server(store: str, api_url: str) -> Path:
+def announce_server(store: str, api_url: str, environ: MutableMapping[str, str] = os.environ) -> Path:
     """Leave a note in the store that a Prefect server runs here; returns the note, to be removed with the server."""
     note = _local_home(store) / "server.json"
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"api_url": api_url}), encoding="utf-8")
+    text = json.dumps({"api_url": api_url, "login": server_login(environ), "pid": os.getpid()})
+    _write_private(note, text, replace=True)
     return note
 
 
-def running_server(home: Path) -> str:
-    """The API URL of the server that `prosemill up` announced, if it still answers; else ""."""
+def running_server(home: Path) -> tuple[str, str]:
+    """API URL and login of the server that `prosemill up` announced, if it still answers; else ("", "").
+
+    The login goes to nobody else who listens on that port after `up` was killed: the note names its process.
+    """
     try:
-        api_url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["api_url"])
-    except (OSError, ValueError, KeyError):
-        return ""
-    return api_url if answers(api_url) else ""
+        note = json.loads((home / "server.json").read_text(encoding="utf-8"))
+        api_url, login, pid = str(note["api_url"]), str(note["login"]), int(note["pid"])
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one of another user
+        return "", ""
+    return (api_url, login) if psutil.pid_exists(pid) and answers(api_url) else ("", "")
+
+
+def _write_private(path: Path, text: str, *, replace: bool) -> None:
+    """Write a file that only its owner may read, whole; without `replace`, one that exists stays."""
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        if replace:
+            os.replace(aside, path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
 
 
 def answers(api_url: str, environ: MutableMapping[str, str] = os.environ) -> bool:

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 # Where Debian puts what is not on everybody's PATH.
 _ELSEWHERE = ("/usr/sbin", "/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
@@ -20,3 +23,13 @@ def need(name: str) -> Path:
     if os.environ.get("CI"):
         pytest.fail(why)
     pytest.skip(why)
+
+
+@contextmanager
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """A headless browser that is left alone with the servers of this machine: no profile, no updates, no GPU."""
+    own = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", *arguments]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(need("chromium")), args=own)
+        yield browser
+        browser.close()

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -43,6 +44,7 @@ class Stack:
     ui: str  # for example http://127.0.0.1:4300
     store: Path
     home: Path
+    link: str  # what `prosemill up` printed for the browser: the UI with the login
 
     @property
     def api(self) -> str:
@@ -53,8 +55,14 @@ class Stack:
         return self.home / "stories.toml"
 
     @property
+    def login(self) -> tuple[str, str]:
+        """User and password of the API."""
+        user, _, password = unquote(self.link.partition("#")[2]).partition(":")
+        return user, password
+
+    @property
     def environment(self) -> dict[str, str]:
-        """For programs that shall work with this server and store: `prosemill` in a child process, a worker."""
+        """For `prosemill` in a child process that shall work with this server and store; it finds the login itself."""
         return clean_environment() | _FASTER | {"PREFECT_API_URL": self.api, "PROSEMILL_STORE": str(self.store)}
 
     def get(self, path: str) -> Any:
@@ -63,8 +71,14 @@ class Stack:
     def post(self, path: str, **body: Any) -> Any:
         return self._ask("POST", path, json=body)
 
+    def patch(self, path: str, **body: Any) -> Any:
+        return self._ask("PATCH", path, json=body)
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self._ask("POST", "/events", json=[event])
+
     def _ask(self, method: str, path: str, **more: Any) -> Any:
-        answer = httpx.request(method, f"{self.api}{path}", timeout=120, **more)
+        answer = httpx.request(method, f"{self.api}{path}", timeout=120, auth=self.login, **more)
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text[:1000]}"
         return answer.json() if answer.content else None
 
@@ -135,15 +149,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
     (home / "stories.toml").write_text(recipe_text(), encoding="utf-8")
-    stack = Stack(f"http://127.0.0.1:{port}", home / "store", home)
-    arguments = ["up", str(stack.recipe), "--port", str(port), "--store", str(stack.store)]
+    ui, store = f"http://127.0.0.1:{port}", home / "store"
+    arguments = ["up", str(home / "stories.toml"), "--port", str(port), "--store", str(store)]
     with (home / "up.err").open("w") as errors:
         up = subprocess.Popen(
             [sys.executable, "-c", "from flows.cli import main; main()", *arguments], stdout=subprocess.PIPE,
             stderr=errors, text=True, cwd=ROOT, env=clean_environment() | _FASTER, start_new_session=True,
         )  # fmt: skip
     try:
-        _wait_for_line(up, re.escape(stack.ui), home / "up.err")
+        link = _wait_for_line(up, rf"{re.escape(ui)}\S*#\S+", home / "up.err")
+        stack = Stack(ui, store, home, link)
         yield stack
     finally:
         up.send_signal(signal.SIGTERM)  # not SIGINT: what a shell starts in the background ignores that
@@ -154,9 +169,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         httpx.get(f"{stack.api}/health", timeout=2)
 
 
-def _wait_for_line(process: subprocess.Popen[str], pattern: str, errors: Path) -> None:
+def _wait_for_line(process: subprocess.Popen[str], pattern: str, errors: Path) -> str:
+    """What matches the pattern in a line that the process prints."""
     assert process.stdout is not None
     for line in process.stdout:
-        if re.search(pattern, line):
-            return
+        if match := re.search(pattern, line):
+            return match[0]
     raise AssertionError(f"`prosemill up` ended with {process.wait()} before it was up: {errors.read_text()}")

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from prosemill import run_log
 from prosemill.registry import Registry
 from prosemill.storage import Store
-from tests.programs import need
+from tests.programs import chromium
 from tests.serving import Stack
 
 SECONDS = 120  # for one thing to appear on a machine that is busy with other things
@@ -27,16 +27,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A page of a browser that is left alone with the server: no profile, no updates, no GPU."""
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(need("chromium")), args=arguments)
+def page(stack: Stack) -> Iterator[Page]:
+    """A page of a browser that has followed the link which `prosemill up` printed."""
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(SECONDS * 1000)
         expect.set_options(timeout=SECONDS * 1000)
+        page.goto(stack.link)
+        expect(page.get_by_role("link", name="Runs")).to_be_visible()
         yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from prosemill.errors import EXIT_REFUSED
@@ -55,7 +54,7 @@ def cancel(stack: Stack, run: str) -> None:
 
 def pause(stack: Stack, paused: bool) -> None:
     """The gpu pool."""
-    httpx.patch(f"{stack.api}/work_pools/gpu", json={"is_paused": paused}, timeout=120).raise_for_status()
+    stack.patch("/work_pools/gpu", is_paused=paused)
 
 
 def test_cancelling_a_run_frees_the_gpu_and_changes_no_champion(stack: Stack) -> None:

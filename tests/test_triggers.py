@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
@@ -21,7 +20,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import Event, Resource
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments import automations
 from prosemill.recipe import load_recipe
@@ -112,7 +111,7 @@ class Watched:
         resource = Resource({"prefect.resource.id": events.model_resource(NAME)})
         payload = {"model": f"{NAME}/1", "reason": reason, "run": ""}
         event = Event(event=events.APPROVAL_ASKED, resource=resource, payload=payload)
-        httpx.post(f"{self.stack.api}/events", json=[event.model_dump(mode="json")], timeout=60).raise_for_status()
+        self.stack.emit(event.model_dump(mode="json"))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +122,9 @@ def watched(stack: Stack, pager: Pager) -> Iterator[Watched]:
     text = recipe_text(sources, more='[deploy]\nretrain_on = ["new-data"]\n').replace('"stories"', f'"{NAME}"')
     path = stack.home / f"{NAME}.toml"
     path.write_text(text, encoding="utf-8")
-    with temporary_settings({PREFECT_API_URL: stack.api}), SyncPrefectClient(stack.api) as client:
+    login = ":".join(stack.login)
+    settings = {PREFECT_API_URL: stack.api, PREFECT_API_AUTH_STRING: login}
+    with temporary_settings(settings), SyncPrefectClient(stack.api, auth_string=login) as client:
         Webhook(url=pager.url).save("pager", overwrite=True)
         deploy(stack, str(path), alert_block="webhook/pager")
         try:
