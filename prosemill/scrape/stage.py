@@ -79,6 +79,7 @@ def scrape_source(
             "live_bytes": sum(row.size_bytes for row in rows if row.is_live),
             "opted_out": sum(bool(row.opt_out) for row in rows),
         }
+    store.drop_work_folder(snapshot)
     return snapshot
 
 
@@ -118,10 +119,10 @@ def _start_urls(source: Source) -> list[str]:
 def _crawl(
     store: Store, writer: SnapshotWriter, source: Source, settings: Scrape, starts: list[str], previous: str
 ) -> list[Row]:
-    work = store.work_folder(writer.id)
     prior = str(store.local(f"{previous}/{LEDGER_FILE}")) if previous else ""
     job = Job.of(source, settings, starts, snapshot=writer.id, folder=writer.folder, prior=prior)
-    crawled = crawl(job, work)
+    with store.work_folder(writer.id) as work:
+        crawled = crawl(job, work)
     rows = read_ledger(writer.folder / LEDGER_FILE)
     if not any(row.is_live for row in rows):
         raise _nothing(source, rows, starts, crawled)
@@ -133,7 +134,6 @@ def _crawl(
         "received_bytes": crawled.received_bytes,
         "links_left_out": crawled.links_left_out,
     }
-    store.drop_work_folder(writer.id)
     return rows
 
 
