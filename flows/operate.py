@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import screen
-from flows.options import JsonOption, StoreOption, open_store
+from flows.options import JsonOption, OverwriteOption, StoreOption, open_store
 from prosemill import environment
 from prosemill.errors import EXIT_PARTIAL
 
@@ -144,7 +144,7 @@ def backup(
 def restore(
     source: Annotated[str, typer.Argument(metavar="FOLDER|URL", help="Where backups are kept.")],
     point: Annotated[str, typer.Option(help="Which backup; default: the newest.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: OverwriteOption = False,
     store_only: StoreOnlyOption = False,
     store: StoreOption = "",
     as_json: JsonOption = False,

@@ -18,7 +18,7 @@ from prosemill.storage import Store
 from tests.test_storage import write
 
 WRITERS, FOLDERS = 4, 300
-SNAPSHOTS = 60  # each of them begun after a look at the whole store
+SNAPSHOTS = 30  # each of them begun after a look at the whole store
 
 PROCESS = """
 import sys
