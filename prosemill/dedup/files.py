@@ -151,7 +151,7 @@ def _aside(path: Path) -> Iterator[Path]:
 
 
 def _move_into_place(made: Mapping[Path, Path], overwrite: bool) -> None:
-    """All files or none. Without `overwrite` they are linked, which replaces nothing that came to be there meanwhile."""
+    """All files or none. Without `overwrite` they are linked: that replaces nothing which came meanwhile."""
     for aside in made:
         sync_path(aside)
     placed: list[Path] = []
