@@ -5,7 +5,7 @@ far it came; and they outlive the Prefect server's database. Whoever looks back 
 
 A run has several writers (its process, those of the runs that it started, the worker that reports its end), on several
 machines, and an object store has no locks: so nobody rewrites what another wrote. Reading puts the events together, in
-the order of their times. Earlier versions kept one file a run, `runs/<flow run id>.json`: it is read as the first event.
+the order of their times. Earlier versions kept one file a run, `runs/<flow run id>.json`: it is read as a first event.
 """
 
 from __future__ import annotations
