@@ -16,10 +16,11 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelling
 
+from prosemill import news, once
 from prosemill.environment import tracking_uri
 from prosemill.errors import TrainingError
 from prosemill.registry import Registry
-from prosemill.report import Trained
+from prosemill.report import NOT_TRAINED, Trained
 from prosemill.storage import Store
 from tasks.restarts import is_cancelled
 
@@ -47,6 +48,9 @@ def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, n
         if isinstance(reason, KeyboardInterrupt) or _this_run_is_cancelled():
             cancel_child(str(runtime.flow_run.id))
         raise
+    settled = once.read(store, news.settled_at(str(child)))
+    if settled and not settled.get("worth_training", True):
+        return Trained(**{**NOT_TRAINED, "reason": settled["reason"]})
     record = store.runs(name)[as_of]
     version = Registry(store.url, tracking_uri()).version_of(name, record["finetune"])
     seconds = {"train": round(time.monotonic() - started, 2)}
@@ -56,6 +60,7 @@ def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, n
         gate=record["gate"],
         model=f"{name}/{version.version}",
         seconds=seconds,
+        reason="",
     )
 
 

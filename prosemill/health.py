@@ -20,6 +20,7 @@ from prosemill.registry import ModelVersion, Registry
 from prosemill.report import Corpus
 from prosemill.scrape.entries import PASSING
 from prosemill.storage import LEAST_FREE_BYTES, Store
+from prosemill.warc_reader import INCOMPLETE
 
 # A night that gives less than this share of the documents that the source gave the night before is no slow news day: a
 # new template, a login page, a moved address. Of a few documents a single page more or less says nothing.
@@ -130,7 +131,9 @@ def partial_sources(store: Store, corpus: Corpus) -> dict[str, str]:
     for source, snapshot in corpus["scrape"].items():
         manifest = store.manifest(snapshot)
         if manifest.partial:
-            reasons = Counter(reason for reason in _ledger_reasons(store, manifest) if reason in PASSING)
+            reasons = Counter(
+                reason for reason in _ledger_reasons(store, manifest) if reason in {*PASSING, *INCOMPLETE}
+            )
             found[source] = report.reasons(reasons) or "it was stopped before its end"
     return found
 

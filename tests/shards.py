@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from prosemill.records import LEDGER
 from prosemill.storage import Store
-from prosemill.warc import PageArchive, read_page
+from prosemill.warc import PageArchive
+from prosemill.warc_reader import read_page
 
 
 def shatter(store: Store, scrape: str, aside: Path) -> str:

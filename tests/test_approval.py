@@ -189,7 +189,9 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
 
     @flow
     def ask() -> str:
-        trained = Trained(finetune=question.challenger, evaluate="", gate=question.decision, model="", seconds={})
+        trained = Trained(
+            finetune=question.challenger, evaluate="", gate=question.decision, model="", seconds={}, reason=""
+        )
         found = approving.settle(store, "house", trained)
         return found.verdict if found else "never asked"
 

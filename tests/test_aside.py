@@ -17,7 +17,7 @@ from prosemill.errors import StoreError
 from prosemill.storage import Store
 from tests.test_storage import write
 
-WRITERS, FOLDERS = 4, 300
+WRITERS, FOLDERS, SNAPSHOTS = 4, 300, 60
 SNAPSHOTS = 30  # each of them begun after a look at the whole store
 
 PROCESS = """
@@ -30,6 +30,15 @@ for number in range(int(sys.argv[2])):
     with aside(Path(sys.argv[1]), "note") as folder:
         (folder / "note.txt").write_text(str(number))
         assert (folder / "note.txt").read_text() == str(number)
+"""
+
+SWEEPER = """
+import select, sys
+from prosemill.storage import Store
+store = Store(sys.argv[1])
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    store.check_writable()
 """
 
 
@@ -63,18 +72,19 @@ def test_no_snapshot_that_is_begun_is_lost_to_a_sweep(store: Store) -> None:
         with store.write(name, stage="note", version=1, parents=[], settings={}) as w:
             w.path("note.txt").write_text(name)
             assert (w.folder / "note.txt").read_text() == name
-            raise InterruptedError  # committing waits for the disk, so that too few would begin at the same moment
 
     def writer() -> None:
         for number in range(SNAPSHOTS):
-            store.check_writable()
-            with pytest.raises(InterruptedError):
-                begin(f"note-{threading.get_ident()}-{number}")
-        write(store, f"note-{threading.get_ident()}")
+            begin(f"note-{threading.get_ident()}-{number}")
 
     store.check_writable()
-    assert at_once(*[writer] * WRITERS) == []
-    assert len(store.snapshots()) == WRITERS
+    with subprocess.Popen([sys.executable, "-c", SWEEPER, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as s:
+        assert s.stdout
+        assert s.stdout.readline() == b"ready\n"
+        wrong = at_once(*[writer] * WRITERS)
+        s.communicate(b"enough\n")
+    assert wrong == []
+    assert len(store.snapshots()) == WRITERS * SNAPSHOTS
     assert list(Path(store.root, "tmp").iterdir()) == []
 
 

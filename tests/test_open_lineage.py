@@ -22,7 +22,7 @@ from prosemill.errors import Stopped
 from prosemill.recipe import load_recipe
 from prosemill.records import Counts
 from prosemill.storage import Store
-from prosemill.warc import read_page
+from prosemill.warc_reader import read_page
 from tests.lineage_schema import problems, published
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base

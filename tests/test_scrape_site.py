@@ -34,7 +34,7 @@ from prosemill.scrape import STAGE_VERSION, scrape_source
 from prosemill.scrape.ledger import Row, read_ledger
 from prosemill.settings import Scrape, Source
 from prosemill.storage import Store
-from prosemill.warc import iter_pages, read_page
+from prosemill.warc_reader import iter_pages, read_page
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 SETTINGS = Scrape(

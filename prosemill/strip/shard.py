@@ -14,7 +14,8 @@ from prosemill.storage import Store
 from prosemill.strip.document import Stripped
 from prosemill.strip.filters import check_languages
 from prosemill.strip.workers import strip_pages
-from prosemill.warc import Page, iter_pages
+from prosemill.warc import Page
+from prosemill.warc_reader import iter_pages
 
 STAGE_VERSION = 2
 DOCUMENTS_FILE, DROPPED_FILE = "documents.parquet", "dropped.parquet"
