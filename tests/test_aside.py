@@ -17,8 +17,7 @@ from prosemill.errors import StoreError
 from prosemill.storage import Store
 from tests.test_storage import write
 
-WRITERS, FOLDERS, SNAPSHOTS = 4, 300, 60
-SNAPSHOTS = 30  # each of them begun after a look at the whole store
+WRITERS, FOLDERS, SNAPSHOTS = 4, 300, 30
 
 PROCESS = """
 import sys
@@ -78,11 +77,12 @@ def test_no_snapshot_that_is_begun_is_lost_to_a_sweep(store: Store) -> None:
             begin(f"note-{threading.get_ident()}-{number}")
 
     store.check_writable()
-    with subprocess.Popen([sys.executable, "-c", SWEEPER, store.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as s:
-        assert s.stdout
-        assert s.stdout.readline() == b"ready\n"
+    command = [sys.executable, "-c", SWEEPER, store.url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sweeper:
+        assert sweeper.stdout
+        assert sweeper.stdout.readline() == b"ready\n"
         wrong = at_once(*[writer] * WRITERS)
-        s.communicate(b"enough\n")
+        sweeper.communicate(b"enough\n")
     assert wrong == []
     assert len(store.snapshots()) == WRITERS * SNAPSHOTS
     assert list(Path(store.root, "tmp").iterdir()) == []
