@@ -40,12 +40,12 @@ from transformers import (
 )
 
 from prosemill.finetune.attention import MASKED
+from prosemill.finetune.autotune import choose, flops_per_token, keeps_apart, peak_flops
 from prosemill.finetune.batches import collate, num_scored
 from prosemill.finetune.checkpoints import complete
-from prosemill.finetune.learner import Learner, Way
+from prosemill.finetune.loss_wrapper import Learner, Way
 from prosemill.finetune.plan import Plan
 from prosemill.finetune.trainer import ChunkTrainer
-from prosemill.finetune.ways import choose, flops_per_token, keeps_apart, peak_flops
 
 H100_FLOPS = 989e12  # dense bf16, NVIDIA's data sheet
 CAUSAL = "causal"  # attention that knows no documents, for comparison alone

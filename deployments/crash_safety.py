@@ -5,7 +5,7 @@ ours survives a kill and is found again by the run that is started again, so it 
 
     Running   → no heartbeat for 90 s             → Crashed
     Crashed   → nothing else for 30 s             → AwaitingRetry: the same run, started again
-    Crashed   → said eight times in an hour       → Failed: it would go on for ever (`tasks.restarts` counts, too)
+    Crashed   → said eight times in an hour       → Failed: it would go on for ever (`restarts` counts, too)
     Pending   → no process for ten minutes        → AwaitingRetry: its worker died on the way
     Cancelling → nobody confirms for two minutes  → Cancelled: its worker is gone
 
@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from tasks.restarts import MOST_RESTARTS
+from tasks.support.restarts import MOST_RESTARTS
 
 PREFIX = "prosemill: crash safety, "
 HEARTBEATS_SECONDS = 90  # three of them, at the shortest interval that Prefect allows

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from prosemill import health
-from prosemill.environment import tracking_uri
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import Recipe
 from prosemill.errors import Unwell
-from prosemill.registry import Registry
-from prosemill.settings import Recipe
-from tasks import events, reporting
+from prosemill.operations import health
+from prosemill.registry.registry import Registry
+from tasks.support import events, reporting
 
 
 @flow(

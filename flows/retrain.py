@@ -4,17 +4,19 @@ from typing import Any
 
 from prefect import flow, runtime
 
-from flows import approving
+from flows import approval
 from flows.build_corpus import build_corpus
-from flows.handover import cancel_with_child, train_elsewhere
+from flows.support.gpu_handover import cancel_with_child, train_elsewhere
 from flows.train_model import BASE, train_model
-from prosemill import news, once, report
-from prosemill.environment import tracking_uri
-from prosemill.registry import Registry
-from prosemill.report import Corpus, Trained
-from prosemill.settings import AsOf, Recipe
-from prosemill.storage import Store
-from tasks import reporting
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import AsOf, Recipe
+from prosemill.gate import retrain_policy
+from prosemill.registry.registry import Registry
+from prosemill.reporting import summary
+from prosemill.reporting.summary import Corpus, Trained
+from prosemill.storage import write_once
+from prosemill.storage.store import Store
+from tasks.support import reporting
 
 
 @flow(
@@ -44,11 +46,11 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
         found = _look_for_news(opened, recipe, corpus)
         if found["worth_training"]:
             trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
-            standing = approving.settle(opened, recipe.name, trained) if recipe.gate.approval else None
-            outcome = report.judged(opened, recipe, as_of, corpus, trained, standing)
+            standing = approval.settle(opened, recipe.name, trained) if recipe.gate.approval else None
+            outcome = summary.judged(opened, recipe, as_of, corpus, trained, standing)
         else:
             champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
-            outcome = report.nothing_new(opened, recipe, as_of, corpus, champion, found["reason"])
+            outcome = summary.nothing_new(opened, recipe, as_of, corpus, champion, found["reason"])
     reporting.show_outcome(opened, recipe, outcome)
     return outcome
 
@@ -61,14 +63,14 @@ def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, An
 
     def look() -> dict[str, Any]:
         champion = Registry(store.url, tracking_uri()).champion(recipe.name)
-        found = news.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+        found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
         return {
             "champion": champion.snapshot if champion else "",
             "worth_training": champion is None or found.worth_training,
             "reason": found.reason,
         }
 
-    return once.settle(store, f"started/{runtime.flow_run.id}.json", look)
+    return write_once.settle(store, f"started/{runtime.flow_run.id}.json", look)
 
 
 def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: Store, train_on: str, against: str) -> Trained:

@@ -2,18 +2,22 @@
 
 from prefect import flow, runtime
 
-from flows import approving
-from prosemill import bases, cards, once, report, withdrawn
-from prosemill.environment import tracking_uri
-from prosemill.registry import Registry
-from prosemill.report import Corpus, Trained
-from prosemill.settings import AsOf, Recipe
-from prosemill.storage import Store
-from tasks import reporting
-from tasks.evaluating import evaluate_models
+from flows import approval
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import AsOf, Recipe
+from prosemill.lineage import retractions
+from prosemill.models import bases
+from prosemill.registry.registry import Registry
+from prosemill.reporting import summary
+from prosemill.reporting.summary import Corpus, Trained
+from prosemill.runtime import gpu_lock
+from prosemill.storage import write_once
+from prosemill.storage.store import Store
+from tasks.evaluation import evaluate_models
 from tasks.finetune import finetune_model
 from tasks.gate import judge, register
-from tasks.submitting import submit
+from tasks.support import reporting
+from tasks.support.submitting import submit
 
 BASE = "base"  # `against` where there is no champion yet
 
@@ -42,10 +46,10 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
     url = opened.url
     base = bases.resolve(recipe.finetune.base)
     champion = _champion(opened, recipe.name, against)
-    start = withdrawn.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
+    start = retractions.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
     clock = reporting.StageClock(opened)
 
-    with cards.held(f"{recipe.name}, run {runtime.flow_run.name}"):
+    with gpu_lock.held(f"{recipe.name}, run {runtime.flow_run.name}"):
         identity = (recipe.finetune.base, base.weights_digest)
         tuned = submit(finetune_model, url, corpus["chunk"], *identity, recipe.finetune, start)
         challenger = clock.wait("finetune", tuned)[0]
@@ -71,7 +75,7 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
     )
     # Before the promotion: a run that dies in between finds everything cached, and promotes then.
     opened.record_run(
-        recipe.name, as_of, {**report.recorded(corpus), **report.judged_ids(trained), **report.manners(recipe)}
+        recipe.name, as_of, {**summary.recorded(corpus), **summary.judged_ids(trained), **summary.manners(recipe)}
     )
     parent = runtime.flow_run.parent_flow_run_id
     waits = str(parent or runtime.flow_run.id)
@@ -79,7 +83,7 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
     (trained["model"],) = clock.wait("register", version)
     reporting.show_model(opened, recipe, trained["finetune"], trained["evaluate"], trained["gate"], trained["model"])
     if recipe.gate.approval and not parent:
-        approving.settle(opened, recipe.name, trained)
+        approval.settle(opened, recipe.name, trained)
     return trained
 
 
@@ -92,4 +96,4 @@ def _champion(store: Store, name: str, against: str) -> str:
 
     if against:
         return "" if against == BASE else against
-    return str(once.settle(store, f"started/{runtime.flow_run.id}.json", look)["champion"])
+    return str(write_once.settle(store, f"started/{runtime.flow_run.id}.json", look)["champion"])

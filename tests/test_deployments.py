@@ -18,7 +18,7 @@ from deployments import job_templates
 from deployments.applying import apply
 from deployments.checks import check
 from deployments.plan import PREFECT_YAML, Deployment, Plan, plan, read
-from prosemill import environment
+from prosemill.config import environment
 from prosemill.errors import ProsemillError, RecipeError
 from tests.serving import ROOT, clean_environment
 from tests.stories import recipe_text, write_corpus

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from prosemill.corpus import documents_of
-from prosemill.diff import diff
+from prosemill.config.recipe import parse_recipe
+from prosemill.config.settings import Recipe
 from prosemill.errors import RecipeError
-from prosemill.recipe import parse_recipe
-from prosemill.registry import Registry
-from prosemill.settings import Recipe
-from prosemill.storage import Store
-from prosemill.tracing import Tracer
+from prosemill.lineage.diff import diff
+from prosemill.lineage.tracing import Tracer
+from prosemill.registry.registry import Registry
+from prosemill.storage.corpus import documents_of
+from prosemill.storage.store import Store
 from tests.stories import write_corpus
 from tests.tiny import make_base
 

@@ -17,10 +17,8 @@ FORBIDDEN = {
 }
 # What runs on a CPU worker while pages are fetched and cleaned: it must start in seconds.
 CORPUS_HALF = [
-    *(
-        f"prosemill.{name}"
-        for name in ("scrape", "strip", "dedup", "split", "chunk", "bases", "corpus", "storage", "recipe")
-    ),
+    *(f"prosemill.{name}.stage" for name in ("scrape", "dedup", "split", "chunk")),
+    *(f"prosemill.{name}" for name in ("strip", "models.bases", "storage.corpus", "storage.store", "config.recipe")),
     *(f"tasks.{name}" for name in ("scrape", "strip", "dedup", "split", "chunk")),
     "flows.build_corpus",
     "flows.cli",
@@ -56,7 +54,7 @@ def test_only_one_module_reads_the_environment() -> None:
         for path in modules(storey)
         if any(word in path.read_text(encoding="utf-8") for word in ("os.environ", "os.getenv"))
     ]
-    assert readers == ["prosemill/environment.py"]
+    assert readers == ["prosemill/config/environment.py"]
 
 
 def test_no_module_bears_the_name_of_a_library() -> None:

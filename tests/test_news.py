@@ -12,12 +12,12 @@ import pytest
 import torch
 from tiny import encode, make_base, make_corpus, teach, texts
 
-from prosemill import news
-from prosemill.bases import Base
+from prosemill.config.settings import Recipe
 from prosemill.finetune import identity_settings
-from prosemill.records import CHUNK_MAP
-from prosemill.settings import Recipe
-from prosemill.storage import Store
+from prosemill.gate import retrain_policy
+from prosemill.models.bases import Base
+from prosemill.storage.schemas import CHUNK_MAP
+from prosemill.storage.store import Store
 
 TEST = texts(12, seed=3, words=10)
 OLD = texts(20, seed=4, words=12)
@@ -80,7 +80,7 @@ def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
 def test_what_the_champion_knows_already_is_not_worth_training(
     store: Store, champion: Path, new: list[str], is_worth: bool, told: str
 ) -> None:
-    found = news.assess(store, *lay(store, champion, new), recipe())
+    found = retrain_policy.assess(store, *lay(store, champion, new), recipe())
     assert found.worth_training is is_worth
     assert told in found.reason
     assert (found.documents, found.tokens) == (8, 400)
@@ -89,16 +89,16 @@ def test_what_the_champion_knows_already_is_not_worth_training(
 
 def test_the_question_can_be_left_out_and_few_tokens_are_not_worth_it(store: Store, champion: Path) -> None:
     ids = lay(store, champion, EASY)
-    assert news.assess(store, *ids, recipe(known_margin=0)).worth_training
-    found = news.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
+    assert retrain_policy.assess(store, *ids, recipe(known_margin=0)).worth_training
+    found = retrain_policy.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
     assert not found.worth_training
     assert "8 new training documents (400 tokens) since the champion was trained; it takes 401 tokens" in found.reason
-    found = news.assess(store, *ids, recipe(min_new_documents=9))
+    found = retrain_policy.assess(store, *ids, recipe(min_new_documents=9))
     assert not found.worth_training
     assert found.reason.endswith("it takes 9")
 
 
 def test_too_few_pages_are_not_asked_about(store: Store, champion: Path) -> None:
-    found = news.assess(store, *lay(store, champion, EASY[:3]), recipe())
+    found = retrain_policy.assess(store, *lay(store, champion, EASY[:3]), recipe())
     assert found.worth_training
     assert "test pages" not in found.reason

@@ -19,8 +19,8 @@ from starlette.responses import PlainTextResponse
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from flows.own_origin import LOGIN_PATH, OwnOrigin
-from prosemill import environment
+from flows.support.own_origin import LOGIN_PATH, OwnOrigin
+from prosemill.config import environment
 from tests.programs import chromium
 from tests.serving import ROOT, Stack, clean_environment
 

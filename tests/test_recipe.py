@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from prosemill.config.recipe import check_sources, load_recipe, parse_recipe
+from prosemill.config.settings import RecipeFile
 from prosemill.errors import RecipeError
-from prosemill.recipe import check_sources, load_recipe, parse_recipe
-from prosemill.settings import RecipeFile
 
 GOOD: dict[str, Any] = {"name": "news", "sources": [{"name": "site", "urls": ["https://example.org/"]}]}
 

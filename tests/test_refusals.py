@@ -166,7 +166,8 @@ def test_a_disk_that_refuses(home: Path, options: str, said: str, status: int) -
 
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from prosemill.storage import Store; store = Store(sys.argv[1]); store.check_writable()\n"
+        "import sys, pathlib; from prosemill.storage.store import Store\n"
+        "store = Store(sys.argv[1]); store.check_writable()\n"
         "try:\n"
         "    with store.write('note-1', stage='note', version=1, parents=[], settings={}) as w:\n"
         "        w.path('big').write_bytes(bytes(64 << 20))\n"

@@ -21,13 +21,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.states import Cancelling, Crashed
 
-from prosemill import landing, plots, run_log, scrape
+from prosemill import scrape
 from prosemill.errors import SourceError, TrainingError
-from prosemill.pages import plain
-from prosemill.registry import Registry
-from prosemill.run_log import RunLog
-from prosemill.storage import Store
-from tasks.live import described
+from prosemill.registry.registry import Registry
+from prosemill.reporting import overview, plots
+from prosemill.reporting.pages import plain
+from prosemill.storage import run_log
+from prosemill.storage.run_log import RunLog
+from prosemill.storage.store import Store
+from tasks.support.live import described
 from tests.shards import shatter
 from tests.stories import write_corpus
 from tests.test_flows import recipe_for, run
@@ -209,7 +211,7 @@ def test_a_run_that_fails_shows_what_it_reached(home: Path) -> None:
 
 def test_a_run_that_was_killed_is_told_of_by_its_worker(home: Path) -> None:
     from flows.build_corpus import build_corpus
-    from tasks import reporting
+    from tasks.support import reporting
 
     recipe = recipe_for(home).model_copy(update={"name": "killed"})
     build_corpus(recipe, as_of="2026-01-05", store=str(home / "store"))
@@ -284,7 +286,7 @@ def test_nothing_to_draw_is_no_picture(store: Store) -> None:
     assert plots.by_document({}, "base") == ""
     assert plots.freshness({"base": {"weeks": {"2026-W02": {"bits_per_byte": 1.0}}}}, {"base": ""}) == ""
     assert plots.markdown("", "nothing") == ""
-    assert "No model yet." in landing.landing_markdown(store, "new", [])
+    assert "No model yet." in overview.landing_markdown(store, "new", [])
 
 
 def test_the_freshness_curve_tells_which_pages_are_newer_than_a_model() -> None:

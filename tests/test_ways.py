@@ -10,15 +10,23 @@ from tiny import make_base, pack, texts
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosemill import models
-from prosemill.bases import Base
 from prosemill.finetune import attention
 from prosemill.finetune.attention import BLOCKS, MASKED, BlockAttention, boundaries_of, layout_of
+from prosemill.finetune.autotune import (
+    TIMED_CHUNKS,
+    choose,
+    faster,
+    flops_per_token,
+    is_faithful,
+    keeps_apart,
+    peak_flops,
+)
 from prosemill.finetune.batches import Steps, collate, num_scored, training_order
-from prosemill.finetune.learner import CHUNKED, LINEAR, LOGITS, Learner, Way
 from prosemill.finetune.loss import IGNORED, LOGITS_BYTES, ChunkedLoss, exact_nats
+from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, Learner, Way
 from prosemill.finetune.rates import HIGHEST, LOWEST, TRIALS, best_rate, find_rate
-from prosemill.finetune.ways import TIMED_CHUNKS, choose, faster, flops_per_token, is_faithful, keeps_apart, peak_flops
+from prosemill.models import loading
+from prosemill.models.bases import Base
 
 PLAIN = Way("fp32", MASKED, LOGITS)
 
@@ -31,7 +39,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 @pytest.fixture
 def learner(base: Base) -> Learner:
     torch.set_num_threads(1)
-    return Learner(models.load_model(base.folder, dropout=0.0))
+    return Learner(loading.load_model(base.folder, dropout=0.0))
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prosemill import columns
+from prosemill.config.settings import Dedup
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.search import Choice, choose
-from prosemill.disk import sync_path
 from prosemill.errors import RecipeError
-from prosemill.records import Counts
-from prosemill.rows import opened
-from prosemill.settings import Dedup
+from prosemill.storage import arrow
+from prosemill.storage.disk import sync_path
+from prosemill.storage.parquet_input import opened
+from prosemill.storage.schemas import Counts
 
 REMOVED_FILE = "removed.parquet"
 BATCH_ROWS = 1000  # read at once: some megabytes of text
@@ -78,7 +78,7 @@ def _ids(path: Path, num_rows: int) -> pa.Array:
     """The column `id` as strings, row numbers where there is none."""
     with opened(path) as file:
         if "id" not in file.schema_arrow.names:
-            return columns.numbers(np.arange(num_rows)).cast(pa.string())
+            return arrow.numbers(np.arange(num_rows)).cast(pa.string())
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
 
 
@@ -90,7 +90,7 @@ def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: in
     with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
         waiting: list[pa.RecordBatch] = []
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-            waiting.append(batch.filter(columns.flags(keep[first : first + batch.num_rows])))
+            waiting.append(batch.filter(arrow.flags(keep[first : first + batch.num_rows])))
             first += batch.num_rows
             if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(waiting))
@@ -104,10 +104,10 @@ def _removed(ids: pa.Array, choice: Choice) -> pa.Table:
     rows = np.array([each.row for each in choice.removed], np.int64)
     keepers = kept[np.array([each.keeper for each in choice.removed], np.int64)]
     found = [
-        pc.take(ids, columns.numbers(rows)),
-        pc.take(ids, columns.numbers(keepers)),
-        columns.numbers(np.array([each.similarity for each in choice.removed], np.float64)),
-        columns.strings([each.reason for each in choice.removed]),
+        pc.take(ids, arrow.numbers(rows)),
+        pc.take(ids, arrow.numbers(keepers)),
+        arrow.numbers(np.array([each.similarity for each in choice.removed], np.float64)),
+        arrow.strings([each.reason for each in choice.removed]),
     ]
     return pa.Table.from_arrays(found, schema=FILE_REMOVED)
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prosemill.finetune.learner import Batch, Learner, Way
-from prosemill.finetune.ways import choose, flops_per_token
+from prosemill.finetune.autotune import choose, flops_per_token
+from prosemill.finetune.loss_wrapper import Batch, Learner, Way
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from prosemill.settings import Finetune
+    from prosemill.config.settings import Finetune
 
 log = logging.getLogger(__name__)
 

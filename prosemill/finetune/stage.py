@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prosemill import progress
-from prosemill.children import ChildDied, Message, run_child
+from prosemill.config.settings import Finetune
 from prosemill.errors import CorpusEmpty, TrainingError
 from prosemill.finetune.replay import Replay, plan_replay
-from prosemill.records import Counts, snapshot_id
-from prosemill.settings import Finetune
-from prosemill.storage import SnapshotWriter, Store
+from prosemill.runtime import progress
+from prosemill.runtime.subprocesses import ChildDied, Message, run_child
+from prosemill.storage.schemas import Counts, snapshot_id
+from prosemill.storage.store import SnapshotWriter, Store
 
 if TYPE_CHECKING:
-    from prosemill.bases import Base
+    from prosemill.models.bases import Base
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from prosemill.scrape.entries import LASTING, PASSING, REFUSALS, TRANSPORT, Answ
 from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import Row
 from prosemill.scrape.links import Outline
-from prosemill.warc import Place
+from prosemill.storage.warc import Place
 
 WINDOW = 64
 MAX_REDIRECTS = 10  # browsers allow 20; an honest page needs two

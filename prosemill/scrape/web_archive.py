@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceError
 from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.links import outline
 from prosemill.scrape.local import File, Item
 from prosemill.scrape.robots import product_token
-from prosemill.settings import Scrape, Source
-from prosemill.warc import Page, iter_pages
+from prosemill.storage.warc import Page, iter_pages
 
 
 def iter_warc(source: Source, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:

@@ -18,10 +18,10 @@ from multiprocessing.process import BaseProcess
 
 import psutil
 
-from prosemill.progress import report, track
-from prosemill.settings import Strip
+from prosemill.config.settings import Strip
+from prosemill.runtime.progress import report, track
+from prosemill.storage.warc import Page
 from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, Stripped, strip_html
-from prosemill.warc import Page
 
 # Of CPU, so that a busy machine drops no other page than an idle one, for each 10 MB begun, which is what the crawler
 # keeps of a page by default. 990 real pages take ≤ 0.4 s, 10 MB of plain prose 2 s, the worst that was thought of 5 s.

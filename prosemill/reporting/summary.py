@@ -1,0 +1,245 @@
+"""What a run did, as plain values: the funnel, the ledger by reason, the scores, the one object that scripts read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
+
+from prosemill.config.settings import Recipe, Write
+from prosemill.errors import RecipeError
+from prosemill.storage.run_log import MISS, StageRun
+from prosemill.storage.schemas import Manifest
+from prosemill.storage.store import Store
+
+if TYPE_CHECKING:
+    from prosemill.gate.approval import Standing
+    from prosemill.registry.registry import ModelVersion
+
+_TELLING = {
+    "scrape": ("fetched", "unchanged"),
+    "strip": ("scrubbed",),
+    "dedup": ("documents", "new_documents", "withdrawn"),
+    "split": ("train", "validation", "test"),
+    "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
+}
+LABELS = ("base", "champion", "challenger")
+SCORED_LABELS = ("base", "previous", "champion", "challenger")
+
+
+class Corpus(TypedDict):
+    """The snapshots that make up a corpus on one date, and how long each stage took this time."""
+
+    scrape: dict[str, str]  # by source name
+    strip: str
+    dedup: str
+    split: str
+    chunk: str
+    seconds: dict[str, float]
+
+
+class Trained(TypedDict):
+    """What training and judging left behind, and how long each stage took this time."""
+
+    finetune: str
+    evaluate: str
+    gate: str
+    model: str  # "name/version" in the registry
+    seconds: dict[str, float]
+
+
+def corpus_of(record: Mapping[str, Any]) -> Corpus:
+    """The corpus part of a run's record; empty ids when there was no such run."""
+    return Corpus(
+        scrape=dict(record.get("scrape", {})),
+        strip=record.get("strip", ""),
+        dedup=record.get("dedup", ""),
+        split=record.get("split", ""),
+        chunk=record.get("chunk", ""),
+        seconds={},
+    )
+
+
+def recorded(corpus: Corpus) -> dict[str, Any]:
+    """What of a corpus is remembered: its ids, not its times."""
+    return {key: value for key, value in corpus.items() if key != "seconds"}
+
+
+def judged_ids(trained: Trained) -> dict[str, str]:
+    """The snapshots of a training, for the record."""
+    return {"finetune": trained["finetune"], "evaluate": trained["evaluate"], "gate": trained["gate"]}
+
+
+def manners(recipe: Recipe) -> dict[str, Any]:
+    """How the recipe wants its model to write, for the record: `prosemill write` has the name, not the recipe."""
+    return {"write": recipe.write.model_dump(mode="json")}
+
+
+def manners_of(store: Store, model: str) -> Write:
+    """[write] of the newest run that trained the model (a name, name/3, name@champion), else the defaults."""
+    runs = store.runs(re.split("[@/]", model)[0]).values()
+    return Write.model_validate(next((run["write"] for run in reversed(list(runs)) if "write" in run), {}))
+
+
+def snapshots_of(corpus: Corpus) -> list[str]:
+    return [*corpus["scrape"].values(), corpus["strip"], corpus["dedup"], corpus["split"], corpus["chunk"]]
+
+
+def checked_date(as_of: str) -> str:
+    """`as_of` if it is an ISO 8601 date or date-time; these sort as text, and name files."""
+    try:
+        date.fromisoformat(as_of) if len(as_of) == len("2026-01-05") else datetime.fromisoformat(as_of)
+    except ValueError:
+        raise RecipeError(f"as_of = {as_of!r}: is not a date such as 2026-01-05 or 2026-01-05T21:30") from None
+    return as_of
+
+
+def funnel(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
+    """One row a stage: stage, seen, kept, dropped (by reason), and what the stage adds of its own."""
+    return funnel_of(store, snapshots_of(corpus))
+
+
+def funnel_of(store: Store, snapshots: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of some stages, of which there may be fewer than make a corpus; those that were deleted are left out."""
+    return [_funnel_row(store.manifest(snapshot)) for snapshot in snapshots if store.has(snapshot)]
+
+
+def _funnel_row(manifest: Manifest) -> dict[str, Any]:
+    counts = manifest.counts
+    row = {"stage": manifest.stage, "seen": counts.seen, "kept": counts.kept, "dropped": dict(counts.dropped)}
+    if "source" in manifest.totals:
+        row["source"] = manifest.totals["source"]
+    return {**row, **{key: value for key, value in manifest.totals.items() if isinstance(value, int | float)}}
+
+
+def stage_name(row: Mapping[str, Any]) -> str:
+    """ "scrape messages": a row of the funnel, told from those of other sources."""
+    return f"{row['stage']} {row['source']}" if "source" in row else str(row["stage"])
+
+
+def made(row: Mapping[str, Any]) -> str:
+    """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
+    found = [(key, row[key]) for key in _TELLING.get(row["stage"], ()) if row.get(key)]
+    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in found)
+
+
+def reasons(dropped: Mapping[str, int]) -> str:
+    """ "3 thin, 1 language": the most frequent first."""
+    return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda each: -each[1]))
+
+
+def stage_line(store: Store, row: StageRun) -> str:
+    """ "strip: 38 of 40 kept (2 thin), made in 1.5 s: strip-0123456789abcdef", for the log."""
+    how = f"made in {row.seconds:.1f} s" if row.cache == MISS else "found in the store"
+    if not store.has(row.snapshot):
+        return f"{row.stage}: a result is cached, but its snapshot was deleted: {row.snapshot}"
+    found = _funnel_row(store.manifest(row.snapshot))
+    dropped = f" ({reasons(found['dropped'])})" if found["dropped"] else ""
+    return f"{stage_name(found)}: {found['kept']:,} of {found['seen']:,} kept{dropped}, {how}: {row.snapshot}"
+
+
+def ledger_summary(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
+    """Rows source, state, reason, urls, example: what became of every URL that was met."""
+    rows = []
+    for snapshot in corpus["scrape"].values():
+        for shard in store.manifest(snapshot).shards_of("ledger"):
+            table = pq.read_table(store.local(shard.path), columns=["source", "state", "reason", "url"])
+            rows += table.to_pylist()
+    numbers = Counter((row["source"], row["state"], row["reason"]) for row in rows)
+    first = {(row["source"], row["state"], row["reason"]): row["url"] for row in reversed(rows)}
+    return [
+        {"source": source, "state": state, "reason": reason, "urls": number, "example": first[source, state, reason]}
+        for (source, state, reason), number in sorted(numbers.items())
+    ]
+
+
+def read_json(store: Store, snapshot: str, role: str) -> Any:
+    """The JSON shard of that role."""
+    (shard,) = store.manifest(snapshot).shards_of(role)
+    return json.loads(store.local(shard.path).read_text(encoding="utf-8"))
+
+
+def score_table(store: Store, evaluation: str) -> list[dict[str, Any]]:
+    """One row a model: perplexity and bits per byte on the test split, with their 95 % intervals."""
+    models = read_json(store, evaluation, "summary")["models"]
+    return [{"model": label, **_scores(models[label])} for label in SCORED_LABELS if label in models]
+
+
+def _scores(summary: Mapping[str, Any]) -> dict[str, Any]:
+    keep = ("perplexity", "perplexity_interval", "bits_per_byte", "bits_per_byte_interval", "documents", "tokens")
+    return {key: summary[key] for key in keep if key in summary}
+
+
+def judged(
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained, approval: Standing | None = None
+) -> dict[str, Any]:
+    """The outcome of a run that trained (or found its challenger trained) and judged, and perhaps asked a person."""
+    decision = read_json(store, trained["gate"], "decision")
+    return {
+        **_frame(store, recipe, as_of, corpus, trained["evaluate"]),
+        "verdict": approval.verdict if approval else decision["verdict"],
+        "reason": f"{decision['reason']} Approval: {approval.sentence}." if approval else decision["reason"],
+        "approval": approval.as_dict() if approval else None,
+        "decision": decision,
+        "snapshots": {**recorded(corpus), **judged_ids(trained)},
+        "model": trained["model"],
+        "seconds": {**corpus["seconds"], **trained["seconds"]},
+    }
+
+
+def nothing_new(
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, champion: ModelVersion, reason: str
+) -> dict[str, Any]:
+    """The outcome of a run that found nothing worth training for: the scores that made the champion stand."""
+    return {
+        **_frame(store, recipe, as_of, corpus, champion.evaluation, now={"base": "base", "challenger": "champion"}),
+        "verdict": "nothing-new",
+        "reason": reason,
+        "approval": None,
+        "snapshots": {**recorded(corpus), "finetune": champion.snapshot, "evaluate": champion.evaluation},
+        "model": f"{recipe.name}/{champion.version}",
+        "seconds": corpus["seconds"],
+    }
+
+
+_AS_JUDGED = {label: label for label in SCORED_LABELS}
+
+
+def _frame(
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, evaluation: str, now: Mapping[str, str] = _AS_JUDGED
+) -> dict[str, Any]:
+    """What every outcome holds. `now` says what a model of the evaluation is called now; others are left out."""
+    rows = [row for row in score_table(store, evaluation) if row["model"] in now]
+    scores = {now[row["model"]]: {**row, "model": now[row["model"]]} for row in rows}
+    return {
+        "recipe": recipe.name,
+        "as_of": as_of,
+        "partial": any(store.manifest(snapshot).partial for snapshot in corpus["scrape"].values()),
+        "funnel": funnel(store, corpus),
+        "perplexity": {label: scores.get(label, {}).get("perplexity") for label in LABELS},
+        "bits_per_byte": {label: scores.get(label, {}).get("bits_per_byte") for label in LABELS},
+        "scores": list(scores.values()),
+        "samples": [
+            {**sample, "texts": {now[label]: text for label, text in sample["texts"].items() if label in now}}
+            for sample in read_json(store, evaluation, "samples")
+        ],
+    }
+
+
+def training_parents(store: Store, snapshot: str) -> Sequence[str]:
+    """The chunk snapshots that a finetune snapshot learned from, its champion's before it included."""
+    found: list[str] = []
+    todo = [snapshot]
+    while todo:
+        for parent in store.manifest(todo.pop()).parents:
+            if parent.startswith("chunk-"):
+                found.append(parent)
+            elif parent.startswith("finetune-"):
+                todo.append(parent)
+    return found
