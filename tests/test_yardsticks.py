@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import make_chunks, texts
 
+from prosemill.config.base_names import KINDS
 from prosemill.config.recipe import parse_recipe
 from prosemill.config.settings import Finetune, Write
 from prosemill.errors import BaseModelError
 from prosemill.finetune import finetune
 from prosemill.models import bases, loading
-from prosemill.models.baselines import KINDS
 from prosemill.models.baselines.vectors import as_embedding, read_vectors
 from prosemill.models.generation import Writer
 from prosemill.storage.store import Store

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from prosemill.config.base_names import is_yardstick
 from prosemill.config.settings import Deploy, Evaluate, Finetune, Recipe, RecipeFile, Source
 from prosemill.errors import RecipeError
-from prosemill.models.baselines import is_yardstick
 
 _ORDER = ("extra_forbidden", "missing")  # a misspelt key also shows up as a missing one: name the misspelling first
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from prosemill.config.base_names import is_yardstick
 from prosemill.errors import BaseModelError
-from prosemill.models import baselines
+from prosemill.models.baselines import folders
 from prosemill.storage.disk import file_sha256
 
 DEMO = "demo"
@@ -117,9 +118,9 @@ def end_of_text_id(folder: Path) -> int:
 def _find(base: str, need_weights: bool) -> Path:
     if base == DEMO:
         return _embedded()
-    if baselines.is_yardstick(base):
+    if is_yardstick(base):
         try:
-            return baselines.folder_of(base, _embedded())
+            return folders.folder_of(base, _embedded())
         except ValueError as error:
             raise BaseModelError(f"finetune.base = {base!r}: {error}") from error
     folder = Path(base).expanduser()

@@ -7,9 +7,5 @@ time. With a colon and a file of word vectors (`"transformer:glove.txt"`, the te
 embedding begins at those.
 
 `baselines.folders` lays such a base out as a Hugging Face folder without torch; `baselines.modeling` is the models,
-registered with AutoConfig and AutoModelForCausalLM when it is imported, which `prosemill.models.load_model` does.
+registered with AutoConfig and AutoModelForCausalLM when it is imported, which `models.loading.load_model` does.
 """
-
-from prosemill.models.baselines.folders import KINDS, MODEL_TYPES, folder_of, is_yardstick
-
-__all__ = ["KINDS", "MODEL_TYPES", "folder_of", "is_yardstick"]

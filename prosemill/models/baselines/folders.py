@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from prosemill.config.base_names import MODEL_TYPES
 from prosemill.models.baselines.vectors import as_embedding, read_vectors
 from prosemill.storage.disk import file_sha256
 from prosemill.storage.schemas import digest
@@ -20,8 +21,6 @@ from prosemill.storage.schemas import digest
 Floats = npt.NDArray[np.float32]
 
 VERSION = 1
-MODEL_TYPES = {"rnn": "prosemill-rnn", "transformer": "prosemill-transformer"}
-KINDS = tuple(MODEL_TYPES)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 SEED = 0
 SPREAD = 0.02  # of the embedding, as GPT-2's
@@ -38,11 +37,6 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 ARCHITECTURES = {"rnn": "RnnForCausalLM", "transformer": "TransformerForCausalLM"}
-
-
-def is_yardstick(base: str) -> bool:
-    """True for "rnn", "transformer", and either with ":" and a file of word vectors."""
-    return base.partition(":")[0] in KINDS
 
 
 def folder_of(base: str, tokenizer_folder: Path) -> Path:

@@ -10,7 +10,7 @@ from torch.nn.utils import rnn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from prosemill.models.baselines.folders import MODEL_TYPES
+from prosemill.config.base_names import MODEL_TYPES
 
 State = tuple[torch.Tensor, torch.Tensor]
 
