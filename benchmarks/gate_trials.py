@@ -41,7 +41,8 @@ from prosemill.evaluation.scorer import ModelRef
 from prosemill.evaluation.stage import evaluate
 from prosemill.gate.stage import decide, read_scores
 from prosemill.reporting import plots
-from prosemill.storage.schemas import DOCUMENT, SPLIT, document_id
+from prosemill.storage.manifest import document_id
+from prosemill.storage.schemas import DOCUMENT, SPLIT
 from prosemill.storage.store import Store
 
 PASSAGE_BYTES = 1500

@@ -25,7 +25,8 @@ from benchmarks import made, measure
 from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
 from prosemill.split.stage import split
-from prosemill.storage.schemas import DOCUMENT, Counts
+from prosemill.storage.manifest import Counts
+from prosemill.storage.schemas import DOCUMENT
 from prosemill.storage.store import Store
 
 SHARD_DOCUMENTS = 10_000

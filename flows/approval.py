@@ -24,7 +24,7 @@ from prosemill.gate.approval import Standing
 from prosemill.registry.registry import Registry
 from prosemill.reporting.approval_request import question_markdown
 from prosemill.reporting.summary import Trained
-from prosemill.storage.schemas import moment
+from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
 from tasks.support import events, reporting
 

@@ -12,7 +12,7 @@ from prosemill.config.environment import tracking_uri
 from prosemill.config.settings import AsOf, Recipe
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
-from prosemill.reporting import summary
+from prosemill.reporting.outcome import judged, nothing_new
 from prosemill.reporting.summary import Corpus, Trained
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
@@ -47,10 +47,10 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
         if found["worth_training"]:
             trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
             standing = approval.settle(opened, recipe.name, trained) if recipe.gate.approval else None
-            outcome = summary.judged(opened, recipe, as_of, corpus, trained, standing)
+            outcome = judged(opened, recipe, as_of, corpus, trained, standing)
         else:
             champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
-            outcome = summary.nothing_new(opened, recipe, as_of, corpus, champion, found["reason"])
+            outcome = nothing_new(opened, recipe, as_of, corpus, champion, found["reason"])
     reporting.show_outcome(opened, recipe, outcome)
     return outcome
 

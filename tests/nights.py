@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill.storage.schemas import DOCUMENT, Counts, document_id
+from prosemill.storage.manifest import Counts, document_id
+from prosemill.storage.schemas import DOCUMENT
 from prosemill.storage.store import Store
 
 SYLLABLES = ["ba", "ke", "li", "mo", "nu", "pra", "ste", "vi", "zo", "dar", "fen", "gul"]

@@ -45,7 +45,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple
     with store.write(
         scrape, stage="scrape", version=1, parents=[], settings={"obey_opt_outs": True}, as_of="2026-01-02"
     ) as writer:
-        from prosemill.storage.schemas import Counts
+        from prosemill.storage.manifest import Counts
 
         writer.counts = Counts(20, 15, {"ai_opt_out": 3, "noindex": 1, "failed": 1})
         writer.totals = {"source": "blog", "kind": "site", "licence": "CC-BY-4.0"}

@@ -13,7 +13,8 @@ from prosemill.chunk import STAGE_VERSION, chunk, pack, pieces_of
 from prosemill.config.settings import Chunk
 from prosemill.errors import CorpusEmpty, RecipeError
 from prosemill.models.bases import Base, load_tokenizer, resolve
-from prosemill.storage.schemas import DOCUMENT, SPLIT, digest
+from prosemill.storage.manifest import digest
+from prosemill.storage.schemas import DOCUMENT, SPLIT
 from prosemill.storage.store import Store
 
 SETTINGS = Chunk(chunk_tokens=64)

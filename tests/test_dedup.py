@@ -18,7 +18,7 @@ from prosemill.dedup.index import Segment, segments_of
 from prosemill.dedup.minhash import Parameters, bands_for, sign, signature_of
 from prosemill.dedup.shingles import hash_set, jaccard, shingles_of, tokens_of
 from prosemill.errors import CorpusEmpty, StoreError
-from prosemill.storage.schemas import Counts, digest
+from prosemill.storage.manifest import Counts, digest
 from prosemill.storage.store import Store
 from tests.nights import edited, sentence, write_strip
 

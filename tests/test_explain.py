@@ -11,8 +11,8 @@ from flows.cli import run as prosemill
 from prosemill.errors import EXIT_REFUSED, RunUnknown
 from prosemill.lineage.explain import Told, explain
 from prosemill.storage import run_log
+from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.run_log import RunLog
-from prosemill.storage.schemas import Counts, snapshot_id
 from prosemill.storage.store import Store
 
 ONE, TWO, THREE = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222", "3" * 36)

@@ -14,7 +14,7 @@ from prosemill.errors import RegistryError, Unwell
 from prosemill.operations import health
 from prosemill.registry.registry import ModelVersion, Registry
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
-from prosemill.storage.schemas import snapshot_id
+from prosemill.storage.manifest import snapshot_id
 from prosemill.storage.store import Store
 from tests.champions import make_model, register
 from tests.test_events import client, heard  # noqa: F401  # a fixture

@@ -17,7 +17,7 @@ from prosemill.split import containment
 from prosemill.split.codes import NEW, PARTS, Parts, is_held_out
 from prosemill.split.sketches import Segment, Sketches
 from prosemill.split.stage import split
-from prosemill.storage.schemas import document_id
+from prosemill.storage.manifest import document_id
 from prosemill.storage.store import Store
 from tests.nights import edited, sentence, write_strip
 

@@ -23,7 +23,7 @@ from prosemill.lineage import dataset_names, openlineage_events, passages, sinks
 from prosemill.reporting import attribution
 from prosemill.storage import provenance, run_log
 from prosemill.storage.corpus import documents_of
-from prosemill.storage.schemas import Counts
+from prosemill.storage.manifest import Counts
 from prosemill.storage.store import Store
 from prosemill.storage.warc import read_page
 from tests.lineage_schema import problems, published

@@ -16,7 +16,7 @@ from prosemill.models.bases import Base
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
 from prosemill.split.stage import split
 from prosemill.storage.corpus import documents_of, training_tokens_of, withdrawn_of
-from prosemill.storage.schemas import Shard, document_id, snapshot_id
+from prosemill.storage.manifest import Shard, document_id, snapshot_id
 from prosemill.storage.store import Store
 from tests.champions import make_model
 from tests.test_dedup import write_strip

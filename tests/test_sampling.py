@@ -10,7 +10,8 @@ from flows.cli import run
 from prosemill.config.settings import Dedup
 from prosemill.dedup import dedup
 from prosemill.errors import EXIT_REFUSED
-from prosemill.lineage.sampling import page, sample, texts_of
+from prosemill.lineage.sampling import sample, texts_of
+from prosemill.reporting.sample_page import page
 from prosemill.storage.store import Store
 from tests.test_dedup import write_strip
 

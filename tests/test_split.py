@@ -11,7 +11,8 @@ from prosemill.config.settings import Split
 from prosemill.errors import CorpusEmpty
 from prosemill.split.stage import STAGE_VERSION, assign, split
 from prosemill.storage.corpus import documents_of
-from prosemill.storage.schemas import DOCUMENT, PAIR, digest
+from prosemill.storage.manifest import digest
+from prosemill.storage.schemas import DOCUMENT, PAIR
 from prosemill.storage.store import Store
 
 SETTINGS = Split()

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreNotWritable
-from prosemill.storage import schemas
 from prosemill.storage.disk import sweep
-from prosemill.storage.schemas import Counts, Manifest
+from prosemill.storage.manifest import Counts, Manifest, snapshot_id
 from prosemill.storage.store import Store
 
 
@@ -89,7 +88,7 @@ def test_a_missing_snapshot_is_named_with_the_command_that_rebuilds_it(store: St
 def test_equal_inputs_give_equal_ids_and_any_difference_another() -> None:
     def name(**change: object) -> str:
         given = {"inputs": ["a-1"], "settings": {"x": 1, "y": 2}, "as_of": "2026-01-05", **change}
-        return schemas.snapshot_id("dedup", 1, **given)  # type: ignore[arg-type]
+        return snapshot_id("dedup", 1, **given)  # type: ignore[arg-type]
 
     assert name() == name(settings={"y": 2, "x": 1})
     others = {name(inputs=["a-2"]), name(settings={"x": 1, "y": 3}), name(as_of="2026-01-06"), name()}

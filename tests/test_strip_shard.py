@@ -17,7 +17,8 @@ import pytest
 from prosemill.config.settings import Strip
 from prosemill.errors import CorpusEmpty, RecipeError, StageDroppedTooMuch, StoreError
 from prosemill.runtime import progress
-from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER, digest
+from prosemill.storage.manifest import digest
+from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
 from prosemill.storage.store import Store
 from prosemill.storage.warc import Page, PageArchive
 from prosemill.strip import STAGE_VERSION, merge_shards, shards_to_strip, strip_shard

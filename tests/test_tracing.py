@@ -12,7 +12,8 @@ from prosemill.errors import RecipeError
 from prosemill.lineage import passages
 from prosemill.lineage.tracing import Tracer
 from prosemill.reporting import attribution
-from prosemill.storage.schemas import CHUNK_MAP, DOCUMENT, LEDGER, SPLIT, WITHDRAWN, document_id
+from prosemill.storage.manifest import document_id
+from prosemill.storage.schemas import CHUNK_MAP, DOCUMENT, LEDGER, SPLIT, WITHDRAWN
 from prosemill.storage.store import Store
 from tests.tiny import texts
 

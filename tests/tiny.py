@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from prosemill.models import bases, loading
 from prosemill.models.bases import Base
-from prosemill.storage.schemas import DOCUMENT, SPLIT, Counts, document_id
+from prosemill.storage.manifest import Counts, document_id
+from prosemill.storage.schemas import DOCUMENT, SPLIT
 from prosemill.storage.store import Store
 
 SUBJECTS = ["The miller", "An old ferryman", "My sister", "The night train", "A heron", "The clock of the town hall"]

@@ -133,6 +133,7 @@ def sample(
 ) -> None:
     """Random kept and dropped documents of a snapshot, as a page to skim; removed copies stand beside their keeper."""
     from prosemill.lineage import sampling
+    from prosemill.reporting.sample_page import page
 
     _, opened = open_store(store)
     runs = opened.runs(what)
@@ -144,7 +145,7 @@ def sample(
         drawn = sampling.sample(opened, snapshot, number, seed)
         target = out if out and len(snapshots) == 1 else (out.parent if out else Path()) / f"sample-{snapshot}.html"
         with disk_errors(str(target)):
-            target.write_text(sampling.page(drawn), encoding="utf-8")
+            target.write_text(page(drawn), encoding="utf-8")
         screen.output.print(
             f"{target}: {len(drawn.kept)} of {drawn.num_kept:,} kept, "
             f"{len(drawn.dropped)} of {drawn.num_dropped:,} dropped"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.storage.corpus import withdrawn_of
-from prosemill.storage.schemas import Manifest, Shard
+from prosemill.storage.manifest import Manifest, Shard
 from prosemill.storage.store import Store
 
 

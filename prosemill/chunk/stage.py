@@ -21,7 +21,7 @@ from prosemill.errors import CorpusEmpty, RecipeError
 from prosemill.models.bases import Base
 from prosemill.runtime.progress import report
 from prosemill.storage.corpus import assignments_of, documents_of
-from prosemill.storage.schemas import Counts, snapshot_id
+from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 
 STAGE = "chunk"

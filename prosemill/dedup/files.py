@@ -22,8 +22,8 @@ from prosemill.dedup.search import Choice, choose
 from prosemill.errors import RecipeError
 from prosemill.storage import arrow
 from prosemill.storage.disk import sync_path
+from prosemill.storage.manifest import Counts
 from prosemill.storage.parquet_input import opened
-from prosemill.storage.schemas import Counts
 
 REMOVED_FILE = "removed.parquet"
 BATCH_ROWS = 1000  # read at once: some megabytes of text

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prosemill.dedup.minhash import Parameters, Signatures, Signed, band_keys
 from prosemill.dedup.shingles import Hashes, ShingleSets
 from prosemill.errors import StoreError
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import SnapshotWriter, Store
 
 HEADER = "header.json"

@@ -20,7 +20,8 @@ from xxhash import xxh64_intdigest
 from prosemill.dedup.index import HEADER, num_merged
 from prosemill.dedup.shingles import Hashes
 from prosemill.storage import arrow
-from prosemill.storage.schemas import DOCUMENT, DROPPED, REMOVED, Manifest, Shard
+from prosemill.storage.manifest import Manifest, Shard
+from prosemill.storage.schemas import DOCUMENT, DROPPED, REMOVED
 from prosemill.storage.store import SnapshotWriter, Store
 
 ROLE = "names"

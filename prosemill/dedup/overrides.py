@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prosemill.storage import write_once
-from prosemill.storage.schemas import moment
+from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
 
 

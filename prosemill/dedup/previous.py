@@ -18,7 +18,7 @@ from prosemill.dedup.index import Segment, is_usable, segments_of
 from prosemill.dedup.judged_index import NOT_KEPT, UNKNOWN, Names
 from prosemill.dedup.minhash import Parameters, sign
 from prosemill.storage import arrow
-from prosemill.storage.schemas import Manifest, Shard
+from prosemill.storage.manifest import Manifest, Shard
 from prosemill.storage.store import Store
 
 BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes

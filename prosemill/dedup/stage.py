@@ -35,7 +35,8 @@ from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
 from prosemill.errors import CorpusEmpty
 from prosemill.storage import arrow
-from prosemill.storage.schemas import DOCUMENT, DROPPED, Counts, digest, snapshot_id
+from prosemill.storage.manifest import Counts, digest, snapshot_id
+from prosemill.storage.schemas import DOCUMENT, DROPPED
 from prosemill.storage.store import SnapshotWriter, Store
 
 STAGE = "dedup"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prosemill.config.settings import Evaluate, Write
 from prosemill.evaluation.documents import TEST, TRAIN
 from prosemill.evaluation.ngrams import words
-from prosemill.storage.schemas import digest
+from prosemill.storage.manifest import digest
 
 if TYPE_CHECKING:
     from prosemill.models.generation import Writer

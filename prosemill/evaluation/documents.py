@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from prosemill.config.settings import Evaluate
 from prosemill.evaluation.general import general_documents
 from prosemill.storage import corpus
-from prosemill.storage.schemas import digest
+from prosemill.storage.manifest import digest
 from prosemill.storage.store import Store
 
 Row = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
-from prosemill.storage.schemas import document_id
+from prosemill.storage.manifest import document_id
 
 Row = dict[str, Any]
 SOURCE = "general"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prosemill.evaluation.continuations import Continuation
-from prosemill.storage.schemas import digest
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import digest
 from prosemill.storage.store import Store
 
 SCORED_LIKE = ("context_tokens", "stride")  # scores made with other values of these are not comparable
@@ -52,8 +52,3 @@ def read_earlier(store: Store, previous: str, used: Mapping[str, Any], version: 
 def asked(documents: Mapping[str, Sequence[Mapping[str, Any]]], canaries: Sequence[str]) -> str:
     """A digest of what a model is to continue."""
     return digest([{kind: [row["id"] for row in rows] for kind, rows in documents.items()}, list(canaries)])
-
-
-def read_json(store: Store, snapshot: str, role: str) -> Any:
-    (shard,) = store.manifest(snapshot).shards_of(role)
-    return json.loads(store.local(shard.path).read_text(encoding="utf-8"))

@@ -20,7 +20,8 @@ from prosemill.evaluation.scorer import Examiner, ModelRef, samples_of, write_js
 from prosemill.evaluation.summary import LABELS, summarise
 from prosemill.models import bases
 from prosemill.storage import corpus
-from prosemill.storage.schemas import SCORE, Counts, digest, snapshot_id
+from prosemill.storage.manifest import Counts, digest, snapshot_id
+from prosemill.storage.schemas import SCORE
 from prosemill.storage.store import SnapshotWriter, Store
 
 STAGE_VERSION = 2

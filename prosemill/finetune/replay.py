@@ -19,7 +19,7 @@ import pyarrow as pa
 from prosemill.config.settings import Finetune
 from prosemill.errors import TrainingError
 from prosemill.storage.disk import file_sha256
-from prosemill.storage.schemas import Shard
+from prosemill.storage.manifest import Shard
 from prosemill.storage.store import Store
 
 EARLIER = "earlier"

@@ -15,7 +15,7 @@ from prosemill.errors import CorpusEmpty, TrainingError
 from prosemill.finetune.replay import Replay, plan_replay
 from prosemill.runtime import progress
 from prosemill.runtime.subprocesses import ChildDied, Message, run_child
-from prosemill.storage.schemas import Counts, snapshot_id
+from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 
 if TYPE_CHECKING:

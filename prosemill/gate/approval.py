@@ -19,7 +19,7 @@ from prosemill.errors import ApprovalError
 from prosemill.gate.stage import PROMOTE, read_decision
 from prosemill.registry.registry import CHALLENGER, ModelVersion, Registry
 from prosemill.storage import write_once
-from prosemill.storage.schemas import moment
+from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
 
 ASKED, APPROVED, REFUSED, EXPIRED, SUPERSEDED = "asked", "approved", "refused", "expired", "superseded"

@@ -13,7 +13,8 @@ from prosemill.errors import ProsemillError
 from prosemill.gate import slices as verdict
 from prosemill.gate.alpha_spending import confidence_of, uses
 from prosemill.gate.slices import KEEP, NOT_ENOUGH_EVIDENCE, PROMOTE
-from prosemill.storage.schemas import Counts, snapshot_id
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import Store
 
 __all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE_VERSION", "decide", "judge", "read_decision", "read_scores"]
@@ -44,7 +45,7 @@ def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run
         as_of=as_of,
         flow_run_id=flow_run_id,
     ) as writer:
-        scores, summary = read_scores(store, evaluation), _read_json(store, evaluation, "summary")
+        scores, summary = read_scores(store, evaluation), read_json(store, evaluation, "summary")
         use = uses(_test_sizes(scores), earlier_uses(store, evaluation))
         decision = decide(scores, settings, summary=summary, use=use)
         writer.path("decision.json").write_text(json.dumps(decision, indent=1), encoding="utf-8")
@@ -56,7 +57,7 @@ def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run
 
 def read_decision(store: Store, snapshot: str) -> dict[str, Any]:
     """decision.json of a gate snapshot."""
-    return _read_json(store, snapshot, "decision")  # type: ignore[no-any-return]
+    return read_json(store, snapshot, "decision")  # type: ignore[no-any-return]
 
 
 def read_scores(store: Store, evaluation: str) -> Scores:
@@ -141,8 +142,3 @@ def _test_documents(store: Store, evaluation: str) -> set[str]:
         rows = pq.read_table(path, columns=columns).to_pylist()
         found.update(row["document"] for row in rows if row.get("part", "test") == "test")
     return found
-
-
-def _read_json(store: Store, snapshot: str, role: str) -> Any:
-    (shard,) = store.manifest(snapshot).shards_of(role)
-    return json.loads(store.local(shard.path).read_text(encoding="utf-8"))

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
-from prosemill.storage.schemas import LIVE_STATES, Manifest
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.schemas import LIVE_STATES
 from prosemill.storage.store import Store
 
 # stage → role of the shards, column that names a member, column that tells whether it changed

@@ -13,8 +13,8 @@ from typing import Any
 
 from prosemill.errors import RunUnknown
 from prosemill.storage import run_log
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.run_log import HIT, MAKERS, RunLog, StageRun
-from prosemill.storage.schemas import Manifest
 from prosemill.storage.store import Store
 
 DATED = ("scrape", "strip", "split")  # stages whose snapshots are named by their date as well

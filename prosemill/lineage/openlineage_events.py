@@ -29,7 +29,7 @@ from prosemill.errors import ProsemillError, Stopped
 from prosemill.lineage import sinks as lineage_sinks
 from prosemill.lineage.dataset_names import model_name, origin_name, snapshot_name
 from prosemill.storage import provenance
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.manifest import Manifest
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prosemill.reporting import summary
+from prosemill.lineage.parents import training_parents
 from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.store import Store
 
@@ -22,7 +22,7 @@ def learned(store: Store, chunk: str, model: str) -> list[str]:
     withdrawn = {id for dedup in _dedups(store, chunk) for id in withdrawn_of(store, dedup)}
     if not withdrawn:
         return []
-    parents = summary.training_parents(store, model)
+    parents = training_parents(store, model)
     shards = {shard.path for parent in parents for shard in store.manifest(parent).shards_of("map")}
     return sorted({id for shard in shards for id in _trained_on(store, shard, withdrawn)})
 
@@ -35,7 +35,7 @@ def models_that_learned(store: Store, documents: Iterable[str]) -> list[str]:
     holds: dict[str, bool] = {}  # map shard -> whether it is of such a document; nights share most of their shards
     found = []
     for model in (each for each in store.snapshots() if each.startswith("finetune-")):
-        parents = [parent for parent in summary.training_parents(store, model) if store.has(parent)]
+        parents = [parent for parent in training_parents(store, model) if store.has(parent)]
         shards = {shard.path for parent in parents for shard in store.manifest(parent).shards_of("map")}
         for shard in shards - holds.keys():
             holds[shard] = bool(_trained_on(store, shard, wanted))

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
 from prosemill.lineage import passages
-from prosemill.reporting import summary
+from prosemill.lineage.parents import training_parents
 from prosemill.storage import corpus
-from prosemill.storage.schemas import DOCUMENT, Manifest
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.schemas import DOCUMENT
 from prosemill.storage.store import Store
 
 MOST = 5  # pages named for a sentence
@@ -263,8 +264,7 @@ class Tracer:
         """By model, the chunk snapshots it learned from, its champion's before it included."""
         models = [each for each in self.store.snapshots() if each.startswith("finetune-")]
         return {
-            each: [parent for parent in summary.training_parents(self.store, each) if self.store.has(parent)]
-            for each in models
+            each: [parent for parent in training_parents(self.store, each) if self.store.has(parent)] for each in models
         }
 
     @functools.cached_property

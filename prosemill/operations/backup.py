@@ -28,7 +28,7 @@ from prosemill.runtime.progress import track
 from prosemill.storage import provenance
 from prosemill.storage.disk import file_sha256
 from prosemill.storage.folder import Place
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import MANIFEST, Store
 
 log = logging.getLogger(__name__)

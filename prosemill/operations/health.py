@@ -19,7 +19,7 @@ from prosemill.reporting import summary
 from prosemill.reporting.summary import Corpus
 from prosemill.scrape.entries import PASSING
 from prosemill.storage.disk import free_bytes
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import LEAST_FREE_BYTES, Store
 
 # A night that gives less than this share of the documents that the source gave the night before is no slow news day: a

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prosemill.registry.metrics import figures_of
-from prosemill.reporting import summary as report
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
 
 Figures = Mapping[str, float]
@@ -22,7 +22,7 @@ OPT_OUTS = ("ai_opt_out", "noindex", "robots")  # reasons for which a page was l
 def model_card(store: Store, name: str, version: int, finetune: str, evaluation: str, decision: str) -> str:
     """README.md of version `version` of the model `name`, made and judged in those three snapshots."""
     tuned = store.manifest(finetune)
-    summary, decided = report.read_json(store, evaluation, "summary"), report.read_json(store, decision, "decision")
+    summary, decided = read_json(store, evaluation, "summary"), read_json(store, decision, "decision")
     figures = figures_of(summary, decided, tuned.totals)
     scrapes = list(_scrapes(store, finetune))
     parts = [

@@ -18,6 +18,7 @@ from prosemill.errors import RegistryError
 from prosemill.registry.metrics import figures_of
 from prosemill.registry.mlflow_client import TAG, AlreadyExists, DoesNotExist, Tracking
 from prosemill.registry.model_card import model_card
+from prosemill.storage.json_shards import read_json
 from prosemill.storage.store import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -248,8 +249,8 @@ class _Facts:
     def __init__(self, store: Store, finetune: str, evaluation: str, decision: str) -> None:
         self.snapshot = finetune
         self.tuned = store.manifest(finetune)
-        self.summary = _read_json(store, evaluation, "summary")
-        self.decision = _read_json(store, decision, "decision")
+        self.summary = read_json(store, evaluation, "summary")
+        self.decision = read_json(store, decision, "decision")
         self.as_of = store.manifest(decision).as_of
         self.reason = self.decision["reason"]
         (log,) = self.tuned.shards_of("log")
@@ -303,9 +304,3 @@ def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
         approval=tags.get("approval", ""),
         promoted_by=tags.get("promoted_by", ""),
     )
-
-
-def _read_json(store: Store, snapshot: str, role: str) -> Any:
-    (shard,) = store.manifest(snapshot).shards_of(role)
-    with store.open(shard.path) as file:
-        return json.loads(file.read())

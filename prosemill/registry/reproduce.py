@@ -12,7 +12,7 @@ from prosemill.config.settings import Finetune
 from prosemill.errors import RegistryError
 from prosemill.models import bases
 from prosemill.storage import provenance
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
 
 DECIDING = ("torch", "transformers", "accelerate", "numpy", "tokenizers")  # libraries that can change the weights

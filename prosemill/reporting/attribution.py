@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from prosemill.lineage.tracing import Found, Tracer
-from prosemill.reporting import pages, summary
+from prosemill.reporting import pages
+from prosemill.storage.json_shards import read_json
 from prosemill.storage.store import Store
 
 LEAST_WORDS = 4
@@ -16,7 +17,7 @@ _END = re.compile(r"(?<=[.!?。！？])\s*(?=\S)|\n+")
 
 def sentence_markdown(store: Store, evaluation: str, model: str = "challenger") -> str:
     """The first sentences of the first sample that `model` wrote: each with the training pages it is closest to."""
-    samples = summary.read_json(store, evaluation, "samples")
+    samples = read_json(store, evaluation, "samples")
     text = pages.visible(samples[0]["texts"].get(model, "")) if samples else ""
     written = text.removeprefix(samples[0]["prompt"]) if samples else ""
     sentences = sentences_of(written)[:MOST_SENTENCES] or sentences_of(text)[:1]

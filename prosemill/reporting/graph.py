@@ -12,7 +12,7 @@ from typing import Any
 
 from prosemill.reporting import summary
 from prosemill.storage import run_log
-from prosemill.storage.schemas import Manifest
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
 
 FEW = 3  # parents of one stage that are drawn one by one

@@ -16,6 +16,7 @@ from prosemill.reporting import plots
 from prosemill.reporting import summary as report
 from prosemill.reporting.graph import Graph
 from prosemill.storage import run_log
+from prosemill.storage.json_shards import read_json
 from prosemill.storage.run_log import RunLog, StageRun
 from prosemill.storage.store import Store
 
@@ -120,7 +121,7 @@ def _origins(origins: Sequence[str]) -> str:
 def samples_markdown(store: Store, evaluation: str) -> str:
     """Per prompt, what each model writes with the same seed."""
     parts = []
-    for sample in report.read_json(store, evaluation, "samples"):
+    for sample in read_json(store, evaluation, "samples"):
         parts.append(f"### {plain(sample['prompt'])} …\n")
         parts += [f"**{label}**\n\n{_quote(text)}\n" for label, text in sample["texts"].items()]
     return "\n".join(parts) or "No sample was asked for."
@@ -133,7 +134,7 @@ def plots_markdown(store: Store, finetune: str, evaluation: str) -> str:
     loss, models = plots.loss_curve(rows), plots.perplexities(report.score_table(store, evaluation))
     parts = ["## Loss", "", plots.markdown(loss, "Training and validation loss by step") or "Nothing was logged."]
     parts += ["", "## Perplexity", "", plots.markdown(models, "Perplexity of the models")]
-    summary = report.read_json(store, evaluation, "summary")
+    summary = read_json(store, evaluation, "summary")
     if fresh := plots.freshness(summary["models"], summary.get("dates", {})):
         parts += ["", "## Freshness", "", plots.markdown(fresh, "Bits per byte on the pages of each week, by model")]
         parts += ["", "Where a model's circles are hollow, it had not learned from pages of that week."]
@@ -142,7 +143,7 @@ def plots_markdown(store: Store, finetune: str, evaluation: str) -> str:
 
 def decision_markdown(store: Store, decision: str, model: str) -> str:
     """Verdict, reason, the numbers behind it, and the test documents one by one."""
-    fields = report.read_json(store, decision, "decision")
+    fields = read_json(store, decision, "decision")
     rows = [
         [key.replace("_", " "), _cell(value)]
         for key, value in fields.items()

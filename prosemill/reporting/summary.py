@@ -1,26 +1,22 @@
-"""What a run did, as plain values: the funnel, the ledger by reason, the scores, the one object that scripts read."""
+"""What a run did, as plain values: the funnel, the ledger by reason, the scores."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from prosemill.config.settings import Recipe, Write
 from prosemill.errors import RecipeError
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.run_log import MISS, StageRun
-from prosemill.storage.schemas import Manifest
 from prosemill.storage.store import Store
-
-if TYPE_CHECKING:
-    from prosemill.gate.approval import Standing
-    from prosemill.registry.registry import ModelVersion
 
 _TELLING = {
     "scrape": ("fetched", "unchanged"),
@@ -159,12 +155,6 @@ def ledger_summary(store: Store, corpus: Corpus) -> list[dict[str, Any]]:
     ]
 
 
-def read_json(store: Store, snapshot: str, role: str) -> Any:
-    """The JSON shard of that role."""
-    (shard,) = store.manifest(snapshot).shards_of(role)
-    return json.loads(store.local(shard.path).read_text(encoding="utf-8"))
-
-
 def score_table(store: Store, evaluation: str) -> list[dict[str, Any]]:
     """One row a model: perplexity and bits per byte on the test split, with their 95 % intervals."""
     models = read_json(store, evaluation, "summary")["models"]
@@ -174,72 +164,3 @@ def score_table(store: Store, evaluation: str) -> list[dict[str, Any]]:
 def _scores(summary: Mapping[str, Any]) -> dict[str, Any]:
     keep = ("perplexity", "perplexity_interval", "bits_per_byte", "bits_per_byte_interval", "documents", "tokens")
     return {key: summary[key] for key in keep if key in summary}
-
-
-def judged(
-    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained, approval: Standing | None = None
-) -> dict[str, Any]:
-    """The outcome of a run that trained (or found its challenger trained) and judged, and perhaps asked a person."""
-    decision = read_json(store, trained["gate"], "decision")
-    return {
-        **_frame(store, recipe, as_of, corpus, trained["evaluate"]),
-        "verdict": approval.verdict if approval else decision["verdict"],
-        "reason": f"{decision['reason']} Approval: {approval.sentence}." if approval else decision["reason"],
-        "approval": approval.as_dict() if approval else None,
-        "decision": decision,
-        "snapshots": {**recorded(corpus), **judged_ids(trained)},
-        "model": trained["model"],
-        "seconds": {**corpus["seconds"], **trained["seconds"]},
-    }
-
-
-def nothing_new(
-    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, champion: ModelVersion, reason: str
-) -> dict[str, Any]:
-    """The outcome of a run that found nothing worth training for: the scores that made the champion stand."""
-    return {
-        **_frame(store, recipe, as_of, corpus, champion.evaluation, now={"base": "base", "challenger": "champion"}),
-        "verdict": "nothing-new",
-        "reason": reason,
-        "approval": None,
-        "snapshots": {**recorded(corpus), "finetune": champion.snapshot, "evaluate": champion.evaluation},
-        "model": f"{recipe.name}/{champion.version}",
-        "seconds": corpus["seconds"],
-    }
-
-
-_AS_JUDGED = {label: label for label in SCORED_LABELS}
-
-
-def _frame(
-    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, evaluation: str, now: Mapping[str, str] = _AS_JUDGED
-) -> dict[str, Any]:
-    """What every outcome holds. `now` says what a model of the evaluation is called now; others are left out."""
-    rows = [row for row in score_table(store, evaluation) if row["model"] in now]
-    scores = {now[row["model"]]: {**row, "model": now[row["model"]]} for row in rows}
-    return {
-        "recipe": recipe.name,
-        "as_of": as_of,
-        "partial": any(store.manifest(snapshot).partial for snapshot in corpus["scrape"].values()),
-        "funnel": funnel(store, corpus),
-        "perplexity": {label: scores.get(label, {}).get("perplexity") for label in LABELS},
-        "bits_per_byte": {label: scores.get(label, {}).get("bits_per_byte") for label in LABELS},
-        "scores": list(scores.values()),
-        "samples": [
-            {**sample, "texts": {now[label]: text for label, text in sample["texts"].items() if label in now}}
-            for sample in read_json(store, evaluation, "samples")
-        ],
-    }
-
-
-def training_parents(store: Store, snapshot: str) -> Sequence[str]:
-    """The chunk snapshots that a finetune snapshot learned from, its champion's before it included."""
-    found: list[str] = []
-    todo = [snapshot]
-    while todo:
-        for parent in store.manifest(todo.pop()).parents:
-            if parent.startswith("chunk-"):
-                found.append(parent)
-            elif parent.startswith("finetune-"):
-                todo.append(parent)
-    return found

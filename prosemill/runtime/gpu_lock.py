@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from prosemill.config import environment
-from prosemill.storage.schemas import moment
+from prosemill.storage.manifest import moment
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from prosemill.scrape.epub import BadEpub, iter_chapters
 from prosemill.scrape.texts import iter_texts
 from prosemill.scrape.urls import Filter
 from prosemill.storage.disk import file_sha256
-from prosemill.storage.schemas import digest
+from prosemill.storage.manifest import digest
 from prosemill.storage.warc import Page
 
 _TYPES = {

@@ -16,7 +16,7 @@ from prosemill.scrape.dataset import hub_items, is_hub_name, iter_dataset
 from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import LEDGER_FILE, Row, counts, read_ledger, write_ledger
 from prosemill.scrape.web_archive import iter_warc
-from prosemill.storage.schemas import digest, snapshot_id
+from prosemill.storage.manifest import digest, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.storage.warc import PageArchive
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from prosemill.dedup.judged_index import Names
 from prosemill.storage import arrow
-from prosemill.storage.schemas import Manifest, Shard
+from prosemill.storage.manifest import Manifest, Shard
 from prosemill.storage.store import SnapshotWriter, Store
 
 ROLE = "parts"

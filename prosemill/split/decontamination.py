@@ -16,7 +16,8 @@ from prosemill.split import containment
 from prosemill.split.codes import EXCLUDED, NEW, PARTS, TRAIN, Codes, Parts, is_held_out
 from prosemill.split.sketches import Segment, Sketches
 from prosemill.storage import arrow
-from prosemill.storage.schemas import CONTAINER, Shard
+from prosemill.storage.manifest import Shard
+from prosemill.storage.schemas import CONTAINER
 from prosemill.storage.store import SnapshotWriter, Store
 
 Assigned = dict[str, tuple[str, str]]  # document id -> its part, its component

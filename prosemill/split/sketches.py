@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prosemill.dedup.index import HEADER, History, num_merged
 from prosemill.dedup.shingles import Hashes, let_go
-from prosemill.storage.schemas import Shard
+from prosemill.storage.manifest import Shard
 from prosemill.storage.store import SnapshotWriter, Store
 
 ROLE = "sketches"

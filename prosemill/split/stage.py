@@ -26,7 +26,8 @@ from prosemill.split.codes import HELD_OUT, NEW, PARTS, Parts, codes_of
 from prosemill.split.decontamination import without_leaks
 from prosemill.storage import arrow
 from prosemill.storage.corpus import withdrawn_of
-from prosemill.storage.schemas import PAIR, SPLIT, Counts, digest, snapshot_id
+from prosemill.storage.manifest import Counts, digest, snapshot_id
+from prosemill.storage.schemas import PAIR, SPLIT
 from prosemill.storage.store import Store
 
 STAGE = "split"

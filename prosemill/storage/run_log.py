@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prosemill.storage import remote
+from prosemill.storage.manifest import Manifest
 from prosemill.storage.remote import store_errors
-from prosemill.storage.schemas import Manifest
 from prosemill.storage.store import Store
 
 RUNNING, COMPLETED = "RUNNING", "COMPLETED"

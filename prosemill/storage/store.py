@@ -31,8 +31,8 @@ from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
 from prosemill.lineage import openlineage_events
 from prosemill.storage import provenance, remote
 from prosemill.storage.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_path
+from prosemill.storage.manifest import Counts, Manifest, Shard
 from prosemill.storage.remote import store_errors
-from prosemill.storage.schemas import Counts, Manifest, Shard
 
 MANIFEST = "manifest.json"
 LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from prosemill.config.settings import Strip
 from prosemill.errors import CorpusEmpty, StageDroppedTooMuch, StoreError
-from prosemill.storage.schemas import DROPPED, LEDGER, LIVE_STATES, Counts, Shard, snapshot_id
+from prosemill.storage.manifest import Counts, Shard, snapshot_id
+from prosemill.storage.schemas import DROPPED, LEDGER, LIVE_STATES
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.strip import quarantine
 from prosemill.strip.quarantine import Before, PageKey, Yield

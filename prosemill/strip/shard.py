@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosemill.config.settings import Strip
-from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER, Counts, document_id, snapshot_id
+from prosemill.storage.manifest import Counts, document_id, snapshot_id
+from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
 from prosemill.storage.store import Store
 from prosemill.storage.warc import Page, iter_pages
 from prosemill.strip.document import Stripped

@@ -11,7 +11,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from prosemill.storage.schemas import digest
+from prosemill.storage.manifest import digest
 
 
 def by_ids(stage: str, version: int) -> CachePolicy:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from prosemill.config.base_names import MODEL_TYPES
 from prosemill.models.baselines.vectors import as_embedding, read_vectors
 from prosemill.storage.disk import file_sha256
-from prosemill.storage.schemas import digest
+from prosemill.storage.manifest import digest
 
 Floats = npt.NDArray[np.float32]
 
