@@ -14,7 +14,7 @@ from typing import Any
 from prosemill.errors import RunUnknown
 from prosemill.storage import run_log
 from prosemill.storage.manifest import Manifest
-from prosemill.storage.run_log import HIT, MAKERS, RunLog, StageRun
+from prosemill.storage.run_log import HIT, MAKERS, RunLog, StageRecord
 from prosemill.storage.store import Store
 
 DATED = ("scrape", "strip", "split")  # stages whose snapshots are named by their date as well
@@ -116,7 +116,7 @@ def _family(logs: Sequence[RunLog], run: RunLog) -> set[str]:
     return found
 
 
-def _tell(store: Store, row: StageRun, earlier: Sequence[RunLog], names: Mapping[str, str]) -> StageTold:
+def _tell(store: Store, row: StageRecord, earlier: Sequence[RunLog], names: Mapping[str, str]) -> StageTold:
     manifest = run_log.manifest_or_none(store, row.snapshot)
     source = str(manifest.totals.get("source", "")) if manifest else ""
     title = f"{row.stage} {source}" if source else row.stage

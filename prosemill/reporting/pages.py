@@ -17,7 +17,7 @@ from prosemill.reporting import summary as report
 from prosemill.reporting.graph import Graph
 from prosemill.storage import run_log
 from prosemill.storage.json_shards import read_json
-from prosemill.storage.run_log import RunLog, StageRun
+from prosemill.storage.run_log import RunLog, StageRecord
 from prosemill.storage.store import Store
 
 # A model may write any byte. PostgreSQL takes no NUL in JSON: one would cost Prefect the event, and others with it.
@@ -163,7 +163,7 @@ def decision_markdown(store: Store, decision: str, model: str) -> str:
     return "\n".join([*parts, plots.markdown(picture, f"Each test document: challenger against {against}")])
 
 
-def outcome_markdown(outcome: Mapping[str, Any], stages: Sequence[StageRun] = ()) -> str:
+def outcome_markdown(outcome: Mapping[str, Any], stages: Sequence[StageRecord] = ()) -> str:
     """The whole run in one screen: verdict, scores, funnel, what was found and what was made, where to look on."""
     name = outcome["recipe"]
     models = [
@@ -186,13 +186,13 @@ def funnel_markdown(funnel: Sequence[Mapping[str, Any]]) -> str:
     return table(("stage", "seen", "kept", "dropped", "made"), rows, numbers=("seen", "kept"))
 
 
-def stages_markdown(stages: Sequence[StageRun]) -> str:
+def stages_markdown(stages: Sequence[StageRecord]) -> str:
     """What the cache answered and what was made anew."""
     rows = [[each.stage, each.cache, f"{each.seconds:,.1f}", f"`{each.snapshot}`"] for each in stages]
     return table(("stage", "cache", "seconds", "snapshot"), rows, numbers=("seconds",)) if rows else ""
 
 
-def failure_markdown(store: Store, run: RunLog, stages: Sequence[StageRun]) -> str:
+def failure_markdown(store: Store, run: RunLog, stages: Sequence[StageRecord]) -> str:
     """What a run reached that did not come to its end, and why it did not."""
     reached = stages_markdown(stages) or "No stage was complete."
     counted = [row.snapshot for row in stages if row.stage in ("scrape", "strip", "dedup", "split", "chunk")]

@@ -15,7 +15,7 @@ from prosemill.config.settings import Recipe, Write
 from prosemill.errors import RecipeError
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Manifest
-from prosemill.storage.run_log import MISS, StageRun
+from prosemill.storage.run_log import MISS, StageRecord
 from prosemill.storage.store import Store
 
 _TELLING = {
@@ -130,7 +130,7 @@ def reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda each: -each[1]))
 
 
-def stage_line(store: Store, row: StageRun) -> str:
+def stage_line(store: Store, row: StageRecord) -> str:
     """ "strip: 38 of 40 kept (2 thin), made in 1.5 s: strip-0123456789abcdef", for the log."""
     how = f"made in {row.seconds:.1f} s" if row.cache == MISS else "found in the store"
     if not store.has(row.snapshot):

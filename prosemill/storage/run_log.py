@@ -26,7 +26,7 @@ SNAPSHOT = re.compile(r"(?P<stage>[a-z]+(?:-[a-z]+)*)-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
-class StageRun:
+class StageRecord:
     """What one stage came to: a miss was made by this run, a hit had been made before."""
 
     stage: str
@@ -52,7 +52,7 @@ class RunLog:
     model: str = ""
     parent: str = ""
     children: tuple[str, ...] = ()
-    stages: tuple[StageRun, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
 
     @property
     def title(self) -> str:
@@ -61,7 +61,7 @@ class RunLog:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> RunLog:
-        stages = tuple(StageRun(**each) for each in fields.pop("stages", ()))
+        stages = tuple(StageRecord(**each) for each in fields.pop("stages", ()))
         return cls(**{**fields, "children": tuple(fields.get("children", ())), "stages": stages})
 
 
@@ -78,12 +78,12 @@ def begin(store: Store, run: RunLog) -> None:
         _write(store, replace(parent, children=(*parent.children, run.id)))
 
 
-def add(store: Store, id: str, stage: str, snapshots: Iterable[str], seconds: float) -> list[StageRun]:
+def add(store: Store, id: str, stage: str, snapshots: Iterable[str], seconds: float) -> list[StageRecord]:
     """Note what a stage came to after `seconds` of waiting; the rows that were added, one for each snapshot."""
     known = read(store, id)
     if known is None:
         return []
-    found = [_stage_run(store, id, stage, snapshot, seconds) for snapshot in snapshots]
+    found = [_stage_record(store, id, stage, snapshot, seconds) for snapshot in snapshots]
     old = {each.snapshot: each for each in known.stages}  # of this run before it was suspended or killed
     new = tuple(old.get(each.snapshot, each) if each.cache == MISS else each for each in found)
     names = {each.snapshot for each in new}
@@ -117,7 +117,7 @@ def read_all(store: Store, recipe: str = "") -> list[RunLog]:
     return []
 
 
-def stages_of(store: Store, run: RunLog) -> Sequence[StageRun]:
+def stages_of(store: Store, run: RunLog) -> Sequence[StageRecord]:
     """The stages of a run and of the runs that it started, in order, each snapshot once."""
     rows = {each.snapshot: each for each in run.stages}
     for child in run.children:
@@ -140,11 +140,11 @@ def manifest_or_none(store: Store, snapshot: str) -> Manifest | None:
     return store.manifest(snapshot) if store.has(snapshot) else None
 
 
-def _stage_run(store: Store, id: str, stage: str, snapshot: str, seconds: float) -> StageRun:
+def _stage_record(store: Store, id: str, stage: str, snapshot: str, seconds: float) -> StageRecord:
     manifest = manifest_or_none(store, snapshot)
     if manifest is not None and manifest.flow_run_id == id:
-        return StageRun(stage, snapshot, MISS, round(manifest.duration_seconds, 2))
-    return StageRun(stage, snapshot, HIT, round(seconds, 2))
+        return StageRecord(stage, snapshot, MISS, round(manifest.duration_seconds, 2))
+    return StageRecord(stage, snapshot, HIT, round(seconds, 2))
 
 
 def _path(store: Store, id: str) -> str:
