@@ -5,8 +5,8 @@ from prefect import runtime, task
 from prosemill.config.settings import Gate
 from prosemill.errors import RegistryError
 from prosemill.gate import approval, stage
-from prosemill.lineage import openlineage_events
 from prosemill.registry.registry import Registry
+from prosemill.storage.stage_run import telling
 from prosemill.storage.store import Store
 from tasks.support import events
 from tasks.support.caching import by_ids
@@ -42,8 +42,8 @@ def register(
             "champion; start a new run, which compares it with this one"
         )
     parents = [finetune, evaluation, decision]
-    told = openlineage_events.StageRun(opened, "register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
-    with openlineage_events.telling(told):
+    told = opened.stage_run("register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
+    with telling(told):
         number = registry.record(model, finetune, evaluation, decision)
         told.model = (model, number)
     version = f"{model}/{number}"

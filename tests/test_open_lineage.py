@@ -24,6 +24,7 @@ from prosemill.reporting import attribution
 from prosemill.storage import provenance, run_log
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.manifest import Counts
+from prosemill.storage.stage_run import telling
 from prosemill.storage.store import Store
 from prosemill.storage.warc import read_page
 from tests.lineage_schema import problems, published
@@ -356,7 +357,8 @@ def test_one_warning_says_that_a_server_is_down(store: Store, caplog: pytest.Log
             "type": "http", "url": "http://me:s3cret@127.0.0.1:9", "retry": {"total": 0, "connect": 0, "read": 0}
         }))  # fmt: skip
         for number in range(3):
-            run = openlineage_events.StageRun(store, "note", f"note-{number}", id=str(uuid.uuid4()))
+            run = store.stage_run("note", f"note-{number}")
+            run.id = str(uuid.uuid4())
             sender.queue(openlineage_events.event(run, "START"))
         assert sender.flush(60)
     # By record: some loggers hand one on to a handler twice.
@@ -379,6 +381,16 @@ def test_a_store_that_takes_no_events_takes_snapshots(store: Store, caplog: pyte
     assert store.snapshots() == ["note-1"]
     warnings = {id(each): each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
     assert [each[:26] for each in warnings.values()] == ["no lineage event of note-1"]
+
+
+def test_an_observer_that_cannot_be_imported_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    states: list[str] = []
+    with telling(store.stage_run("note", "note-1"), ["prosemill.storage.nowhere:observer"]):
+        states.append("ran")
+    assert states == ["ran"]
+    warnings = {each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
+    assert len(warnings) == 1
+    assert warnings.pop().startswith("prosemill.storage.nowhere:observer is not told of note-1: ModuleNotFoundError")
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from prosemill.config import environment
 
-if TYPE_CHECKING:
-    from prosemill.storage.store import Store
+
+class Location(Protocol):
+    """Where snapshots lie: a Store, or a StageRun."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def root(self) -> str: ...
+
+    @property
+    def is_local(self) -> bool: ...
 
 
-def snapshot_name(store: Store, snapshot: str) -> tuple[str, str]:
+def snapshot_name(store: Location, snapshot: str) -> tuple[str, str]:
     """Namespace and name of a snapshot: ("file", path), ("s3://bucket", key)."""
     return _named(store, f"snapshots/{snapshot}")
 
 
-def model_name(store: Store, model: str) -> tuple[str, str]:
+def model_name(store: Location, model: str) -> tuple[str, str]:
     """Namespace and name of a registered model: on its server, or in the store's own registry."""
     server = environment.tracking_uri()
     if server.startswith("http"):
@@ -37,7 +47,7 @@ def origin_name(origin: str) -> tuple[str, str]:
     return f"{parts.scheme}://{host}", parts.path or "/"
 
 
-def _named(store: Store, path: str) -> tuple[str, str]:
+def _named(store: Location, path: str) -> tuple[str, str]:
     if store.is_local:
         return "file", f"{store.root}/{path}"
     parts = urlsplit(store.url)

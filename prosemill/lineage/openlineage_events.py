@@ -14,27 +14,21 @@ import contextlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from prosemill.config import environment
-from prosemill.errors import ProsemillError, Stopped
-from prosemill.lineage import sinks as lineage_sinks
+from prosemill.errors import ProsemillError
+from prosemill.lineage import sinks
 from prosemill.lineage.dataset_names import model_name, origin_name, snapshot_name
 from prosemill.storage import provenance
 from prosemill.storage.manifest import Manifest
+from prosemill.storage.stage_run import StageRun, Tell
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
-
-    from prosemill.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -64,57 +58,9 @@ _TRAINING = (
 )  # stages of the flow train-model; the others are build-corpus's
 
 
-@dataclass
-class StageRun:
-    """One run of a stage. Whoever runs it says what it read and wrote; START and end are told around it."""
-
-    store: Store
-    stage: str
-    snapshot: str = ""
-    parents: Sequence[str] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    as_of: str = ""
-    flow_run_id: str = ""
-    origins: list[str] = field(default_factory=list)  # URLs and folders that are read and are no snapshots
-    manifest: Manifest | None = None
-    columns: dict[str, pa.Schema] = field(default_factory=dict)  # by role
-    model: tuple[str, int] | None = None  # name and version that were registered
-    id: str = ""
-
-    def wrote(self, manifest: Manifest, folder: Path) -> None:
-        """Take note of a snapshot that is about to be committed from `folder`."""
-        self.manifest = manifest
-        for shard in manifest.shards:
-            path = folder / shard.path.partition("/")[2]
-            if shard.role not in self.columns and shard.path.startswith(f"{manifest.id}/") and path.exists():
-                with contextlib.suppress(pa.ArrowInvalid):  # neither Parquet nor Arrow: it has no columns
-                    self.columns[shard.role] = _schema(path)
-
-    @property
-    def job(self) -> str:
-        source = self.settings.get("source")
-        return f"{self.stage}.{source['name']}" if isinstance(source, Mapping) and "name" in source else self.stage
-
-
-@contextlib.contextmanager
-def telling(run: StageRun) -> Iterator[StageRun]:
-    """Tell that a stage starts and how it ends, if events are wanted."""
-    tell = _teller(run)
-    tell("START", None)
-    try:
-        yield run
-    except Exception as error:
-        tell("ABORT" if isinstance(error, Stopped) else "FAIL", error)
-        raise
-    except BaseException as error:  # Ctrl-C, a cancelled run
-        tell("ABORT", error)
-        raise
-    tell("COMPLETE", None)
-
-
-def _teller(run: StageRun) -> Callable[[str, BaseException | None], None]:
-    """What tells of `run`; it stops at the first thing that goes wrong."""
-    sinks: list[lineage_sinks.Sink] = []
+def observer(run: StageRun) -> Tell:
+    """What tells of `run`, if events are wanted; it stops at the first thing that goes wrong."""
+    opened: list[sinks.Sink] = []
 
     def tell(state: str, error: BaseException | None) -> None:
         try:
@@ -122,11 +68,11 @@ def _teller(run: StageRun) -> Callable[[str, BaseException | None], None]:
                 from openlineage.client.uuid import generate_new_uuid
 
                 run.id = str(generate_new_uuid())  # a try is a run: it would be one too many for a name of the snapshot
-                sinks.append(lineage_sinks.Sink(run.store, f"{run.id}.{run.snapshot or run.stage}"))
-            for sink in sinks:
+                opened.append(sinks.Sink(run.fs, run.root, f"{run.id}.{run.snapshot or run.stage}"))
+            for sink in opened:
                 sink.take(event(run, state, error))
         except Exception as problem:  # noqa: BLE001 - lineage is told of a run, the run is not for its lineage
-            sinks.clear()
+            opened.clear()
             log.warning("no lineage event of %s: %s: %s", run.snapshot or run.stage, type(problem).__name__, problem)
 
     return tell
@@ -233,8 +179,7 @@ def _inputs(run: StageRun) -> list[InputDataset]:
     from openlineage.client.event_v2 import InputDataset
 
     snapshots = [
-        InputDataset(*snapshot_name(run.store, parent), facets=_identity(parent))
-        for parent in dict.fromkeys(run.parents)
+        InputDataset(*snapshot_name(run, parent), facets=_identity(parent)) for parent in dict.fromkeys(run.parents)
     ]
     others = dict.fromkeys(origin_name(origin) for origin in [*run.origins, *_base(run)])
     return snapshots + [InputDataset(namespace, name) for namespace, name in others]
@@ -262,10 +207,10 @@ def _outputs(run: StageRun) -> list[OutputDataset]:
             counted["outputStatistics"] = statistics.OutputStatisticsOutputDatasetFacet(
                 rows, size, len(own), producer=producer()
             )
-        outputs.append(OutputDataset(*snapshot_name(run.store, run.snapshot), facets=facets, outputFacets=counted))
+        outputs.append(OutputDataset(*snapshot_name(run, run.snapshot), facets=facets, outputFacets=counted))
     if run.model is not None:
         name, version = run.model
-        outputs.append(OutputDataset(*model_name(run.store, name), facets=_identity(str(version), kind="MODEL")))
+        outputs.append(OutputDataset(*model_name(run, name), facets=_identity(str(version), kind="MODEL")))
     return outputs
 
 
@@ -287,7 +232,7 @@ def _contents(run: StageRun, manifest: Manifest) -> dict[str, Any]:
 
     by: Any = {"producer": producer()}
     formats = {Path(shard.path).suffix.lstrip(".") for shard in manifest.shards} - {""}
-    layer = urlsplit(run.store.url).scheme if not run.store.is_local else "file"
+    layer = urlsplit(run.url).scheme if not run.is_local else "file"
     facets: dict[str, Any] = {
         "storage": storage_dataset.StorageDatasetFacet(layer, ", ".join(sorted(formats)) or None, **by),
         "lifecycleStateChange": lifecycle.LifecycleStateChangeDatasetFacet(lifecycle.LifecycleStateChange.CREATE, **by),
@@ -308,13 +253,6 @@ def _contents(run: StageRun, manifest: Manifest) -> dict[str, Any]:
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-def _schema(path: Path) -> pa.Schema:
-    if path.suffix == ".arrow":
-        with pa.OSFile(str(path)) as file:
-            return pa.ipc.open_stream(file).schema
-    return pq.read_schema(path)
-
-
 def _instant(as_of: str) -> str:
     """ "2026-01-05" as the midnight (UTC) with which it begins; a date-time keeps its zone, else it is UTC."""
     instant = datetime.fromisoformat(as_of)
@@ -329,6 +267,6 @@ def _is_uuid(text: str) -> bool:
 
 def _message(error: BaseException) -> str:
     """One line for a person; no credentials."""
-    text = lineage_sinks.without_credentials(re.sub(r"\s+", " ", str(error)).strip())
+    text = sinks.without_credentials(re.sub(r"\s+", " ", str(error)).strip())
     name = "" if isinstance(error, ProsemillError) else type(error).__name__
     return ": ".join(part for part in (name, text) if part)[:LONGEST_MESSAGE]

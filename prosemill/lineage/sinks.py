@@ -20,15 +20,13 @@ import queue
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prosemill.config import environment
 from prosemill.storage import remote
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import RunEvent
-
-    from prosemill.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +39,9 @@ EXIT_SECONDS = 5.0
 class Sink:
     """Takes the events of one stage run."""
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
-        self._folder = f"{store.root}/{FOLDER}/{time.strftime('%Y-%m-%d', time.gmtime())}"
+    def __init__(self, fs: Any, root: str, name: str) -> None:
+        self._fs = fs
+        self._folder = f"{root}/{FOLDER}/{time.strftime('%Y-%m-%d', time.gmtime())}"
         self._path = f"{self._folder}/{name}.jsonl"
         self._lines: list[str] = []
 
@@ -52,9 +50,9 @@ class Sink:
         from openlineage.client.serde import Serde
 
         self._lines.append(Serde.to_json(event))
-        if not remote.is_bucket(self._store.fs):
-            self._store.fs.makedirs(self._folder, exist_ok=True)
-        self._store.fs.pipe_file(self._path, "".join(f"{line}\n" for line in self._lines).encode())
+        if not remote.is_bucket(self._fs):
+            self._fs.makedirs(self._folder, exist_ok=True)
+        self._fs.pipe_file(self._path, "".join(f"{line}\n" for line in self._lines).encode())
         if environment.lineage_server():
             _sender().queue(event)
 

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
-from prosemill.lineage import openlineage_events
 from prosemill.storage import provenance, remote
 from prosemill.storage.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_path
 from prosemill.storage.manifest import Counts, Manifest, Shard
 from prosemill.storage.remote import store_errors
+from prosemill.storage.stage_run import StageRun, telling
 
 MANIFEST = "manifest.json"
 LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page
@@ -155,8 +155,8 @@ class Store:
     ) -> Iterator[SnapshotWriter]:
         """Write a snapshot aside and commit it when the block ends well; leave nothing when it does not."""
         started, cpu_started = time.monotonic(), _cpu_seconds()
-        run = openlineage_events.StageRun(self, stage, snapshot, parents, settings, as_of, flow_run_id)
-        with openlineage_events.telling(run), disk_errors(str(self.here)), self._aside(snapshot) as folder:
+        run = self.stage_run(stage, snapshot, parents, settings, as_of, flow_run_id)
+        with telling(run), disk_errors(str(self.here)), self._aside(snapshot) as folder:
             writer = SnapshotWriter(snapshot, folder, origins=run.origins)
             yield writer
             manifest = Manifest(
@@ -179,6 +179,18 @@ class Store:
             )
             run.wrote(manifest, folder)
             self._commit(manifest, folder)
+
+    def stage_run(
+        self,
+        stage: str,
+        snapshot: str = "",
+        parents: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        as_of: str = "",
+        flow_run_id: str = "",
+    ) -> StageRun:
+        """A run of a stage in this store, for `telling`."""
+        return StageRun(self.url, self.root, self.fs, stage, snapshot, parents, settings or {}, as_of, flow_run_id)
 
     def work_folder(self, snapshot: str) -> Path:
         """A local folder that outlives a kill, for checkpoints of the snapshot being made.
