@@ -41,11 +41,11 @@ STAGES = ("scrape", "strip", "dedup", "split", "chunk")
 ONE_RUN = """
 import json, sys
 from pathlib import Path
-from prosemill import environment
+from prosemill.config import environment
 recipe, as_of, store = sys.argv[1:]
 environment.prepare(store)
-from flows import server
-server.start_if_none_is_named()
+from flows.support import local_server
+local_server.start_if_none_is_named()
 from flows.build_corpus import build_corpus
 from prosemill.config.recipe import load_recipe
 if __name__ == "__main__":

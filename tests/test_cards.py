@@ -13,8 +13,8 @@ from prosemill.runtime import gpu_lock
 
 HOLD = """
 import pathlib, sys, time
-from prosemill import cards
-with cards.held("the night's training", ["0", "1"], pathlib.Path(sys.argv[1])):
+from prosemill.runtime import gpu_lock
+with gpu_lock.held("the night's training", ["0", "1"], pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

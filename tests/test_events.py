@@ -114,7 +114,9 @@ def test_a_run_without_a_server_that_takes_events_goes_on(tmp_path: Path) -> Non
     import subprocess
     import sys
 
-    program = "from tasks import events; events.model_unwell('lonely', reason='nobody is there'); print('went on')"
+    program = (
+        "from tasks.support import events; events.model_unwell('lonely', reason='nobody is there'); print('went on')"
+    )
     env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=240, check=False,

@@ -236,9 +236,9 @@ def test_the_id_covers_what_decides_the_weights() -> None:
 
 RUN = """
 import sys
-from prosemill import bases
-from prosemill.finetune import finetune
 from prosemill.config.settings import Finetune
+from prosemill.finetune import finetune
+from prosemill.models import bases
 from prosemill.storage.store import Store
 finetune(Store(sys.argv[1]), sys.argv[2], bases.resolve(sys.argv[3]), Finetune.model_validate_json(sys.argv[4]))
 """
@@ -298,12 +298,12 @@ def test_two_processes_with_a_share_each_go_on_after_a_kill_and_learn_what_one_d
 
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from prosemill import children\n"
-        "children.run_child('tiny_child', {'pid_file': sys.argv[1]}, timeout_seconds=60, on_line=lambda line: None)"
+        "import sys; from pathlib import Path; from prosemill.runtime.subprocesses import run_child\n"
+        "run_child('tiny_child', {'pid_file': sys.argv[1]}, timeout_seconds=60, on_line=lambda line: None)"
     )
-    child = "import os, sys, time\nfrom pathlib import Path\nfrom prosemill import children\n\n"
+    child = "import os, sys, time\nfrom pathlib import Path\nfrom prosemill.runtime import subprocesses\n\n"
     child += "def work(job):\n    Path(job['pid_file']).write_text(str(os.getpid()))\n    time.sleep(60)\n\n"
-    child += "children.serve(work)\n"
+    child += "subprocesses.serve(work)\n"
     (tmp_path / "tiny_child.py").write_text(child)
     environ = os.environ | {"PYTHONPATH": str(tmp_path)}
     here = Path(__file__).parent.parent
@@ -323,9 +323,15 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
 
 def run_script(folder: Path, body: str, **options: float) -> list[subprocesses.Message]:
     """Run a child whose work is `body`; what it told."""
-    lines = ["import sys, time", "from prosemill import children, errors", "def work(job):", f"    {body}"]
+    lines = [
+        "import sys, time",
+        "from prosemill import errors",
+        "from prosemill.runtime import subprocesses",
+        "def work(job):",
+        f"    {body}",
+    ]
     name = f"tiny_child_{folder.name}"
-    (folder / f"{name}.py").write_text("\n".join([*lines, "children.serve(work)"]))
+    (folder / f"{name}.py").write_text("\n".join([*lines, "subprocesses.serve(work)"]))
     heard: list[subprocesses.Message] = []
     subprocesses.run_child(name, {"answer": 42}, on_line=heard.append, **{"timeout_seconds": 30, **options})
     return heard
@@ -341,7 +347,7 @@ def test_a_child_answers_or_says_in_one_line_why_not(tmp_path: Path, monkeypatch
         run_script(tmp_path, "raise ValueError('wrong')")
     assert "\n" not in str(raised.value)
     with pytest.raises(subprocesses.ChildDied) as raised:
-        run_script(tmp_path, "children.tell(started=True); time.sleep(60)", timeout_seconds=1.5)
+        run_script(tmp_path, "subprocesses.tell(started=True); time.sleep(60)", timeout_seconds=1.5)
     assert raised.value.timed_out
 
 

@@ -62,9 +62,9 @@ def job_in(folder: Path, store: Store, chunk: str, base: Base, settings: Finetun
 # One interpreter that has everything loaded, and a fork of it for each run: starting Python anew costs ten times more.
 KILLS = """
 import json, os, signal, sys
-from prosemill import children
 from prosemill.finetune import energy
 from prosemill.finetune.training import train
+from prosemill.runtime import subprocesses
 import torch
 torch.set_num_threads(1)
 energy._codecarbon = lambda: None
@@ -75,8 +75,8 @@ for step in [*steps, None]:
     pid = os.fork()
     if not pid:
         os.close(read)
-        children._out = os.fdopen(write, "w")
-        children.tell(result=train(job))
+        subprocesses._out = os.fdopen(write, "w")
+        subprocesses.tell(result=train(job))
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as messages:

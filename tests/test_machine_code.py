@@ -22,8 +22,8 @@ def test_what_is_kept_needs_no_numba(kernel: Kernel, tmp_path: Path) -> None:
 
     program = (
         "import sys; sys.modules['numba'] = None\n"
-        "from prosemill import machine_code\n"
-        "machine_code.loaded(bytes.fromhex(sys.stdin.read()))\n"
+        "from prosemill.runtime import kernel_cache\n"
+        "kernel_cache.loaded(bytes.fromhex(sys.stdin.read()))\n"
         "assert not {'numba.core', 'pandas', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], input=code.hex(), text=True, check=True)

@@ -139,7 +139,7 @@ def refuse(self, address, *rest):
         raise OSError("no network here")
 
 socket.socket.connect = refuse
-from prosemill import environment
+from prosemill.config import environment
 environment.prepare(sys.argv[1])
 from prosemill.registry.registry import Registry
 registry = Registry(sys.argv[1])
