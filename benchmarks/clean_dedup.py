@@ -84,7 +84,7 @@ def compare(documents: Path, clusters: Path, cache: Path, peers: tuple[str, ...]
     for name in ("prosemill", *peers):
         target, log = cache / f"kept-{name}.parquet", cache / f"{name}.log"
         if name == "prosemill":
-            command = [Path(sys.executable).with_name("prosemill"), "dedup", documents, target]
+            command = [Path(sys.executable).with_name("prosemill"), "dedup", documents, target, "--overwrite"]
         else:
             script = SCRIPTS / f"dedup_{name.replace('-', '_')}.py"
             command = [environments.python_of(name, cache), script, documents, target]

@@ -13,7 +13,7 @@ from prosemill.config.settings import AsOf, Recipe
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
 from prosemill.reporting.outcome import judged, nothing_new
-from prosemill.reporting.summary import Corpus, Trained
+from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
 from tasks.support import reporting
@@ -44,13 +44,16 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
     with opened.one_run_at_a_time(recipe.name):
         corpus = build_corpus(recipe, as_of, url)
         found = _look_for_news(opened, recipe, corpus)
+        trained = NOT_TRAINED
         if found["worth_training"]:
             trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
+        if trained["finetune"]:
             standing = approval.settle(opened, recipe.name, trained) if recipe.gate.approval else None
             outcome = judged(opened, recipe, as_of, corpus, trained, standing)
         else:
             champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
-            outcome = nothing_new(opened, recipe, as_of, corpus, champion, found["reason"])
+            reason = trained["reason"] or found["reason"]
+            outcome = nothing_new(opened, recipe, as_of, corpus, champion, reason)
     reporting.show_outcome(opened, recipe, outcome)
     return outcome
 
@@ -70,15 +73,15 @@ def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, An
             "reason": found.reason,
         }
 
-    return write_once.settle(store, f"started/{runtime.flow_run.id}.json", look)
+    return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
 
 
 def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: Store, train_on: str, against: str) -> Trained:
     """Here, or as a run of its own on the GPU pool: a work pool belongs to a deployment, never to a task."""
     if not train_on:
-        return train_model(recipe, corpus, as_of, store.url, against)
+        return train_model(recipe, corpus, as_of, store.url, against, only_if_new=True)
     parameters = {
         "recipe": recipe.model_dump(mode="json"), "corpus": corpus, "as_of": as_of, "store": store.url,
-        "against": against,
+        "against": against, "only_if_new": True,
     }  # fmt: skip
     return train_elsewhere(train_on, parameters, store, recipe.name, as_of)

@@ -1,15 +1,19 @@
 """From chunks to a decision: finetune, evaluate, gate, register. The only flow that holds a GPU."""
 
+import logging
+from typing import Any
+
 from prefect import flow, runtime
 
 from flows import approval
 from prosemill.config.environment import tracking_uri
 from prosemill.config.settings import AsOf, Recipe
+from prosemill.gate import retrain_policy
 from prosemill.lineage import retractions
 from prosemill.models import bases
 from prosemill.registry.registry import Registry
 from prosemill.reporting import summary
-from prosemill.reporting.summary import Corpus, Trained
+from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
 from prosemill.runtime import gpu_lock
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
@@ -18,6 +22,8 @@ from tasks.finetune import finetune_model
 from tasks.gate import judge, register
 from tasks.support import reporting
 from tasks.support.submitting import submit
+
+log = logging.getLogger("prosemill.train_model")
 
 BASE = "base"  # `against` where there is no champion yet
 
@@ -32,7 +38,9 @@ BASE = "base"  # `against` where there is no champion yet
     on_crashed=[reporting.ended],
     on_cancellation=[reporting.ended],
 )
-def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "", against: str = "") -> Trained:
+def train_model(
+    recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "", against: str = "", only_if_new: bool = False
+) -> Trained:
     """Train a challenger on a corpus and let it take over if it is shown to be better.
 
     Args:
@@ -41,11 +49,16 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
         as_of: The date of the corpus, such as 2026-01-05; empty: today. The same date finds everything done.
         store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
         against: What the challenger has to beat: a finetune snapshot, or base; empty: the champion.
+        only_if_new: Train nothing if the champion knows the new pages already.
     """
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
     base = bases.resolve(recipe.finetune.base)
-    champion = _champion(opened, recipe.name, against)
+    settled = _settle(opened, recipe, corpus, against, only_if_new)
+    if not settled.get("worth_training", True):  # a run that an earlier version began has only its champion
+        log.info("not worth training: %s", settled["reason"])
+        return Trained(**{**NOT_TRAINED, "reason": settled["reason"]})
+    champion = settled["champion"]
     start = retractions.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
     clock = reporting.StageClock(opened)
 
@@ -71,7 +84,12 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
     opened.require(challenger, scored.result(), decided.result())
     reporting.show_scores(opened, recipe, challenger, scored.result())
     trained = Trained(
-        finetune=challenger, evaluate=scored.result(), gate=decided.result(), model="", seconds=clock.seconds
+        finetune=challenger,
+        evaluate=scored.result(),
+        gate=decided.result(),
+        model="",
+        seconds=clock.seconds,
+        reason="",
     )
     # Before the promotion: a run that dies in between finds everything cached, and promotes then.
     opened.record_run(
@@ -87,13 +105,24 @@ def train_model(recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "
     return trained
 
 
-def _champion(store: Store, name: str, against: str) -> str:
-    """The finetune snapshot to beat, "" for the base. Settled once: a run that promoted must not find itself."""
+def _settle(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_new: bool) -> dict[str, Any]:
+    """What this run trains against, and whether it is to train; settled once, before the GPU is asked for.
 
-    def look() -> dict[str, str]:
-        champion = Registry(store.url, tracking_uri()).champion(name)
-        return {"champion": champion.snapshot if champion else ""}
+    champion: the finetune snapshot to beat, "" for the base. A run that promoted must not find itself when it is
+    restarted, nor that the champion knows everything. worth_training, reason: the champion is asked if `only_if_new`.
+    """
 
-    if against:
-        return "" if against == BASE else against
-    return str(write_once.settle(store, f"started/{runtime.flow_run.id}.json", look)["champion"])
+    def look() -> dict[str, Any]:
+        champion = "" if against == BASE else against or _champion(store, recipe.name)
+        found = retrain_policy.News(0, 0, True, "")
+        if champion and only_if_new:
+            counted = retrain_policy.assess(store, corpus["chunk"], champion, recipe)
+            found = retrain_policy.ask_champion(store, corpus["chunk"], champion, recipe, counted)
+        return {"champion": champion, "worth_training": found.worth_training, "reason": found.reason}
+
+    return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
+
+
+def _champion(store: Store, name: str) -> str:
+    champion = Registry(store.url, tracking_uri()).champion(name)
+    return champion.snapshot if champion else ""

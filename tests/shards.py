@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from prosemill.storage.schemas import LEDGER
 from prosemill.storage.store import Store
-from prosemill.storage.warc import PageArchive, read_page
+from prosemill.storage.warc import PageArchive
+from prosemill.storage.warc_reader import read_page
 
 
 def shatter(store: Store, scrape: str, aside: Path) -> str:

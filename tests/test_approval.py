@@ -190,7 +190,9 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
 
     @flow
     def ask() -> str:
-        trained = Trained(finetune=question.challenger, evaluate="", gate=question.decision, model="", seconds={})
+        trained = Trained(
+            finetune=question.challenger, evaluate="", gate=question.decision, model="", seconds={}, reason=""
+        )
         found = approval_flow.settle(store, "house", trained)
         return found.verdict if found else "never asked"
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.fixtures import made_pages, planted_copies
 from flows.cli import run
 from prosemill.dedup import dedup_file, remove_duplicates
+from prosemill.dedup.files import _move_into_place
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
 from prosemill.models.bases import load_tokenizer, tokenizer_folder
 
@@ -46,7 +47,9 @@ def test_a_file_without_ids_names_its_rows(rows: Path, capsys: pytest.CaptureFix
 def test_a_higher_threshold_keeps_more(rows: Path) -> None:
     kept = {}
     for threshold in ("0.6", "0.95"):
-        assert run(["dedup", str(rows), str(rows.with_name("out.parquet")), "--threshold", threshold]) == 0
+        assert (
+            run(["dedup", str(rows), str(rows.with_name("out.parquet")), "--threshold", threshold, "--overwrite"]) == 0
+        )
         kept[threshold] = pq.read_metadata(rows.with_name("out.parquet")).num_rows
     assert kept["0.6"] < kept["0.95"]
 
@@ -66,6 +69,84 @@ def test_what_cannot_be_deduplicated_is_one_line(rows: Path, capsys: pytest.Capt
     with pytest.raises(RecipeError, match="is the file that is read"):
         dedup_file(rows, rows)
     assert not Path(out).exists()
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "why", "even_with_overwrite"),
+    [
+        ("removed.parquet", "kept.parquet", "removed.parquet: is the file that is read", True),
+        ("in.parquet", "in.parquet", "in.parquet: is the file that is read", True),
+        ("in.parquet", "out/../in.parquet", "in.parquet: is the file that is read", True),
+        ("in.parquet", "link.parquet", "link.parquet: is the file that is read", True),
+        ("in.parquet", "hard.parquet", "hard.parquet: is the file that is read", True),
+        ("link.parquet", "in.parquet", "in.parquet: is the file that is read", True),
+        ("in.parquet", "new/removed.parquet", "is where the removed rows are listed", True),
+        ("in.parquet", "new/Removed.Parquet", "is where the removed rows are listed", True),
+        ("in.parquet", "out", "out: is a folder", True),
+        ("in.parquet", "other.txt/out.parquet", "cannot be written", True),
+        ("in.parquet", "other.txt", "other.txt: exists already", False),
+        ("in.parquet", "dangling.parquet", "dangling.parquet: exists already", False),
+        ("in.parquet", "out/kept.parquet", "out/removed.parquet: exists already", False),
+    ],
+)
+def test_dedup_overwrites_nothing_unasked(
+    rows: Path,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    target: str,
+    why: str,
+    even_with_overwrite: bool,
+) -> None:
+    home = rows.parent
+    (home / "out").mkdir()
+    (home / "removed.parquet").write_bytes(rows.read_bytes())
+    (home / "out" / "removed.parquet").write_bytes(b"of last week")
+    (home / "other.txt").write_bytes(b"mine")
+    (home / "link.parquet").symlink_to(rows)
+    (home / "hard.parquet").hardlink_to(rows)
+    (home / "dangling.parquet").symlink_to(home / "nowhere")
+    if source != "removed.parquet" and not target.startswith(("out/kept", "new")):
+        (home / "removed.parquet").unlink()
+    before = bytes_of(home)
+    assert run(["dedup", str(home / source), str(home / target)]) == EXIT_REFUSED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert why in line
+    assert bytes_of(home) == before
+
+    status = run(["dedup", str(home / source), str(home / target), "--overwrite"])
+    capsys.readouterr()
+    assert status == (EXIT_REFUSED if even_with_overwrite else 0)
+    if even_with_overwrite:
+        assert bytes_of(home) == before
+    else:
+        assert (home / source).read_bytes() == before[source]
+        assert pq.read_metadata(home / target).num_rows < pq.read_metadata(rows).num_rows
+
+
+def test_what_came_meanwhile_is_not_overwritten_either(tmp_path: Path) -> None:
+    """Both files or neither: the first is taken back when the second turns out to be there."""
+    aside = {tmp_path / name: tmp_path / f"{name}.parquet" for name in ("first", "second")}
+    for path in aside:
+        path.write_text("new")
+    (tmp_path / "second.parquet").write_text("old")
+    with pytest.raises(RecipeError, match=r"second\.parquet: exists already"):
+        _move_into_place(aside, overwrite=False)
+    assert not (tmp_path / "first.parquet").exists()
+    assert (tmp_path / "second.parquet").read_text() == "old"
+    _move_into_place(aside, overwrite=True)
+    assert [path.read_text() for path in aside.values()] == ["new", "new"]
+
+
+def test_chunk_replaces_not_even_a_link_that_leads_nowhere(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = rows.with_name("chunks")
+    link.symlink_to(rows.with_name("nowhere"))
+    assert run(["chunk", str(rows), str(link), "--tokenizer", "demo"]) == EXIT_REFUSED
+    assert "chunks: exists already" in capsys.readouterr().err
+    assert link.is_symlink()
 
 
 def test_chunk_loses_no_token_and_says_which_text_is_where(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:

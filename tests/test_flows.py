@@ -1,6 +1,9 @@
 """The whole of `retrain` on a small real corpus: a folder of texts, a two-layer GPT-2, a real Prefect server."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from prosemill.lineage.tracing import Tracer
 from prosemill.registry.registry import Registry
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.store import Store
+from tests.serving import ROOT
 from tests.stories import write_corpus
 from tests.tiny import make_base
 
@@ -98,6 +102,48 @@ def _all_ids(store: Store, outcome: dict[str, Any]) -> set[str]:
             found.add(snapshot)
             todo += store.manifest(snapshot).parents
     return found
+
+
+LOOKS = """
+import atexit, os, sys
+@atexit.register
+def tell():
+    heavy = sorted({"torch", "transformers"} & sys.modules.keys())
+    with open(os.path.join(os.environ["LOOK_INTO"], str(os.getpid())), "w") as file:
+        file.write(" ".join([*sys.argv[:1], *heavy]))
+"""
+BUILD = """
+import sys
+from pathlib import Path
+from prosemill.config import environment
+environment.prepare(sys.argv[1])
+from flows.build_corpus import build_corpus
+from prosemill.config.settings import Recipe
+build_corpus(Recipe.model_validate_json(Path(sys.argv[2]).read_text()), as_of="2026-01-06", store=sys.argv[1])
+"""
+
+
+def test_the_corpus_half_runs_no_model(home: Path, tmp_path: Path) -> None:
+    """With a champion and new documents, of which it could ask whether the champion knows them."""
+    run(home, "2026-01-05")
+    write_corpus(home / "texts", range(60, 72))
+    asking = recipe_for(home)
+    asking = asking.model_copy(update={"gate": asking.gate.model_copy(update={"known_margin": 0.05})})
+    (tmp_path / "recipe.json").write_text(asking.model_dump_json())
+    (tmp_path / "sitecustomize.py").write_text(LOOKS)
+    looks = tmp_path / "looks"
+    looks.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(home / "store"), str(tmp_path / "recipe.json")], check=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "LOOK_INTO": str(looks)},
+    )  # fmt: skip
+    told = [path.read_text() for path in looks.iterdir()]
+    assert [line for line in told if "torch" in line or "transformers" in line] == []
+    assert any(line.split()[0] == "-c" for line in told), "the process of the flow told, too"
+    found = Store(str(home / "store")).runs("stories")["2026-01-06"]
+    assert found["chunk"] != Store(str(home / "store")).runs("stories")["2026-01-05"]["chunk"], (
+        "there was something new"
+    )
 
 
 def test_the_runs_page_has_its_artifacts(home: Path) -> None:

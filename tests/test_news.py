@@ -73,6 +73,13 @@ def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
     return "chunk-2", "finetune-1"
 
 
+def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_policy.News:
+    """Counted, then put to the champion."""
+    counted = retrain_policy.assess(store, chunk, champion, recipe)
+    assert counted.worth_training
+    return retrain_policy.ask_champion(store, chunk, champion, recipe, counted)
+
+
 @pytest.mark.parametrize(
     ("new", "is_worth", "told"),
     [(EASY, False, "hold little that is new"), (HARD, True, "more for them"), (ALIKE, True, "for them than for")],
@@ -80,7 +87,7 @@ def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
 def test_what_the_champion_knows_already_is_not_worth_training(
     store: Store, champion: Path, new: list[str], is_worth: bool, told: str
 ) -> None:
-    found = retrain_policy.assess(store, *lay(store, champion, new), recipe())
+    found = asked(store, *lay(store, champion, new), recipe())
     assert found.worth_training is is_worth
     assert told in found.reason
     assert (found.documents, found.tokens) == (8, 400)
@@ -89,7 +96,7 @@ def test_what_the_champion_knows_already_is_not_worth_training(
 
 def test_the_question_can_be_left_out_and_few_tokens_are_not_worth_it(store: Store, champion: Path) -> None:
     ids = lay(store, champion, EASY)
-    assert retrain_policy.assess(store, *ids, recipe(known_margin=0)).worth_training
+    assert asked(store, *ids, recipe(known_margin=0)).reason == "8 new training documents (400 tokens)"
     found = retrain_policy.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
     assert not found.worth_training
     assert "8 new training documents (400 tokens) since the champion was trained; it takes 401 tokens" in found.reason
@@ -99,6 +106,13 @@ def test_the_question_can_be_left_out_and_few_tokens_are_not_worth_it(store: Sto
 
 
 def test_too_few_pages_are_not_asked_about(store: Store, champion: Path) -> None:
-    found = retrain_policy.assess(store, *lay(store, champion, EASY[:3]), recipe())
+    found = asked(store, *lay(store, champion, EASY[:3]), recipe())
     assert found.worth_training
     assert "test pages" not in found.reason
+
+
+def test_other_reasons_to_train_are_not_put_to_the_champion(store: Store, champion: Path) -> None:
+    chunk, finetune = lay(store, champion, EASY)
+    other = recipe().model_copy(update={"finetune": recipe().finetune.model_copy(update={"seed": 7})})
+    found = asked(store, chunk, finetune, other)
+    assert (found.worth_training, found.reason) == (True, "the [finetune] settings differ from the champion's")

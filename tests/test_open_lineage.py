@@ -26,7 +26,7 @@ from prosemill.storage.corpus import documents_of
 from prosemill.storage.manifest import Counts
 from prosemill.storage.stage_run import telling
 from prosemill.storage.store import Store
-from prosemill.storage.warc import read_page
+from prosemill.storage.warc_reader import read_page
 from tests.lineage_schema import problems, published
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base

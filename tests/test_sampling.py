@@ -68,6 +68,12 @@ def test_the_command_writes_a_page(store: Store, kept: str, tmp_path: Path, caps
     assert run(["sample", kept, "--number", "3", "--out", str(out), "--store", store.url]) == 0
     assert out.read_text().count("<article") == 6
     assert "3 of" in capsys.readouterr().out
+    out.write_text("mine")
+    assert run(["sample", kept, "--number", "3", "--out", str(out), "--store", store.url]) == EXIT_REFUSED
+    assert f"{out}: exists already" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert run(["sample", kept, "--number", "3", "--out", str(out), "--overwrite", "--store", store.url]) == 0
+    assert out.read_text().count("<article") == 6
     assert run(["sample", "nothing", "--store", store.url]) == EXIT_REFUSED
     (line,) = capsys.readouterr().err.splitlines()
     assert "nothing" in line

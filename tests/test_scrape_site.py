@@ -34,7 +34,7 @@ from prosemill.runtime import progress
 from prosemill.scrape import STAGE_VERSION, scrape_source
 from prosemill.scrape.ledger import Row, read_ledger
 from prosemill.storage.store import Store
-from prosemill.storage.warc import iter_pages, read_page
+from prosemill.storage.warc_reader import iter_pages, read_page
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 SETTINGS = Scrape(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import screen
-from flows.cli.options import JsonOption, StoreOption, open_store
+from flows.cli.options import JsonOption, OverwriteOption, StoreOption, open_store
 from prosemill.config.recipe import load_recipe
 from prosemill.config.settings import Dedup, Strip
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
@@ -86,13 +87,15 @@ def dedup(
     target: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="The rows that stay.")],
     threshold: Annotated[float, typer.Option(min=0.5, max=1, help="Jaccard similarity that makes a copy.")] = 0.8,
     shingle_words: Annotated[int, typer.Option(min=1, max=20, help="Words (CJK: characters) a shingle.")] = 5,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove exact and near-copies, keeping the first of each; beside OUT, removed.parquet says of whom."""
     from prosemill.dedup import dedup_file
 
     loose = min(Dedup().loose_threshold, threshold)
-    written = dedup_file(source, target, Dedup(threshold=threshold, loose_threshold=loose, shingle_words=shingle_words))
+    settings = Dedup(threshold=threshold, loose_threshold=loose, shingle_words=shingle_words)
+    written = dedup_file(source, target, settings, overwrite=overwrite)
     counts = asdict(written.counts)
     if as_json:
         print(json.dumps({"kept": str(written.kept), "removed": str(written.removed), **counts}))
@@ -129,6 +132,7 @@ def sample(
     number: Annotated[int, typer.Option(min=1, max=1000, help="How many kept, and how many dropped.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same documents.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The page to write. Default: sample-SNAPSHOT.html.")] = None,
+    overwrite: OverwriteOption = False,
     store: StoreOption = "",
 ) -> None:
     """Random kept and dropped documents of a snapshot, as a page to skim; removed copies stand beside their keeper."""
@@ -141,9 +145,13 @@ def sample(
         known = ", ".join(opened.corpora()) or "none yet"
         raise RecipeError(f"{what!r}: no snapshot and no corpus of {opened.url}; corpora: {known}")
     snapshots = [runs[max(runs)][stage] for stage in ("strip", "dedup")] if runs else [what]
-    for snapshot in snapshots:
+    folder = out.parent if out else Path()
+    targets = [out] if out and len(snapshots) == 1 else [folder / f"sample-{snapshot}.html" for snapshot in snapshots]
+    for target in targets if out and not overwrite else []:
+        if os.path.lexists(target):
+            raise RecipeError(f"{target}: exists already; give another --out, or say --overwrite")
+    for snapshot, target in zip(snapshots, targets, strict=True):
         drawn = sampling.sample(opened, snapshot, number, seed)
-        target = out if out and len(snapshots) == 1 else (out.parent if out else Path()) / f"sample-{snapshot}.html"
         with disk_errors(str(target)):
             target.write_text(page(drawn), encoding="utf-8")
         screen.output.print(

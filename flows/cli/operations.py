@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import screen
-from flows.cli.options import JsonOption, StoreOption, open_store
+from flows.cli.options import JsonOption, OverwriteOption, StoreOption, open_store
 from prosemill.config import environment
 from prosemill.errors import EXIT_PARTIAL
 
@@ -146,7 +146,7 @@ def backup(
 def restore(
     source: Annotated[str, typer.Argument(metavar="FOLDER|URL", help="Where backups are kept.")],
     point: Annotated[str, typer.Option(help="Which backup; default: the newest.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: OverwriteOption = False,
     store_only: StoreOnlyOption = False,
     store: StoreOption = "",
     as_json: JsonOption = False,

@@ -17,6 +17,7 @@ StoreOption = Annotated[
     typer.Option("--store", help="Where snapshots live: a folder or URL. Default: PROSEMILL_STORE, else data/store."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, for scripts.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show the log, and a traceback where something breaks.")]
 
 

@@ -18,8 +18,10 @@ from prefect.states import AwaitingRetry, Cancelling
 
 from prosemill.config.environment import tracking_uri
 from prosemill.errors import TrainingError
+from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
-from prosemill.reporting.summary import Trained
+from prosemill.reporting.summary import NOT_TRAINED, Trained
+from prosemill.storage import write_once
 from prosemill.storage.store import Store
 from tasks.support.restarts import is_cancelled
 
@@ -47,6 +49,9 @@ def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, n
         if isinstance(reason, KeyboardInterrupt) or _this_run_is_cancelled():
             cancel_child(str(runtime.flow_run.id))
         raise
+    settled = write_once.read(store, retrain_policy.settled_at(str(child)))
+    if settled and not settled.get("worth_training", True):
+        return Trained(**{**NOT_TRAINED, "reason": settled["reason"]})
     record = store.runs(name)[as_of]
     version = Registry(store.url, tracking_uri()).version_of(name, record["finetune"])
     seconds = {"train": round(time.monotonic() - started, 2)}
@@ -56,6 +61,7 @@ def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, n
         gate=record["gate"],
         model=f"{name}/{version.version}",
         seconds=seconds,
+        reason="",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -44,7 +45,7 @@ def chunk_file(source: Path, target: Path, tokenizer: str, chunk_tokens: int = 1
     `datasets.Dataset.from_file` maps it, map.parquet is records.CHUNK_MAP, info.json says what is needed to train on
     them. Memory holds no ids. RecipeError for what is no such file, has no text, or would be overwritten.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise RecipeError(f"{target}: exists already; give the name of a new folder")
     folder = tokenizer_folder(tokenizer)
     size = max(load_tokenizer(folder).get_vocab().values()) + 1

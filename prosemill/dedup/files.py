@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,29 +43,54 @@ class Written:
     counts: Counts
 
 
-def dedup_file(source: Path, target: Path, settings: Dedup | None = None) -> Written:
+def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, overwrite: bool = False) -> Written:
     """Write the rows of `source` that have no earlier near-copy to `target`, in order, columns and packing as they are.
 
     Needs a column `text`; `id` (row numbers where absent) names rows in `removed.parquet`, written beside `target`:
     id, keeper (the id of the row that stays), similarity (exact Jaccard), reason (exact | near). Both files appear
-    whole or not at all. RecipeError for what is no Parquet file, lacks `text`, or would be overwritten by itself.
+    whole, or neither does. RecipeError for what is not a Parquet file or lacks `text`; for a file to be written that is
+    the input; and, without `overwrite`, for one that exists.
     """
     settings = settings or Dedup()
+    removed = target.with_name(REMOVED_FILE)
     with opened(source) as file:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and os.path.samefile(source, target):
-            raise RecipeError(f"{target}: is the file that is read; give another name for what is kept")
-        with tempfile.TemporaryFile(dir=target.parent, prefix=".shingles-") as spill:
+        _check_outputs(source, target, removed, overwrite)
+        with contextlib.ExitStack() as stack:
+            spill = stack.enter_context(tempfile.TemporaryFile(dir=target.parent, prefix=".shingles-"))
             signed = sign_arrays(_texts(file), Parameters.of(settings), spill)
             choice = choose(signed, History([]), settings)
             num_rows = len(signed)
             del signed
-        _write_kept(file, target, choice, num_rows)
-    removed = target.with_name(REMOVED_FILE)
-    with _aside(removed) as aside:
-        pq.write_table(_removed(_ids(source, num_rows), choice), aside, compression="zstd")
+            kept_aside, removed_aside = (stack.enter_context(_aside(path)) for path in (target, removed))
+            _write_kept(file, kept_aside, choice, num_rows)
+            pq.write_table(_removed(_ids(source, num_rows), choice), removed_aside, compression="zstd")
+            _move_into_place({removed_aside: removed, kept_aside: target}, overwrite)
     reasons = Counter(each.reason for each in choice.removed)
     return Written(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
+
+
+def _check_outputs(source: Path, target: Path, removed: Path, overwrite: bool) -> None:
+    """Before any work: nothing is written over the input, nor, unless `overwrite`, over anything else."""
+    if target.name.casefold() == removed.name:  # some file systems do not tell the case of letters
+        raise RecipeError(
+            f"{target}: is where the removed rows are listed; give another name for the rows that are kept"
+        )
+    for path in (target, removed):
+        if path.exists() and os.path.samefile(source, path):
+            what = "what is kept" if path == target else f"what is kept, in a folder without {REMOVED_FILE}"
+            raise RecipeError(f"{path}: is the file that is read; give another name for {what}")
+        if path.is_dir():
+            raise RecipeError(f"{path}: is a folder; give the name of a file in it")
+        if os.path.lexists(path) and not overwrite:
+            raise _exists(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"{target}: cannot be written ({error.strerror}: {error.filename}); give another") from error
+
+
+def _exists(path: Path) -> RecipeError:
+    return RecipeError(f"{path}: exists already; give another name, or say --overwrite and lose what is there")
 
 
 def _texts(file: pq.ParquetFile) -> Iterator[pa.LargeStringArray]:
@@ -82,12 +107,12 @@ def _ids(path: Path, num_rows: int) -> pa.Array:
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
 
 
-def _write_kept(file: pq.ParquetFile, target: Path, choice: Choice, num_rows: int) -> None:
+def _write_kept(file: pq.ParquetFile, aside: Path, choice: Choice, num_rows: int) -> None:
     keep = np.zeros(num_rows, bool)
     keep[choice.kept] = True
     first = 0
     packed = file.metadata.row_group(0).column(0).compression if file.metadata.num_row_groups else "snappy"
-    with _aside(target) as aside, pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
+    with pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
         waiting: list[pa.RecordBatch] = []
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             waiting.append(batch.filter(arrow.flags(keep[first : first + batch.num_rows])))
@@ -114,14 +139,27 @@ def _removed(ids: pa.Array, choice: Choice) -> pa.Table:
 
 @contextlib.contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when the block ends well, and is gone when it does not."""
+    """An empty file beside `path`, gone when the block ends unless it was moved."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     aside = Path(name)
     try:
-        yield aside
-        sync_path(aside)
         aside.chmod(0o644)
-        os.replace(aside, path)
+        yield aside
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _move_into_place(made: Mapping[Path, Path], overwrite: bool) -> None:
+    """All files or none. Without `overwrite` they are linked: that replaces nothing which came meanwhile."""
+    for aside in made:
+        sync_path(aside)
+    placed: list[Path] = []
+    try:
+        for aside, path in made.items():
+            (os.replace if overwrite else os.link)(aside, path)
+            placed.append(path)
+    except FileExistsError as error:
+        for path in placed:
+            path.unlink()
+        raise _exists(Path(error.filename2)) from None

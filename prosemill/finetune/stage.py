@@ -71,11 +71,12 @@ def finetune(
         settings=identity,
         flow_run_id=flow_run_id,
     ) as writer:
-        work = store.work_folder(snapshot)
-        job = job_of(
-            store, chunk, base, settings, start=start, work=work, output=writer.folder, replay=replay, plan=plan
-        )
-        writer.totals = _train(job, settings, listener) | ({"replay_sha256": replay.digest} if replay.digest else {})
+        with store.work_folder(snapshot) as work:
+            job = job_of(
+                store, chunk, base, settings, start=start, work=work, output=writer.folder, replay=replay, plan=plan
+            )
+            trained = _train(job, settings, listener)
+        writer.totals = trained | ({"replay_sha256": replay.digest} if replay.digest else {})
         writer.counts = Counts(seen=num_chunks, kept=num_chunks)
         _list_files(writer)
     store.drop_work_folder(snapshot)

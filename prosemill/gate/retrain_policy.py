@@ -1,8 +1,7 @@
-"""Is there enough new to retrain for? Asked before any GPU is touched."""
+"""Is there enough new to retrain for? Counted where the corpus is built; a champion is asked where models are run."""
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,12 +23,13 @@ class News:
     tokens: int
     worth_training: bool
     reason: str
+    ids: frozenset[str] = frozenset()  # of those documents, where they are all that speaks for training
 
 
 def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
     """Compare the training documents of `chunk` with those the champion (a finetune snapshot, "" for none) has seen.
 
-    A champion that learned from what was withdrawn since is worth replacing, however little is new.
+    A champion that learned from what was withdrawn since is worth replacing, however little is new. No model is run.
     """
     now = training_tokens_of(store, chunk)
     if not champion:
@@ -47,12 +47,15 @@ def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
     if documents < wanted or tokens < recipe.gate.min_new_tokens:
         short = f"{recipe.gate.min_new_tokens} tokens" if documents >= wanted else str(wanted)
         return News(documents, tokens, False, f"{found} since the champion was trained; it takes {short}")
-    return _if_unknown(store, chunk, champion, recipe, News(documents, tokens, True, found), new.keys())
+    return News(documents, tokens, True, found, frozenset(new))
 
 
-def _if_unknown(store: Store, chunk: str, champion: str, recipe: Recipe, news: News, new: Set[str]) -> News:
-    """`news`, unless the champion reads the new pages so much more easily than its test pages that it knows them."""
-    asked = _known(store, chunk, champion, recipe, new) if recipe.gate.known_margin else None
+def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) -> News:
+    """`news`, unless the champion reads the new pages so much more easily than its test pages that it knows them.
+
+    Runs the champion in a child process: seconds for a small model, minutes for a large one.
+    """
+    asked = _known(store, chunk, champion, recipe, news) if news.ids and recipe.gate.known_margin else None
     if asked is None:
         return news
     told = (
@@ -64,12 +67,17 @@ def _if_unknown(store: Store, chunk: str, champion: str, recipe: Recipe, news: N
     return replace(news, reason=f"{news.reason}; {told}")
 
 
-def _known(store: Store, chunk: str, champion: str, recipe: Recipe, new: Set[str]) -> Known | None:
+def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) -> Known | None:
     from prosemill.evaluation.novelty import known
 
     dedup, split = store.manifest(chunk).parents[:2]
     model = store.local(f"{champion}/model")
-    return known(store, model, (dedup, split), new, recipe.evaluate, recipe.chunk.chunk_tokens)
+    return known(store, model, (dedup, split), news.ids, recipe.evaluate, recipe.chunk.chunk_tokens)
+
+
+def settled_at(run: str) -> str:
+    """Where in the store a flow run (its id) keeps what it decided before it trained: it must not ask a second time."""
+    return f"started/{run}.json"
 
 
 def training_settings(recipe: Recipe) -> dict[str, object]:

@@ -21,6 +21,7 @@ from prosemill.scrape.entries import PASSING
 from prosemill.storage.disk import free_bytes
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import LEAST_FREE_BYTES, Store
+from prosemill.storage.warc_reader import INCOMPLETE
 
 # A night that gives less than this share of the documents that the source gave the night before is no slow news day: a
 # new template, a login page, a moved address. Of a few documents a single page more or less says nothing.
@@ -131,7 +132,9 @@ def partial_sources(store: Store, corpus: Corpus) -> dict[str, str]:
     for source, snapshot in corpus["scrape"].items():
         manifest = store.manifest(snapshot)
         if manifest.partial:
-            reasons = Counter(reason for reason in _ledger_reasons(store, manifest) if reason in PASSING)
+            reasons = Counter(
+                reason for reason in _ledger_reasons(store, manifest) if reason in {*PASSING, *INCOMPLETE}
+            )
             found[source] = summary.reasons(reasons) or "it was stopped before its end"
     return found
 

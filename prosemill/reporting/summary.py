@@ -41,13 +41,17 @@ class Corpus(TypedDict):
 
 
 class Trained(TypedDict):
-    """What training and judging left behind, and how long each stage took this time."""
+    """What training and judging left behind, and how long each stage took this time; ids are "" without a training."""
 
     finetune: str
     evaluate: str
     gate: str
     model: str  # "name/version" in the registry
     seconds: dict[str, float]
+    reason: str  # why nothing was trained, "" otherwise
+
+
+NOT_TRAINED = Trained(finetune="", evaluate="", gate="", model="", seconds={}, reason="")
 
 
 def corpus_of(record: Mapping[str, Any]) -> Corpus:

@@ -19,10 +19,13 @@ from prosemill.scrape.web_archive import iter_warc
 from prosemill.storage.manifest import digest, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.storage.warc import PageArchive
+from prosemill.storage.warc_reader import BAD_FILE, BAD_RECORD, CUT_OFF, INCOMPLETE
 
 STAGE = "scrape"
 STAGE_VERSION = 1
 _WEB = ("site", "urls")
+# Version 1 lost the records after one whose encodings misled it. Pages that it read have the same ids still.
+_READER_VERSIONS = {"warc": 2}
 # The site as a whole did not answer, in words for a person.
 _UNREACHABLE = {
     "connection_refused": "the connection was refused",
@@ -34,6 +37,9 @@ _UNREACHABLE = {
     "host_down": "it stopped answering",
     "deferred": "it asks to be left alone for now",
 }
+
+
+_FAILED = ("unreadable", "bad_json", "bad_epub", BAD_RECORD, *INCOMPLETE)
 
 
 def scrape_source(
@@ -50,7 +56,7 @@ def scrape_source(
     files = [] if source.kind in _WEB or is_hub_name(source) else local.list_files(source)
     starts = _start_urls(source) if source.kind in _WEB else []
     described = source.model_dump(exclude=set() if is_hub_name(source) else {"path"})
-    inputs = [digest(described), digest(starts) if starts else local.fingerprint(files), previous]
+    inputs = [digest(described), digest(starts) if starts else _digest_of(source, files), previous]
     snapshot = snapshot_id(STAGE, STAGE_VERSION, inputs=inputs, settings=settings.model_dump(), as_of=as_of)
     if store.has(snapshot):
         return snapshot
@@ -79,6 +85,7 @@ def scrape_source(
             "live_bytes": sum(row.size_bytes for row in rows if row.is_live),
             "opted_out": sum(bool(row.opt_out) for row in rows),
         }
+    store.drop_work_folder(snapshot)
     return snapshot
 
 
@@ -86,7 +93,14 @@ def fingerprint(source: Source) -> str:
     """Digest of what a local source holds now, for a cache that must see a changed file; "" for the web and the hub."""
     if source.kind in _WEB or is_hub_name(source):
         return ""
-    return local.fingerprint(local.list_files(source))
+    return _digest_of(source, local.list_files(source))
+
+
+def _digest_of(source: Source, files: list[local.File]) -> str:
+    """Of what a local source holds, and of the reader where one has been mended so that it reads more of the same."""
+    contents = local.fingerprint(files)
+    version = _READER_VERSIONS.get(source.kind)
+    return digest([contents, version]) if version else contents
 
 
 # --- the web ---------------------------------------------------------------------------------------------------------
@@ -118,10 +132,10 @@ def _start_urls(source: Source) -> list[str]:
 def _crawl(
     store: Store, writer: SnapshotWriter, source: Source, settings: Scrape, starts: list[str], previous: str
 ) -> list[Row]:
-    work = store.work_folder(writer.id)
     prior = str(store.local(f"{previous}/{LEDGER_FILE}")) if previous else ""
     job = Job.of(source, settings, starts, snapshot=writer.id, folder=writer.folder, prior=prior)
-    crawled = crawl(job, work)
+    with store.work_folder(writer.id) as work:
+        crawled = crawl(job, work)
     rows = read_ledger(writer.folder / LEDGER_FILE)
     if not any(row.is_live for row in rows):
         raise _nothing(source, rows, starts, crawled)
@@ -133,7 +147,6 @@ def _crawl(
         "received_bytes": crawled.received_bytes,
         "links_left_out": crawled.links_left_out,
     }
-    store.drop_work_folder(writer.id)
     return rows
 
 
@@ -160,6 +173,8 @@ def _empty(source: Source, rows: list[Row], what: str) -> SourceEmpty:
         "private_address": "set allow_private_addresses = true under [scrape] for a site of your own",
         "robots_disallowed": "its robots.txt does not let us in; obey_robots = false is for a site of your own",
         "ai_opt_out": "its owner opted out of AI use; obey_opt_outs = false is for a site of your own",
+        BAD_FILE: "it is damaged or not a web archive; fetch it again or remove it",
+        CUT_OFF: "it is damaged; fetch it again or remove it",
     }
     hint = hints.get(reasons.most_common(1)[0][0] if reasons else "", "check the address, include and exclude")
     return SourceEmpty(f"source {source.name}: {what} ({found}); {hint}")
@@ -214,10 +229,13 @@ def _keep(
     for item in progress.track(f"scrape {source.name}", items):
         row = Row(item.url, source.name, reason=item.reason, opt_out=item.opt_out)
         rows.append(row)
+        old = prior.get(item.url)
         if item.page is None:
-            row.state = "failed" if item.reason in ("unreadable", "bad_json", "bad_epub") else "skipped"
+            row.state = "failed" if item.reason in _FAILED else "skipped"
+            if row.state == "failed" and old is not None and old.is_live:
+                rows[-1] = replace(old, state="unchanged", reason=item.reason)
             continue
-        page, old = item.page, prior.get(item.url)
+        page = item.page
         row.content_type, row.content_sha256, row.fetched_at = page.content_type, page.content_sha256, page.fetched_at
         row.size_bytes, row.http_status = len(page.body), page.http_status
         if page.content_sha256 in seen:
@@ -234,5 +252,8 @@ def _keep(
             row.state, row.warc = "fetched", f"{writer.id}/{place.file}"
             row.warc_offset, row.warc_length = place.offset, place.length
     known = {row.url for row in rows}
-    gone = [Row(url, source.name, "gone", "removed") for url, old in prior.items() if old.is_live and url not in known]
-    return rows + gone
+    missing = [old for url, old in prior.items() if old.is_live and url not in known]
+    writer.partial = any(row.reason in INCOMPLETE for row in rows)
+    if writer.partial:  # what is missing may be in the part that could not be read
+        return rows + [replace(old, state="unchanged", reason="") for old in missing]
+    return rows + [Row(old.url, source.name, "gone", "removed") for old in missing]

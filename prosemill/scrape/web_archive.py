@@ -2,43 +2,62 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 
 from prosemill.config.settings import Scrape, Source
-from prosemill.errors import SourceError
 from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.links import outline
-from prosemill.scrape.local import File, Item
+from prosemill.scrape.local import File, Item, url_of
 from prosemill.scrape.robots import product_token
-from prosemill.storage.warc import Page, iter_pages
+from prosemill.storage.warc import Page
+from prosemill.storage.warc_reader import BAD_FILE, BadRecord, iter_records
+
+_ARCHIVE = re.compile(r"\.warc(\.\w+)?$", re.IGNORECASE)
+log = logging.getLogger(__name__)
 
 
 def iter_warc(source: Source, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
-    """The newest good answer for every URL of the archives, in the order in which they hold it."""
+    """The newest good answer for every URL of the archives, in the order in which they hold it.
+
+    A record that cannot be read has an item of its own: by its URL, or by file and offset where the URL is unknown or
+    another record has given a page for it.
+    """
     chosen = urls.Filter.of(source.name, source.include, source.exclude)
     limit = int(settings.max_page_megabytes * (1 << 20))
     newest: dict[str, tuple[str, int]] = {}
-    for number, page in enumerate(_iter_all(source, files, limit)):
-        url = _address(page.url)
-        if page.http_status in (0, 200) and (page.fetched_at, number) >= newest.get(url, ("", -1)):
-            newest[url] = (page.fetched_at, number)
+    for number, (_, page) in enumerate(_iter_all(source, files, limit)):
+        if isinstance(page, Page) and page.http_status in (0, 200):
+            url = _address(page.url)
+            if (page.fetched_at, number) >= newest.get(url, ("", -1)):
+                newest[url] = (page.fetched_at, number)
     told: set[str] = set()
-    for number, page in enumerate(_iter_all(source, files, limit)):
+    for number, (file, page) in enumerate(_iter_all(source, files, limit)):
         url = _address(page.url)
-        if newest.get(url, ("", number))[1] != number or url in told:
+        if isinstance(page, BadRecord):
+            log.warning("source %s: %s: the record at byte %d: %s", source.name, file.path, page.offset, page.why)
+            named = url and url not in newest and url not in told
+            url = url if named else url_of("warc", source.name, file.name, f"byte-{page.offset}")
+        elif newest.get(url, ("", number))[1] != number or url in told:
             continue
         told.add(url)
-        yield _item(url, page, chosen.reason(url), settings, limit, fetched_at)
+        if isinstance(page, BadRecord):
+            yield Item(url, reason=page.reason)
+        else:
+            yield _item(url, page, chosen.reason(url), settings, limit, fetched_at)
 
 
-def _iter_all(source: Source, files: list[File], limit: int) -> Iterator[Page]:
+def _iter_all(source: Source, files: list[File], limit: int) -> Iterator[tuple[File, Page | BadRecord]]:
     for file in files:
+        if len(files) > 1 and not _ARCHIVE.search(file.name):  # a list of contents, a checksum …
+            yield file, BadRecord("", 0, "unsupported_type", "not named as a web archive")
+            continue
         try:
-            yield from iter_pages(file.path, max_body_bytes=limit)
-        except (ValueError, EOFError, OSError, RuntimeError) as error:
-            raise SourceError(
-                f"source {source.name}: {file.path} is damaged or no web archive ({error}); fetch it again or remove it"
-            ) from error
+            for page in iter_records(file.path, max_body_bytes=limit):
+                yield file, page
+        except (ValueError, OSError) as error:
+            yield file, BadRecord("", 0, BAD_FILE, f"damaged or not a web archive ({error})")
 
 
 def _item(url: str, page: Page, listed: str, settings: Scrape, limit: int, fetched_at: str) -> Item:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,18 @@ class Place:
                 self.fs.put_file(str(file), at)
                 return
             self.fs.makedirs(at.rsplit("/", 1)[0], exist_ok=True)
-            self.fs.put_file(str(file), f"{at}.tmp")
-            if self.is_local:
-                sync_path(Path(f"{at}.tmp"))
-                os.replace(f"{at}.tmp", at)
-            else:
-                self.fs.mv(f"{at}.tmp", at)
+            made = f"{at}.{uuid.uuid4().hex}.tmp"  # two backups to one place may begin at the same moment
+            try:
+                self.fs.put_file(str(file), made)
+                if self.is_local:
+                    sync_path(Path(made))
+                    os.replace(made, at)
+                else:
+                    self.fs.mv(made, at)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self.fs.rm_file(made)
+                raise
 
     def write(self, path: str, content: bytes) -> None:
         """The same with content at hand."""

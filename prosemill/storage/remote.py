@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import fsspec
 
 from prosemill.config import environment
 from prosemill.errors import StoreError, StoreFull, StoreNotWritable, StoreRefused, StoreUnreachable
-from prosemill.storage.disk import disk_errors
+from prosemill.storage.disk import aside, disk_errors, remove_abandoned
 
 log = logging.getLogger(__name__)
 
@@ -125,50 +125,72 @@ class Cache:
     def get(self, fs: Any, remote: str, path: str) -> Path:
         """The file or folder `remote` as a local path, fetched as far as it is not here; FileNotFoundError."""
         here = self.folder / "snapshots" / path
-        if here.is_file():
-            os.utime(here)
+        if here.is_file() and not self._missing([here]):
             return here
         found = [str(name) for name in fs.find(remote)]
         if not found:
             raise FileNotFoundError(remote)
         start = len(remote.rstrip("/"))
-        self._fetch(fs, found, [Path(f"{here}{name[name.index(remote) + start :]}") for name in found])
+        self._fetch(fs, {Path(f"{here}{name[name.index(remote) + start :]}"): name for name in found})
         return here
 
-    def _fetch(self, fs: Any, remote: Sequence[str], here: Sequence[Path]) -> None:
+    def _fetch(self, fs: Any, wanted: Mapping[Path, str]) -> None:
         """Those of the files that are not here: written aside and renamed, since another process may want them too."""
-        missing = [(name, path) for name, path in zip(remote, here, strict=True) if not path.is_file()]
-        for path in here:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
+        missing = self._missing(wanted)
         if not missing:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix="fetching-", dir=self.folder))
-        try:
-            got = [aside / str(number) for number in range(len(missing))]
-            fs.get([name for name, _ in missing], [str(path) for path in got])
-            for (_, path), file in zip(missing, got, strict=True):
+        with aside(self.folder / "tmp", "fetching") as folder:
+            got = [folder / str(number) for number in range(len(missing))]
+            fs.get([wanted[path] for path in missing], [str(path) for path in got])
+            for path, file in zip(missing, got, strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
+                os.utime(file)  # a fetch may have taken longer than a file is kept
                 os.replace(file, path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+
+    def _missing(self, paths: Iterable[Path]) -> list[Path]:
+        """Those that are not here; the others are kept for KEPT_SECONDS from now on."""
+        with self._locked(fcntl.LOCK_SH):
+            return [path for path in paths if not _touched(path)]
 
     def trim(self, now: float | None = None) -> int:
         """Remove what was used longest ago until PROSEMILL_CACHE_GB is kept to; how many bytes went."""
         before = (now or time.time()) - KEPT_SECONDS
-        files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self._files())
-        excess = sum(size for _, size, _ in files) - environment.cache_limit_bytes()
-        removed = 0
-        for used, size, file in files:
-            if removed >= excess or used > before:
-                break
-            file.unlink(missing_ok=True)
-            removed += size
+        for folder in self.folder.glob("fetching-*"):  # where earlier versions fetched into
+            remove_abandoned(folder)
+        with self._locked(fcntl.LOCK_EX):
+            files = sorted(self._files())
+            excess = sum(size for _, size, _ in files) - environment.cache_limit_bytes()
+            removed = 0
+            for used, size, file in files:
+                if removed >= excess or used > before:
+                    break
+                file.unlink(missing_ok=True)
+                removed += size
         if removed:
             log.info("%s: removed %d MB that were not used lately", self.folder, removed >> 20)
         return removed
 
-    def _files(self) -> list[Path]:
-        """Of all stores: the bound is on the cache as a whole."""
-        return [path for path in self.folder.parent.glob("*/snapshots/**/*") if path.is_file()]
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """Time of the last use, size and path, of all stores: the bound is on the cache as a whole."""
+        for path in self.folder.parent.glob("*/snapshots/**/*"):
+            with contextlib.suppress(FileNotFoundError):  # somebody removes a store's folder
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield status.st_mtime, status.st_size, path
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Nothing is removed between being found here and being marked as used. The lock file itself stays for ever."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.folder.parent / "lock", "a+") as lock:
+            fcntl.flock(lock, how)
+            yield
+
+
+def _touched(path: Path) -> bool:
+    """Whether there is such a file; it counts as used now."""
+    try:
+        os.utime(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return path.is_file()

@@ -1,15 +1,23 @@
-"""What each run did, one small JSON file a run: `<store>/runs/<flow run id>.json`.
+"""What each run did, one small JSON file an event: `<store>/runs/<flow run id>/<time>-<random>.json`.
 
-It is there from the first moment of a run and says after each stage how far it came, so that a run that was killed has
-told what it reached; and it outlives the Prefect server's database. Whoever looks back needs nothing but the store.
+The first is there from the first moment of a run, and each stage adds one, so that a run that was killed has told how
+far it came; and they outlive the Prefect server's database. Whoever looks back needs nothing but the store.
+
+A run has several writers (its process, those of the runs that it started, the worker that reports its end), on several
+machines, and an object store has no locks: so nobody rewrites what another wrote. Reading puts the events together, in
+the order of their times. Earlier versions kept one file a run, `runs/<flow run id>.json`: it is read as a first event.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +27,12 @@ from prosemill.storage.manifest import Manifest
 from prosemill.storage.remote import store_errors
 from prosemill.storage.store import Store
 
+log = logging.getLogger(__name__)
+
 RUNNING, COMPLETED = "RUNNING", "COMPLETED"
 HIT, MISS = "hit", "miss"
 MAKERS = ("retrain", "build-corpus", "train-model")  # the flows that make snapshots; others look after what there is
+Event = dict[str, Any]  # begin: a RunLog; child: id; set: changed fields; stages: StageRecords
 SNAPSHOT = re.compile(r"(?P<stage>[a-z]+(?:-[a-z]+)*)-[0-9a-f]{16}")
 
 
@@ -71,11 +82,10 @@ def now() -> str:
 
 def begin(store: Store, run: RunLog) -> None:
     """Start the log of a run, and name it to the run that started it. A run that begins again goes on with its log."""
-    known = read(store, run.id)
-    _write(store, replace(known, state=RUNNING, ended="", reason="") if known else run)
+    _write(store, run.id, {"begin": asdict(run)})
     parent = read(store, run.parent) if run.parent else None
     if parent and run.id not in parent.children:
-        _write(store, replace(parent, children=(*parent.children, run.id)))
+        _write(store, parent.id, {"child": run.id})
 
 
 def add(store: Store, id: str, stage: str, snapshots: Iterable[str], seconds: float) -> list[StageRecord]:
@@ -83,12 +93,10 @@ def add(store: Store, id: str, stage: str, snapshots: Iterable[str], seconds: fl
     known = read(store, id)
     if known is None:
         return []
-    found = [_stage_record(store, id, stage, snapshot, seconds) for snapshot in snapshots]
-    old = {each.snapshot: each for each in known.stages}  # of this run before it was suspended or killed
-    new = tuple(old.get(each.snapshot, each) if each.cache == MISS else each for each in found)
-    names = {each.snapshot for each in new}
-    _write(store, replace(known, stages=(*(each for each in known.stages if each.snapshot not in names), *new)))
-    return list(new)
+    rows = [_stage_record(store, id, stage, snapshot, seconds) for snapshot in snapshots]
+    _write(store, id, {"stages": [asdict(row) for row in rows]})
+    old = {row.snapshot: row for row in known.stages}
+    return [_first_made(old, row) for row in rows]
 
 
 def end(store: Store, id: str, **changes: str) -> RunLog | None:
@@ -96,24 +104,26 @@ def end(store: Store, id: str, **changes: str) -> RunLog | None:
     known = read(store, id)
     if known is None:
         return None
-    ended = replace(known, **changes, stages=tuple(stages_of(store, known)))  # type: ignore[arg-type]
-    _write(store, ended)
-    return ended
+    own = {row.snapshot for row in known.stages}
+    event = {"set": changes, "stages": [asdict(row) for row in stages_of(store, known) if row.snapshot not in own]}
+    _write(store, id, event)
+    return _apply(known, event)
 
 
 def read(store: Store, id: str) -> RunLog | None:
+    """None for a run that nobody began, or whose first event is damaged."""
+    paths = [f"{store.root}/runs/{id}.json"]
     with store_errors(store.url), contextlib.suppress(FileNotFoundError):
-        return RunLog.of(json.loads(store.fs.cat_file(_path(store, id))))
-    return None
+        paths += [str(path) for path in store.fs.ls(f"{store.root}/runs/{id}", detail=False)]
+    return _put_together(_events(store, paths)[id])
 
 
 def read_all(store: Store, recipe: str = "") -> list[RunLog]:
     """The logs of all runs (of one recipe), newest first."""
     with store_errors(store.url), contextlib.suppress(FileNotFoundError):
-        paths = [str(path) for path in store.fs.ls(f"{store.root}/runs", detail=False)]
-        texts = store.fs.cat([path for path in paths if path.endswith(".json")], on_error="omit") if paths else {}
-        found = [RunLog.of(json.loads(text)) for text in texts.values()]
-        return sorted((each for each in found if recipe in ("", each.recipe)), key=lambda each: each.started)[::-1]
+        paths = [str(path) for path in store.fs.find(f"{store.root}/runs")]
+        logs = [run for events in _events(store, paths).values() if (run := _put_together(events))]
+        return sorted((run for run in logs if recipe in ("", run.recipe)), key=lambda run: run.started)[::-1]
     return []
 
 
@@ -147,18 +157,54 @@ def _stage_record(store: Store, id: str, stage: str, snapshot: str, seconds: flo
     return StageRecord(stage, snapshot, HIT, round(seconds, 2))
 
 
-def _path(store: Store, id: str) -> str:
-    return f"{store.root}/runs/{id}.json"
+def _first_made(old: Mapping[str, StageRecord], row: StageRecord) -> StageRecord:
+    """The old row of a snapshot that this run made before it was suspended or killed."""
+    return old.get(row.snapshot, row) if row.cache == MISS else row
 
 
-def _write(store: Store, run: RunLog) -> None:
-    """Readers see the old log or the new one."""
-    text = json.dumps(asdict(run), indent=1, ensure_ascii=False).encode()
-    path = _path(store, run.id)
+def _put_together(events: Iterable[Event]) -> RunLog | None:
+    run: RunLog | None = None
+    for event in events:
+        if "begin" in event:
+            run = replace(run, state=RUNNING, ended="", reason="") if run else RunLog.of(dict(event["begin"]))
+        elif run:
+            run = _apply(run, event)
+    return run
+
+
+def _apply(run: RunLog, event: Event) -> RunLog:
+    old = {row.snapshot: row for row in run.stages}
+    new = [_first_made(old, StageRecord(**fields)) for fields in event.get("stages", ())]
+    names = {row.snapshot for row in new}
+    children = dict.fromkeys((*run.children, *([event["child"]] if "child" in event else ())))
+    stages = (*(row for row in run.stages if row.snapshot not in names), *new)
+    return replace(run, **event.get("set", {}), children=tuple(children), stages=stages)
+
+
+def _events(store: Store, paths: Iterable[str]) -> dict[str, list[Event]]:
+    """The events of each run, in the order of their writing. A damaged one is named in the log and left out."""
+    wanted = sorted(path for path in paths if path.endswith(".json"))
+    with store_errors(store.url):
+        texts = store.fs.cat(wanted, on_error="omit") if wanted else {}
+    events: dict[str, list[Event]] = defaultdict(list)
+    for path, text in sorted(texts.items()):  # "<id>.json", of an earlier version, comes before "<id>/…"
+        name = str(path)[str(path).rindex("/runs/") + len("/runs/") :]
+        try:
+            event = json.loads(text)
+            events[name.partition("/")[0].removesuffix(".json")].append(event if "/" in name else {"begin": event})
+        except ValueError:
+            log.warning("%s/runs/%s: damaged, left out of the run's log; remove that file", store.url, name)
+    return events
+
+
+def _write(store: Store, id: str, event: Event) -> None:
+    """One file of its own, there whole or not at all."""
+    text = json.dumps(event, ensure_ascii=False).encode()
+    path = f"{store.root}/runs/{id}/{time.time_ns():020d}-{secrets.token_hex(4)}.json"
     with store_errors(store.url, writing=True):
-        if remote.is_bucket(store.fs):  # where an object is replaced at once, but a rename is two steps
+        if remote.is_bucket(store.fs):  # where an object is there whole or not at all, but a rename is two steps
             store.fs.pipe_file(path, text)
             return
-        store.fs.makedirs(f"{store.root}/runs", exist_ok=True)
+        store.fs.makedirs(f"{store.root}/runs/{id}", exist_ok=True)
         store.fs.pipe_file(f"{path}.tmp", text)
         store.fs.mv(f"{path}.tmp", path)

@@ -18,18 +18,28 @@ import errno
 import fcntl
 import json
 import os
-import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from prosemill.errors import SnapshotMissing, StoreBusy, StoreFull
+from prosemill.errors import SnapshotMissing, StoreBusy, StoreError, StoreFull
 from prosemill.storage import provenance, remote
-from prosemill.storage.disk import disk_errors, file_sha256, free_bytes, share_like, sweep, sync, sync_path
+from prosemill.storage.disk import (
+    aside,
+    disk_errors,
+    file_sha256,
+    free_bytes,
+    in_use,
+    remove_unused,
+    share_like,
+    sweep,
+    sync,
+    sync_path,
+)
 from prosemill.storage.manifest import Counts, Manifest, Shard
 from prosemill.storage.remote import store_errors
 from prosemill.storage.stage_run import StageRun, telling
@@ -156,7 +166,7 @@ class Store:
         """Write a snapshot aside and commit it when the block ends well; leave nothing when it does not."""
         started, cpu_started = time.monotonic(), _cpu_seconds()
         run = self.stage_run(stage, snapshot, parents, settings, as_of, flow_run_id)
-        with telling(run), disk_errors(str(self.here)), self._aside(snapshot) as folder:
+        with telling(run), disk_errors(str(self.here)), aside(self.here / "tmp", snapshot) as folder:
             writer = SnapshotWriter(snapshot, folder, origins=run.origins)
             yield writer
             manifest = Manifest(
@@ -192,18 +202,22 @@ class Store:
         """A run of a stage in this store, for `telling`."""
         return StageRun(self.url, self.root, self.fs, stage, snapshot, parents, settings or {}, as_of, flow_run_id)
 
-    def work_folder(self, snapshot: str) -> Path:
+    @contextlib.contextmanager
+    def work_folder(self, snapshot: str) -> Iterator[Path]:
         """A local folder that outlives a kill, for checkpoints of the snapshot being made.
 
-        With a remote store it is in the cache of this machine: another machine finds it if it shares PROSEMILL_CACHE.
+        It is not removed while the block lasts: another run may make the same snapshot, and end first. With a remote
+        store it is in the cache of this machine: another machine finds it if it shares PROSEMILL_CACHE.
         """
         folder = self.here / "unfinished" / snapshot
-        with disk_errors(str(self.here)):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        with contextlib.ExitStack() as stack:
+            with disk_errors(str(self.here)):
+                stack.enter_context(in_use(folder))
+            yield folder
 
     def drop_work_folder(self, snapshot: str) -> None:
-        shutil.rmtree(self.work_folder(snapshot), ignore_errors=True)
+        """Remove it unless another run works there, which then removes it."""
+        remove_unused(self.here / "unfinished" / snapshot, self.here / "tmp")
 
     # --- what a run ended with ---------------------------------------------------------------------------------------
 
@@ -216,8 +230,9 @@ class Store:
                 self.fs.pipe_file(path, text.encode())
                 return
             self.fs.makedirs(self._at("corpora", corpus), exist_ok=True)
-            self.fs.pipe_file(f"{path}.tmp", text.encode())
-            self.fs.mv(f"{path}.tmp", path)
+            made = f"{path}.{uuid.uuid4().hex}.tmp"  # another machine may record the same run at the same moment
+            self.fs.pipe_file(made, text.encode())
+            self.fs.mv(made, path)
 
     def runs(self, corpus: str) -> dict[str, dict[str, Any]]:
         """Records of all runs of a corpus by as_of, oldest first."""
@@ -278,23 +293,9 @@ class Store:
         sweep(self.here / "tmp")
         for work in self.here.glob("unfinished/*"):
             if self.has(work.name):
-                shutil.rmtree(work, ignore_errors=True)
+                self.drop_work_folder(work.name)
         if not self.is_local:
             self.cache.trim()
-
-    @contextlib.contextmanager
-    def _aside(self, snapshot: str) -> Iterator[Path]:
-        parent = self.here / "tmp"
-        parent.mkdir(parents=True, exist_ok=True)
-        sweep(parent)
-        folder = Path(tempfile.mkdtemp(prefix=f"{snapshot}.", dir=parent))
-        with open(f"{folder}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                Path(lock.name).unlink(missing_ok=True)
 
     def _commit(self, manifest: Manifest, folder: Path) -> None:
         if self.has(manifest.id):
@@ -306,7 +307,7 @@ class Store:
             snapshots.mkdir(parents=True, exist_ok=True)
             share_like(snapshots, folder)
             sync(folder)
-            os.rename(folder, target)
+            self._move_into_place(folder, Path(target))
             sync_path(snapshots)
             return
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
@@ -316,6 +317,18 @@ class Store:
                     self.fs.makedirs(f"{target}/{parent.as_posix()}", exist_ok=True)
             self.fs.put([str(path) for path in files], [f"{target}/{path.relative_to(folder)}" for path in files])
             self.fs.put_file(str(folder / MANIFEST), f"{target}/{MANIFEST}")
+
+    def _move_into_place(self, folder: Path, target: Path) -> None:
+        try:
+            os.rename(folder, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not self.has(target.name):  # else somebody else made the same thing a moment ago
+                raise StoreError(
+                    f"{target}: is there, but not a complete snapshot (no {MANIFEST}); remove that folder and run the "
+                    "same command again"
+                ) from error
 
 
 def _cpu_seconds() -> float:

@@ -1,8 +1,8 @@
 """Pages on disk: gzipped WARC 1.1 files, one gzip member a record, so that one page can be read at its offset.
 
-`scrape` writes them, `strip` reads them. A page from the web is a `response` record (status line, headers, body), one
-from a folder or data set a `resource` record (body only). Bodies are kept as the server meant them: transfer and
-content encodings are undone and their headers left out, the bytes of the text are not touched.
+`scrape` writes them, `strip` reads them (`warc_reader`). A page from the web is a `response` record (status line,
+headers, body), one from a folder or data set a `resource` record (body only). Bodies are kept as the server meant them:
+transfer and content encodings are undone and their headers left out, the bytes of the text are not touched.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import gzip
 import hashlib
 import io
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from fastwarc.warc import WarcRecord, WarcRecordType
 
 MAX_PAGES = 128  # a file: a shard is some ten seconds of work for strip …
 MAX_BYTES = 32 << 20  # … and small enough to read whole
-_TITLE = "Prosemill-Title"  # a title that the source states beside the text (a column of a data set)
+TITLE_HEADER = "Prosemill-Title"  # a title that the source states beside the text (a column of a data set)
 _DROPPED_HEADERS = frozenset({"content-encoding", "transfer-encoding", "content-length"})  # no longer true of the body
 Header = tuple[str, str]
 
@@ -95,27 +95,6 @@ class PageArchive:
         self._body_bytes = 0
 
 
-def iter_pages(path: Path, *, max_body_bytes: int | None = None) -> Iterator[Page]:
-    """Every response and resource record of a WARC file, ours or another's, in file order.
-
-    Gzipped or not; content and transfer encodings are undone. A body is read up to `max_body_bytes` + 1 bytes, so that
-    the caller can tell one that is too long. ValueError for a damaged file.
-    """
-    with open(path, "rb") as file:
-        kinds = WarcRecordType.response | WarcRecordType.resource
-        for record in ArchiveIterator(file, record_types=kinds, auto_decode="all"):
-            yield _decode(record, max_body_bytes)
-
-
-def read_page(path: Path, offset: int) -> Page:
-    """The one page whose record begins at `offset` of a file that PageArchive wrote."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        for record in ArchiveIterator(file, auto_decode="all"):
-            return _decode(record, None)
-    raise ValueError(f"{path}: no WARC record at byte {offset}")
-
-
 def _encode(page: Page) -> bytes:
     is_http = page.http_status > 0
     record = WarcRecord()
@@ -126,7 +105,7 @@ def _encode(page: Page) -> bytes:
     record.headers["WARC-Target-URI"] = _one_line(page.url)
     record.headers["WARC-Payload-Digest"] = f"sha256:{page.content_sha256}"
     if page.title:
-        record.headers[_TITLE] = _one_line(page.title)
+        record.headers[TITLE_HEADER] = _one_line(page.title)
     record.headers["Content-Type"] = "application/http; msgtype=response" if is_http else page.content_type
     record.set_bytes_content(_http_head(page) + page.body if is_http else page.body)
     buffer = io.BytesIO()
@@ -139,26 +118,6 @@ def _http_head(page: Page) -> bytes:
     lines = [f"HTTP/1.1 {page.http_status} OK", *(f"{name}: {_one_line(value)}" for name, value in headers)]
     lines.append(f"Content-Length: {len(page.body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", errors="replace")
-
-
-def _decode(record: WarcRecord, max_body_bytes: int | None) -> Page:
-    headers = record.headers
-    http = record.http_headers if record.is_http else None
-    content_type = (http.get("Content-Type") if http is not None else headers.get("Content-Type")) or ""
-    expected = record.content_length  # what is left of the record after the HTTP headers
-    body = record.reader.read() if max_body_bytes is None else record.reader.read(max_body_bytes + 1)
-    is_plain = http is None or not ("Content-Encoding" in http or "Transfer-Encoding" in http)
-    if is_plain and len(body) < min(expected, expected if max_body_bytes is None else max_body_bytes + 1):
-        raise ValueError(f"the record of {headers.get('WARC-Target-URI')} is cut off")
-    return Page(
-        url=(headers.get("WARC-Target-URI") or "").strip("<> "),  # WARC 1.0 wrote angle brackets around it
-        content_type=content_type,
-        body=body,
-        fetched_at=headers.get("WARC-Date") or "",
-        title=headers.get(_TITLE) or "",
-        http_status=(http.status_code or 0) if http is not None else 0,
-        http_headers=tuple(http) if http is not None else (),
-    )
 
 
 def _one_line(text: str) -> str:

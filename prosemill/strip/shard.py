@@ -12,7 +12,8 @@ from prosemill.config.settings import Strip
 from prosemill.storage.manifest import Counts, document_id, snapshot_id
 from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
 from prosemill.storage.store import Store
-from prosemill.storage.warc import Page, iter_pages
+from prosemill.storage.warc import Page
+from prosemill.storage.warc_reader import iter_pages
 from prosemill.strip.document import Stripped
 from prosemill.strip.filters import check_languages
 from prosemill.strip.workers import strip_pages
