@@ -46,22 +46,22 @@ def automations(
     """For all runs of deployments that bear the tag `prosemill`."""
     return [
         _when_missing(
-            "the dead", heartbeats_seconds, after=("heartbeat",), expect=("heartbeat", *_OVER, *_WAITING),
+            "mark zombie runs as crashed", heartbeats_seconds, after=("heartbeat",), expect=("heartbeat", *_OVER, *_WAITING),
             action=_to(StateType.CRASHED, "no sign of life: its process, worker or machine died"),
         ),
         _when_missing(
-            "restart", restart_seconds, after=("Crashed",),
+            "restart crashed runs", restart_seconds, after=("Crashed",),
             expect=(*_ENDED, *_WAITING, *_STARTED, "Pending", "Cancelling"),
             action=_to(StateType.SCHEDULED, "started again after a crash; it finds what it had done", "AwaitingRetry"),
         ),
-        _after_too_many("give up"),
+        _after_too_many("fail runs that crash again and again"),
         _when_missing(
-            "lost on the way", pending_seconds, after=("Pending", "Submitting", "InfrastructurePending"),
+            "restart stuck pending runs", pending_seconds, after=("Pending", "Submitting", "InfrastructurePending"),
             expect=(*_OVER, *_WAITING, *_STARTED, "Cancelling"),
             action=_to(StateType.SCHEDULED, "started again: its worker died before it began", "AwaitingRetry"),
         ),
         _when_missing(
-            "cancelled", cancel_seconds, after=("Cancelling",), expect=_OVER,
+            "finish cancellations", cancel_seconds, after=("Cancelling",), expect=_OVER,
             action=_to(StateType.CANCELLED, "cancelled; its worker died before it could say so", force=True),
         ),
     ]  # fmt: skip

@@ -20,7 +20,7 @@ from pydantic import Field
 from prosemill.config.environment import tracking_uri
 from prosemill.errors import ApprovalError
 from prosemill.gate import approval
-from prosemill.gate.approval import Standing
+from prosemill.gate.approval import ApprovalState
 from prosemill.registry.registry import Registry
 from prosemill.reporting.approval_request import question_markdown
 from prosemill.reporting.summary import Trained
@@ -44,7 +44,7 @@ class Approval(RunInput):
     comment: str = Field(default="", max_length=500, title="Why", description="Recorded as well; may be empty.")
 
 
-def settle(store: Store, name: str, trained: Trained) -> Standing | None:
+def settle(store: Store, name: str, trained: Trained) -> ApprovalState | None:
     """How the challenger's approval stands, after waiting for it where that is possible; None if none was asked for.
 
     A run of a deployment is suspended: its process ends, and Prefect starts it anew, from the top, with the answer or
@@ -63,7 +63,7 @@ def settle(store: Store, name: str, trained: Trained) -> Standing | None:
     return approval.enact(store, registry, approval.current(store, registry, question))
 
 
-def tell(question: Standing) -> None:
+def tell(question: ApprovalState) -> None:
     """The event of an answer."""
     send = events.promoted if question.state == approval.APPROVED else events.refused
     send(question.name, model=question.model, reason=question.sentence, run=question.run)
@@ -87,7 +87,7 @@ def _recipe_name(parameters: dict[str, Any]) -> str:
     return str(recipe.get("name", "")) if isinstance(recipe, dict) else ""
 
 
-def _answer(store: Store, registry: Registry, question: Standing, given: Approval) -> Standing:
+def _answer(store: Store, registry: Registry, question: ApprovalState, given: Approval) -> ApprovalState:
     try:
         answered = approval.answer(
             store, registry, question, approve=given.approve == "yes", who=given.who, comment=given.comment,
@@ -107,7 +107,7 @@ def _can_suspend() -> bool:
     return run is not None and run.deployment_id is not None and run.parent_task_run_id is None
 
 
-def _suspend(store: Store, question: Standing, evaluation: str) -> None:
+def _suspend(store: Store, question: ApprovalState, evaluation: str) -> None:
     left = (datetime.fromisoformat(question.until) - datetime.now(UTC)).total_seconds()
     text = question_markdown(store, question, evaluation)
     reporting.show_question(store, question.name, question.verdict, question.model, question.sentence, text)

@@ -10,14 +10,14 @@ import pytest
 from prosemill.config.settings import Gate
 from prosemill.errors import EXIT_REFUSED, ApprovalError
 from prosemill.gate import approval
-from prosemill.gate.approval import Standing
+from prosemill.gate.approval import ApprovalState
 from prosemill.registry.registry import Registry
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
 from tests.test_registry import snapshots_of
 
 
-def judge(store: Store, registry: Registry, number: int, *, against: int = 0, hours: float = 24) -> Standing:
+def judge(store: Store, registry: Registry, number: int, *, against: int = 0, hours: float = 24) -> ApprovalState:
     """Version `number` is recorded as the challenger of version `against` (0: of the base), and somebody is asked."""
     finetune, evaluation, decision = snapshots_of(store, number)
     champion = f"finetune-{against:016x}" if against else ""
@@ -35,7 +35,7 @@ def champion_of(registry: Registry) -> str:
     return champion.snapshot if champion else ""
 
 
-def answer(store: Store, question: Standing, approve: bool = True, **more: Any) -> Standing:
+def answer(store: Store, question: ApprovalState, approve: bool = True, **more: Any) -> ApprovalState:
     return approval.answer(store, Registry(store.url), question, approve=approve, who="ada", **more)
 
 

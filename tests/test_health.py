@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from prosemill.errors import RegistryError, Unwell
+from prosemill.errors import ModelUnhealthy, RegistryError
 from prosemill.operations import health
 from prosemill.registry.registry import ModelVersion, Registry
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
@@ -173,7 +173,7 @@ def test_the_flow_shows_a_table_tells_of_age_and_fails_on_damage(
     with open(store.local(f"{champion.snapshot}/model/model.safetensors"), "r+b") as weights:
         weights.write(b"broken")
     with pytest.raises(
-        Unwell, match=rf"{recipe.name}: champion: .*model.safetensors is not as it was written; restore"
+        ModelUnhealthy, match=rf"{recipe.name}: champion: .*model.safetensors is not as it was written; restore"
     ):
         check_health(recipe, store=store.url)
     assert len(heard(client, events.MODEL_UNWELL, resource, 2)) == 2

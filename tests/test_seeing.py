@@ -124,8 +124,7 @@ def test_the_end_of_a_training_is_foretold() -> None:
     now = datetime(2026, 1, 5, 22, 50, tzinfo=UTC)
     told = {"step": 1200, "steps": 4800, "loss": 3.21, "tokens_per_second": 8123.4, "utilisation": 0.137}
     assert described({**told, "seconds_left": 900.4}, now, is_over=False) == (
-        "step 1,200 of 4,800 · loss 3.210 · 8,123 tokens/s · 14% of what this machine's matrix products reach · "
-        "ends about 23:05 UTC, in 0:15:00"
+        "step 1,200 of 4,800 · loss 3.210 · 8,123 tokens/s · MFU 14% · ends about 23:05 UTC, in 0:15:00"
     )
 
 

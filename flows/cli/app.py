@@ -89,7 +89,7 @@ def check(recipe: RecipePath, store: StoreOption = "", as_json: JsonOption = Fal
     for key, value in facts.items():
         text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
         screen.output.print(f"{key:>9}  {text}", markup=False)
-    screen.output.print(f"\nIn order. Next: prosemill retrain {recipe}", markup=False)
+    screen.output.print(f"\nRecipe OK. Next: prosemill retrain {recipe}", markup=False)
 
 
 @app.command()
@@ -201,14 +201,16 @@ def write(
     from prosemill.config.settings import Write
     from prosemill.models.generation import generate
     from prosemill.registry.registry import Registry
-    from prosemill.reporting.summary import manners_of
+    from prosemill.reporting.summary import write_settings_of
 
     snapshot = Registry(url, environment.tracking_uri()).resolve(model)
     given = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    manners = manners_of(opened, model).model_dump() | {key: value for key, value in given.items() if value is not None}
+    manners = write_settings_of(opened, model).model_dump() | {
+        key: value for key, value in given.items() if value is not None
+    }
     settings = Write.model_validate(manners)
     texts = generate(opened.local(f"{snapshot}/model"), prompt, settings, seed=seed, num_samples=samples)
     if as_json:

@@ -187,4 +187,4 @@ def why(
         print(json.dumps([fate.as_dict() for fate in fates], ensure_ascii=False))
         return
     for fate in fates:
-        screen.show_fate(fate)
+        screen.show_page_history(fate)

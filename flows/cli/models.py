@@ -84,7 +84,7 @@ def reproduce(model: Reference, store: StoreOption = "", as_json: JsonOption = F
         screen.output.print(f"recorded  {found.recorded}\nfound     {found.found}", markup=False)
         for line in found.differences:
             screen.output.print(f"  differs: {line}", markup=False)
-        screen.output.print("The same weights." if found.is_same else "Other weights.", markup=False)
+        screen.output.print("The same weights." if found.is_same else "Weights differ.", markup=False)
     if not found.is_same:
         raise typer.Exit(EXIT_FAILED)
 

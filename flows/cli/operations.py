@@ -21,7 +21,7 @@ from prosemill.config import environment
 from prosemill.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
-    from prosemill.gate.approval import Standing
+    from prosemill.gate.approval import ApprovalState
     from prosemill.operations.databases import Database
 
 
@@ -76,7 +76,7 @@ def approve(
         screen.output.print(f"The run {run} goes on.", markup=False)
 
 
-def _tell_server(answered: Standing, *, approve: bool) -> list[str]:
+def _tell_server(answered: ApprovalState, *, approve: bool) -> list[str]:
     """The names of the runs that waited for the answer; none where no server is in use."""
     if not environment.api_url():
         return []

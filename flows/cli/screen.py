@@ -17,7 +17,7 @@ from prosemill.runtime import progress
 
 if TYPE_CHECKING:
     from prosemill.lineage.explain import Told
-    from prosemill.lineage.page_history import Fate
+    from prosemill.lineage.page_history import PageHistory
 
 SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
 LINE_SECONDS = 10  # without a terminal, a line at most this often
@@ -202,7 +202,7 @@ def show_told(told: Told) -> None:
         output.print("No stage was complete.")
 
 
-def show_fate(fate: Fate) -> None:
+def show_page_history(fate: PageHistory) -> None:
     """The way of a page through a corpus, and both texts where it was taken for a copy."""
     table = Table("stage", "verdict", "why", "document", box=None, pad_edge=False, header_style="bold")
     for step in fate.steps:

@@ -276,10 +276,12 @@ class Finetune(Section):
     def _micro_batches_fill_the_batch(self) -> Finetune:
         if self.batch_chunks % min(self.micro_batch_chunks, self.batch_chunks):
             raise ValueError(
-                f"batch_chunks {self.batch_chunks} is no multiple of micro_batch_chunks {self.micro_batch_chunks}"
+                f"batch_chunks {self.batch_chunks} is not a multiple of micro_batch_chunks {self.micro_batch_chunks}"
             )
         if self.batch_chunks % self.num_processes:
-            raise ValueError(f"batch_chunks {self.batch_chunks} is no multiple of num_processes {self.num_processes}")
+            raise ValueError(
+                f"batch_chunks {self.batch_chunks} is not a multiple of num_processes {self.num_processes}"
+            )
         if self.fsdp and (self.num_processes == 1 or self.lora_rank):
             raise ValueError("fsdp shares the weights among processes: set num_processes above 1, and lora_rank 0")
         return self

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from prosemill.finetune.attention import BLOCKS, MASKED, VARLEN
-from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, Batch, Learner, Way
+from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, Batch, ComputeMode, Learner
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ BF16_GAIN = 1.5
 class Probe:
     """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
 
-    way: Way
+    way: ComputeMode
     seconds_per_chunk: float | None  # on the clock on the wall, busy as the machine was; None where nothing was timed
     peak_flops: float
     timings: dict[str, float]  # seconds of a chunk for every way that was timed, as `_now` counts them
@@ -56,18 +56,18 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
     learner.train()
     preferred, is_as_plain = _first_faithful(learner, batch, dropout, on_gpu=on_gpu)
     timings: dict[str, float] = {}
-    on_the_wall: dict[Way, float] = {}
+    on_the_wall: dict[ComputeMode, float] = {}
 
-    def seconds(way: Way, again: bool = False) -> float:
+    def seconds(way: ComputeMode, again: bool = False) -> float:
         name = f"{way.precision} {way.attention} {way.loss}"
         if name not in timings or again:
             found, on_the_wall[way] = _seconds_per_chunk(learner, way, batch)
             timings[name] = min(found, timings.get(name, math.inf))
         return timings[name]
 
-    def in_precision(name: str) -> Way:
+    def in_precision(name: str) -> ComputeMode:
         way = replace(preferred, precision=name)
-        return way if way == preferred or is_as_plain(way) else Way(name, MASKED, LOGITS)
+        return way if way == preferred or is_as_plain(way) else ComputeMode(name, MASKED, LOGITS)
 
     if precision != "auto":
         way = in_precision(precision)
@@ -93,24 +93,24 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
 
 def _first_faithful(
     learner: Learner, batch: Batch, dropout: float, *, on_gpu: bool
-) -> tuple[Way, Callable[[Way], bool]]:
+) -> tuple[ComputeMode, Callable[[ComputeMode], bool]]:
     """The way that is best in all our measurements and computes the same loss as the plain one, in fp32.
 
     And what tells of another way whether it does.
     """
-    plain = Way("fp32", MASKED, LOGITS)
+    plain = ComputeMode("fp32", MASKED, LOGITS)
     if not on_gpu:
         batch = {name: tensor[:, :CHECKED_TOKENS] for name, tensor in batch.items()}
     attention = VARLEN if on_gpu and _has_varlen() else MASKED if on_gpu else BLOCKS
     kinds = [MASKED] if dropout or attention == MASKED else [attention, MASKED]
     expected = _loss(learner, plain, batch)
 
-    def is_as_plain(way: Way) -> bool:
+    def is_as_plain(way: ComputeMode) -> bool:
         return is_faithful(learner, way, batch, expected)
 
     for kind in kinds:
         for loss in (CHUNKED, LOGITS):
-            way = Way("fp32", kind, loss)
+            way = ComputeMode("fp32", kind, loss)
             # flash attention computes in bf16 whatever it is given
             checked = replace(way, precision="bf16") if kind == VARLEN else way
             if is_as_plain(checked):
@@ -118,7 +118,7 @@ def _first_faithful(
     return plain, is_as_plain
 
 
-def is_faithful(learner: Learner, way: Way, batch: Batch, expected: float) -> bool:
+def is_faithful(learner: Learner, way: ComputeMode, batch: Batch, expected: float) -> bool:
     """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is no error.
 
     Nor is one that cannot find its gradients.
@@ -132,7 +132,7 @@ def is_faithful(learner: Learner, way: Way, batch: Batch, expected: float) -> bo
     return apart and abs(found - expected) <= TOLERANCE[way.precision] * abs(expected)
 
 
-def keeps_apart(learner: Learner, way: Way, batch: Batch) -> bool:
+def keeps_apart(learner: Learner, way: ComputeMode, batch: Batch) -> bool:
     """Whether no document of `batch` feels what stands in the documents before it: not one bit of its loss changes."""
     learner.follow(way)
     row = {name: tensor[:1].clone() for name, tensor in batch.items()}
@@ -173,7 +173,7 @@ def flops_per_token(learner: Learner, tokens: int) -> float:
     return 6.0 * counted + 12.0 * layers * width * tokens
 
 
-def _loss(learner: Learner, way: Way, batch: Batch, *, backward: bool = False) -> float:
+def _loss(learner: Learner, way: ComputeMode, batch: Batch, *, backward: bool = False) -> float:
     """The loss as training would see it in this way, of the model as it is used; with `backward` its gradients too."""
     learner.follow(way)
     learner.eval()
@@ -188,7 +188,7 @@ def _loss(learner: Learner, way: Way, batch: Batch, *, backward: bool = False) -
         learner.train()
 
 
-def faster(way: Way, others: Iterable[Way], seconds: Callable[..., float]) -> Way:
+def faster(way: ComputeMode, others: Iterable[ComputeMode], seconds: Callable[..., float]) -> ComputeMode:
     """The way that `others` do not beat. One that seems to is timed again, after the one that it would displace."""
     for other in others:
         is_faster = seconds(other) < WORTH_IT * seconds(way)
@@ -197,7 +197,7 @@ def faster(way: Way, others: Iterable[Way], seconds: Callable[..., float]) -> Wa
     return way
 
 
-def _seconds_per_chunk(learner: Learner, way: Way, batch: Batch) -> tuple[float, float]:
+def _seconds_per_chunk(learner: Learner, way: ComputeMode, batch: Batch) -> tuple[float, float]:
     """Of a forward and a backward pass, the fastest of several: as `_now` counts, and on the clock on the wall."""
     learner.follow(way)
     device, rows = batch["input_ids"].device, len(batch["input_ids"])

@@ -23,7 +23,7 @@ CHUNKED, LINEAR, LOGITS = "chunked", "linear", "logits"
 
 
 @dataclass(frozen=True)
-class Way:
+class ComputeMode:
     """How a step is computed. The model learned is the same but for rounding."""
 
     precision: str = "fp32"  # fp32 | bf16: of matrix products; weights, sums and the optimizer are fp32 always
@@ -38,15 +38,15 @@ class Learner(nn.Module):
     A batch has `input_ids`, `position_ids` and `labels`, each (rows, tokens); IGNORED labels are not scored.
     """
 
-    def __init__(self, model: Any, way: Way | None = None) -> None:
+    def __init__(self, model: Any, way: ComputeMode | None = None) -> None:
         super().__init__()
         self.model = model
         model.config.use_cache = False
         self.original_attention = self._inner().config._attn_implementation
         fuse_activations(model)
-        self.follow(way or Way())
+        self.follow(way or ComputeMode())
 
-    def follow(self, way: Way) -> None:
+    def follow(self, way: ComputeMode) -> None:
         """From now on compute in this way."""
         self.way = way
         attention.set_attention(self._inner(), way.attention, self.original_attention)

@@ -27,7 +27,7 @@ AWAITING, NOT_APPROVED = "awaiting-approval", "not-approved"  # verdicts of a ru
 
 
 @dataclass(frozen=True)
-class Standing:
+class ApprovalState:
     """How a question stands. Times are ISO 8601, UTC, to the second."""
 
     state: str  # asked | approved | refused | expired | superseded
@@ -69,7 +69,9 @@ class Standing:
         return asdict(self)
 
 
-def ask(store: Store, name: str, *, model: str, challenger: str, decision: str, hours: float, run: str) -> Standing:
+def ask(
+    store: Store, name: str, *, model: str, challenger: str, decision: str, hours: float, run: str
+) -> ApprovalState:
     """Put the question; what stands if it was put before: a run that is repeated asks nothing anew."""
     now = datetime.now(UTC)
     question = {
@@ -82,7 +84,7 @@ def ask(store: Store, name: str, *, model: str, challenger: str, decision: str, 
     return found
 
 
-def standing(store: Store, name: str, decision: str, now: str = "") -> Standing | None:
+def standing(store: Store, name: str, decision: str, now: str = "") -> ApprovalState | None:
     """How the question about a decision stands, but for being superseded (see `current`); None if it was never put."""
     question = write_once.read(store, _path(name, decision, "asked"))
     if question is None:
@@ -92,10 +94,10 @@ def standing(store: Store, name: str, decision: str, now: str = "") -> Standing 
     if answer:
         state = APPROVED if answer["approved"] else REFUSED
     told = {key: answer[key] for key in ("who", "at", "comment") if key in answer}
-    return Standing(state=state, name=name, decision=decision, **question, **told)
+    return ApprovalState(state=state, name=name, decision=decision, **question, **told)
 
 
-def open_question(store: Store, registry: Registry, name: str) -> Standing:
+def open_question(store: Store, registry: Registry, name: str) -> ApprovalState:
     """The question about the newest challenger of `name`; ApprovalError where there is none to answer."""
     newest = _newest(registry, name)
     found = standing(store, name, newest.decision) if newest else None
@@ -107,8 +109,15 @@ def open_question(store: Store, registry: Registry, name: str) -> Standing:
 
 
 def answer(
-    store: Store, registry: Registry, question: Standing, *, approve: bool, who: str, comment: str = "", at: str = ""
-) -> Standing:
+    store: Store,
+    registry: Registry,
+    question: ApprovalState,
+    *,
+    approve: bool,
+    who: str,
+    comment: str = "",
+    at: str = "",
+) -> ApprovalState:
     """Give the one answer and make it true in the registry. ApprovalError if it comes too late, in any sense.
 
     `at` is when the person answered, where that was before now: a form lies on the server until a worker is free.
@@ -132,13 +141,13 @@ def answer(
     return after
 
 
-def current(store: Store, registry: Registry, question: Standing) -> Standing:
+def current(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
     """How the question stands now; superseded where an answer would no longer count."""
     found = standing(store, question.name, question.decision) or question
     return replace(found, state=SUPERSEDED) if found.state == ASKED and is_superseded(store, registry, found) else found
 
 
-def enact(store: Store, registry: Registry, question: Standing) -> Standing:
+def enact(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
     """Make an approval true: promote, once, unless something else came to be in use. The standing as it is now.
 
     Safe to repeat: a promotion that was rolled back since is not made again by a run that is.
@@ -154,7 +163,7 @@ def enact(store: Store, registry: Registry, question: Standing) -> Standing:
     return question
 
 
-def is_superseded(store: Store, registry: Registry, question: Standing) -> bool:
+def is_superseded(store: Store, registry: Registry, question: ApprovalState) -> bool:
     """Whether another challenger was judged since, or another champion is in use than the one it was judged against."""
     newest, champion = _newest(registry, question.name), registry.champion(question.name)
     in_use = champion.snapshot if champion else ""

@@ -31,7 +31,7 @@ class Step:
 
 
 @dataclass
-class Fate:
+class PageHistory:
     """The way of one page through one corpus, as of its newest run; the last step is where it ends."""
 
     corpus: str
@@ -51,7 +51,7 @@ class Fate:
         }  # fmt: skip
 
 
-def why(store: Store, url: str, corpus: str = "") -> list[Fate]:
+def why(store: Store, url: str, corpus: str = "") -> list[PageHistory]:
     """The fate of `url` in each corpus (or only in `corpus`) whose newest run knows it; RecipeError if none does."""
     fates = []
     for name in [corpus] if corpus else store.corpora():
@@ -59,7 +59,7 @@ def why(store: Store, url: str, corpus: str = "") -> list[Fate]:
         if not runs:
             raise RecipeError(f"no corpus is named {name}; there is {', '.join(store.corpora()) or 'none yet'}")
         as_of = max(runs)
-        found = Fate(name, as_of, url)
+        found = PageHistory(name, as_of, url)
         found.steps = list(_steps(store, runs[as_of], found))
         if found.steps:
             fates.append(found)
@@ -71,7 +71,7 @@ def why(store: Store, url: str, corpus: str = "") -> list[Fate]:
     return fates
 
 
-def _steps(store: Store, run: Row, fate: Fate) -> Iterator[Step]:
+def _steps(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
     live = False
     for snapshot in run.get("scrape", {}).values():
         for row in _rows(store, snapshot, "ledger", "url", fate.url):
@@ -89,7 +89,7 @@ def _steps(store: Store, run: Row, fate: Fate) -> Iterator[Step]:
     yield from known
 
 
-def _judged(store: Store, run: Row, fate: Fate) -> Iterator[Step]:
+def _judged(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
     """What dedup, split and chunk made of it, documents of earlier nights included."""
     dedup = run["dedup"]
     kept = list(_rows(store, dedup, "keepers", "url", fate.url))
@@ -130,7 +130,7 @@ def _held(store: Store, run: Row, document: str) -> Iterator[Row]:
     return _rows(store, run["split"], "containers", "id", document)
 
 
-def _both_texts(store: Store, dedup: str, fate: Fate) -> None:
+def _both_texts(store: Store, dedup: str, fate: PageHistory) -> None:
     found = texts_of(store, store.manifest(dedup), [fate.removed["id"]])
     fate.text = found.get(fate.removed["id"], {}).get("text", "")
     for row in _rows(store, dedup, "keepers", "id", fate.removed["keeper"]):

@@ -27,7 +27,7 @@ from prosemill.registry.registry import Registry
 from prosemill.runtime.progress import track
 from prosemill.storage import provenance
 from prosemill.storage.disk import file_sha256
-from prosemill.storage.folder import Place
+from prosemill.storage.folder import StorageLocation
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import MANIFEST, Store
 
@@ -73,7 +73,7 @@ class Backup:
     """The backups at a folder or URL."""
 
     def __init__(self, url: str) -> None:
-        self.place = Place(url)
+        self.place = StorageLocation(url)
 
     def points(self) -> list[str]:
         """Names of all backups here, oldest first."""
@@ -109,8 +109,8 @@ class Backup:
             if registry:
                 keeper.named |= named_by(registry)
             if artifacts:
-                keeper.keep_all(ARTIFACTS, Place(artifacts))
-            keeper.keep_all(STORE, Place(store.url), LEFT_OUT)
+                keeper.keep_all(ARTIFACTS, StorageLocation(artifacts))
+            keeper.keep_all(STORE, StorageLocation(store.url), LEFT_OUT)
             snapshots = store.snapshots()
             have = set(self.snapshots())
             new = [each for each in snapshots if each not in have]
@@ -127,9 +127,9 @@ class Backup:
         return sorted(path.split("/")[1] for path in self.place.files("snapshots") if path.endswith(f"/{MANIFEST}"))
 
     def _save_snapshot(self, store: Store, snapshot: str) -> None:
-        source = Place(f"{store.url}/snapshots/{snapshot}")
+        source = StorageLocation(f"{store.url}/snapshots/{snapshot}")
         with tempfile.TemporaryDirectory(prefix="prosemill-backup-") as folder:
-            _copy_snapshot(source, Place(f"{self.place.url}/snapshots/{snapshot}"), Path(folder))
+            _copy_snapshot(source, StorageLocation(f"{self.place.url}/snapshots/{snapshot}"), Path(folder))
 
     # --- checking ----------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Backup:
         checked = 0
         with tempfile.TemporaryDirectory(prefix="prosemill-verify-") as folder:
             for snapshot in track("verify", point.snapshots, len(point.snapshots)):
-                checked += _verified(Place(f"{self.place.url}/snapshots/{snapshot}"), Path(folder))
+                checked += _verified(StorageLocation(f"{self.place.url}/snapshots/{snapshot}"), Path(folder))
             for path, saved in point.files.items():
                 if not self.place.has(f"files/{saved.sha256}"):
                     raise BackupError(f"{self.place.url}: files/{saved.sha256} ({path}) is missing; make a new backup")
@@ -163,9 +163,9 @@ class Backup:
         with tempfile.TemporaryDirectory(prefix="prosemill-restore-") as folder:
             wanted = [each for each in point.snapshots if each not in have]
             for snapshot in track("restore", wanted, len(wanted)):
-                source = Place(f"{self.place.url}/snapshots/{snapshot}")
-                _copy_snapshot(source, Place(f"{store.url}/snapshots/{snapshot}"), Path(folder))
-            places = {STORE: Place(store.url), ARTIFACTS: Place(artifacts) if artifacts else None}
+                source = StorageLocation(f"{self.place.url}/snapshots/{snapshot}")
+                _copy_snapshot(source, StorageLocation(f"{store.url}/snapshots/{snapshot}"), Path(folder))
+            places = {STORE: StorageLocation(store.url), ARTIFACTS: StorageLocation(artifacts) if artifacts else None}
             for path, saved in point.files.items():
                 part, _, name = path.partition("/")
                 if place := places.get(part):
@@ -185,14 +185,14 @@ class Backup:
 class _Keeper:
     """Puts files into files/, each content once."""
 
-    def __init__(self, place: Place, folder: Path, before: dict[str, Saved]) -> None:
+    def __init__(self, place: StorageLocation, folder: Path, before: dict[str, Saved]) -> None:
         self.place, self.folder, self.before = place, folder, before
         self.files: dict[str, Saved] = {}
         self.named: set[str] = set()  # snapshots that the records name
         self.num_new = 0
         self._here = {path.removeprefix("files/") for path in place.files("files")}
 
-    def keep_all(self, part: str, source: Place, left_out: Sequence[str] = ()) -> None:
+    def keep_all(self, part: str, source: StorageLocation, left_out: Sequence[str] = ()) -> None:
         for path, stamp in sorted(source.stamps(left_out).items()):
             known = self.before.get(f"{part}/{path}")
             if known and known.stamp == stamp and known.sha256 in self._here and not path.startswith("corpora/"):
@@ -223,17 +223,17 @@ def named_by(registry: Registry) -> set[str]:
     return found - {""}
 
 
-def _copy_snapshot(source: Place, target: Place, folder: Path) -> None:
+def _copy_snapshot(source: StorageLocation, target: StorageLocation, folder: Path) -> None:
     """File by file, each checked against the manifest, which comes last."""
     for path, file in _verified_files(source, folder):
         target.put(file, path)
 
 
-def _verified(source: Place, folder: Path) -> int:
+def _verified(source: StorageLocation, folder: Path) -> int:
     return sum(1 for _ in _verified_files(source, folder))
 
 
-def _verified_files(source: Place, folder: Path) -> Iterator[tuple[str, Path]]:
+def _verified_files(source: StorageLocation, folder: Path) -> Iterator[tuple[str, Path]]:
     """(path, a local copy) of every file of a snapshot, the manifest last; BackupError where one is not as listed."""
     try:
         manifest = Manifest.from_json(source.read(MANIFEST).decode())

@@ -17,7 +17,7 @@ from prosemill.lineage import retractions
 from prosemill.registry.registry import ModelVersion, Registry
 from prosemill.reporting import summary
 from prosemill.reporting.summary import Corpus
-from prosemill.scrape.entries import PASSING
+from prosemill.scrape.entries import TRANSIENT
 from prosemill.storage.disk import free_bytes
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import LEAST_FREE_BYTES, Store
@@ -133,7 +133,7 @@ def partial_sources(store: Store, corpus: Corpus) -> dict[str, str]:
         manifest = store.manifest(snapshot)
         if manifest.partial:
             reasons = Counter(
-                reason for reason in _ledger_reasons(store, manifest) if reason in {*PASSING, *INCOMPLETE}
+                reason for reason in _ledger_reasons(store, manifest) if reason in {*TRANSIENT, *INCOMPLETE}
             )
             found[source] = summary.reasons(reasons) or "it was stopped before its end"
     return found

@@ -20,12 +20,12 @@ from prosemill.storage.json_shards import read_json
 from prosemill.storage.store import Store
 
 if TYPE_CHECKING:
-    from prosemill.gate.approval import Standing
+    from prosemill.gate.approval import ApprovalState
     from prosemill.registry.registry import ModelVersion
 
 
 def judged(
-    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained, approval: Standing | None = None
+    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained, approval: ApprovalState | None = None
 ) -> dict[str, Any]:
     """The outcome of a run that trained (or found its challenger trained) and judged, and perhaps asked a person."""
     decision = read_json(store, trained["gate"], "decision")

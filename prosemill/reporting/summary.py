@@ -81,7 +81,7 @@ def manners(recipe: Recipe) -> dict[str, Any]:
     return {"write": recipe.write.model_dump(mode="json")}
 
 
-def manners_of(store: Store, model: str) -> Write:
+def write_settings_of(store: Store, model: str) -> Write:
     """[write] of the newest run that trained the model (a name, name/3, name@champion), else the defaults."""
     runs = store.runs(re.split("[@/]", model)[0]).values()
     return Write.model_validate(next((run["write"] for run in reversed(list(runs)) if "write" in run), {}))

@@ -23,7 +23,7 @@ from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import LEDGER_FILE, read_ledger, write_ledger
 from prosemill.scrape.politeness import RETRY_TIMES
 from prosemill.scrape.spider import MARGIN_SECONDS, PageSpider
-from prosemill.storage.warc import Page, PageArchive, Place
+from prosemill.storage.warc import Page, PageArchive, RecordLocation
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _out_of_time(job: Job, pages: PageArchive, frontier: Frontier, crawler: Craw
     reactor.callFromThread(leave)
 
 
-def _store(pages: PageArchive, url: str, answer: Answer) -> Place:
+def _store(pages: PageArchive, url: str, answer: Answer) -> RecordLocation:
     content_type = answer.content_type or "text/html"
     return pages.add(
         Page(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosemill.dedup.index import SAMPLED, History, Segment, parameters_of, segments_of
-from prosemill.dedup.shingles import Hashes, let_go
+from prosemill.dedup.shingles import Hashes, release_memory
 from prosemill.errors import StoreError
 from prosemill.split.sketches import MOST_COMMON, Ordinals, Sketches, spread
 from prosemill.storage.store import Store
@@ -86,7 +86,7 @@ def _blocks(history: History, since: int) -> Iterator[tuple[int, NDArray[np.int6
                 np.repeat(np.arange(end - row), np.diff(offsets[row : end + 1])),
                 np.array(hashes[offsets[row] : offsets[end]]),
             )
-            let_go(hashes)
+            release_memory(hashes)
             row = end
 
 
@@ -102,7 +102,7 @@ def entangled(
     for number, ordinal in enumerate(drawn.tolist()):
         if number % LET_GO_EVERY == 0:
             for segment in history.segments:
-                let_go(segment.shingles.hashes)
+                release_memory(segment.shingles.hashes)
         shingles = np.array(history.shingles(ordinal))
         others, shared = _sharing(history, shingles[: np.searchsorted(shingles, SAMPLED)])
         within = may_hold[others] & (2 * shared >= num_samples[ordinal])

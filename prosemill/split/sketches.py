@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosemill.dedup.index import HEADER, History, num_merged
-from prosemill.dedup.shingles import Hashes, let_go
+from prosemill.dedup.shingles import Hashes, release_memory
 from prosemill.storage.manifest import Shard
 from prosemill.storage.store import SnapshotWriter, Store
 
@@ -51,7 +51,7 @@ class Segment:
                 rows = ordinals[block : min(end, block + BLOCK_SKETCHES)] - first
                 sizes.append(np.minimum(offsets[rows + 1] - offsets[rows], LEAST))
                 hashes.append(found[spread(offsets[rows], sizes[-1])])
-                let_go(segment.shingles.hashes)
+                release_memory(segment.shingles.hashes)
         return cls._ascending(np.concatenate(hashes), np.repeat(ordinals, np.concatenate(sizes)).astype(np.uint32))
 
     @classmethod

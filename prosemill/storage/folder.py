@@ -15,7 +15,7 @@ from prosemill.storage.disk import sync_path
 from prosemill.storage.remote import store_errors
 
 
-class Place:
+class StorageLocation:
     """Paths are relative to `url`, with slashes."""
 
     def __init__(self, url: str) -> None:

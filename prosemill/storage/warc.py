@@ -46,7 +46,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Place:
+class RecordLocation:
     """Where a record lies: a file name within the snapshot, and bytes in that file."""
 
     file: str
@@ -64,13 +64,13 @@ class PageArchive:
         self._file: BinaryIO | None = None
         self._body_bytes = 0
 
-    def add(self, page: Page) -> Place:
+    def add(self, page: Page) -> RecordLocation:
         record = gzip.compress(_encode(page), compresslevel=6, mtime=0)
         if self._file is None or self.files[-1][1] >= self._max_pages or self._body_bytes >= self._max_bytes:
             self._open_next()
         assert self._file is not None
         name, pages = self.files[-1]
-        place = Place(name, self._file.tell(), len(record))
+        place = RecordLocation(name, self._file.tell(), len(record))
         self._file.write(record)
         self.files[-1] = (name, pages + 1)
         self._body_bytes += len(page.body)

@@ -48,7 +48,7 @@ def strip_pages(
     if len(heavy) < _FEW_PAGES and sum(sizes) < _FEW_BYTES and max(sizes, default=0) <= _SMALL_PAGE:
         return [_strip(page, settings, language) for page in track("pages stripped", pages, len(pages))]
     num_workers = min(len(os.sched_getaffinity(0)), -(-len(heavy) // _PAGES_A_WORKER))
-    from_crew = iter(_Crew(settings, language, num_workers, page_seconds).strip(heavy))
+    from_crew = iter(_WorkerPool(settings, language, num_workers, page_seconds).strip(heavy))
     return [_strip(page, settings, language) if _is_light(page) else next(from_crew) for page in pages]
 
 
@@ -98,7 +98,7 @@ class _Worker:
     is_ready: bool = False
 
 
-class _Crew:
+class _WorkerPool:
     def __init__(self, settings: Strip, language: str, num_workers: int, page_seconds: float) -> None:
         self._job = (settings, language)
         self._num_workers, self._page_seconds = num_workers, page_seconds

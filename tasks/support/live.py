@@ -114,7 +114,7 @@ def described(latest: dict[str, Any], now: datetime, *, is_over: bool) -> str:
     parts += [f"{name.replace('_', ' ')} {latest[name]:.3f}" for name in ("loss", "validation_loss") if name in latest]
     if "tokens_per_second" in latest:
         parts.append(f"{latest['tokens_per_second']:,.0f} tokens/s")
-        parts.append(f"{latest['utilisation']:.0%} of what this machine's matrix products reach")
+        parts.append(f"MFU {latest['utilisation']:.0%}")
     if is_over:
         parts.append("over")
     elif "seconds_left" in latest:

@@ -95,7 +95,7 @@ def _needs(client: SyncPrefectClient, run: str, parent: str) -> str:
 
 def _act(client: SyncPrefectClient, run: UUID, what: str) -> None:
     if what == "revive":
-        client.set_flow_run_state(run, Running(message="Taken for dead, but alive."), force=True)
+        client.set_flow_run_state(run, Running(message="Heartbeat missed; the run is still active."), force=True)
         return
     _log.warning("cancelled: this process ends itself, since no worker did")
     subprocesses.stop_all()

@@ -52,7 +52,7 @@ class TransformerConfig(PretrainedConfig):  # type: ignore[misc]
         super().__init__(**more)
 
 
-class Yardstick(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class Baseline(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A body and a head tied to its embedding. `position_ids` that restart tell where a packed document begins."""
 
     base_model_prefix = "model"
@@ -195,14 +195,14 @@ class TransformerBody(nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=hidden)
 
 
-class RnnForCausalLM(Yardstick):
+class RnnForCausalLM(Baseline):
     config_class = RnnConfig
 
     def _body(self, config: RnnConfig) -> RnnBody:
         return RnnBody(config)
 
 
-class TransformerForCausalLM(Yardstick):
+class TransformerForCausalLM(Baseline):
     config_class = TransformerConfig
 
     def _body(self, config: TransformerConfig) -> TransformerBody:
