@@ -46,7 +46,8 @@ def automations(
     """For all runs of deployments that bear the tag `prosemill`."""
     return [
         _when_missing(
-            "mark zombie runs as crashed", heartbeats_seconds, after=("heartbeat",), expect=("heartbeat", *_OVER, *_WAITING),
+            "mark zombie runs as crashed", heartbeats_seconds, after=("heartbeat",),
+            expect=("heartbeat", *_OVER, *_WAITING),
             action=_to(StateType.CRASHED, "no sign of life: its process, worker or machine died"),
         ),
         _when_missing(

@@ -45,7 +45,7 @@ WRONG_RECIPES = [
     ("thresholds crossed", NAME + SITE + "[dedup]\nthreshold = 0.5\n", "loose_threshold"),
     ("nothing to train on", NAME + SITE + "[split]\ntest_share = 0.9\nvalidation_share = 0.09\n", "less than a tenth"),
     ("stride beyond the window", NAME + SITE + "[evaluate]\nstride = 4096\n", "evaluate.stride 4096"),
-    ("micro-batches do not fit", NAME + SITE + "[finetune]\nbatch_chunks = 5\n", "not a multiple of micro_batch_chunks"),
+    ("micro-batches do not fit", NAME + SITE + "[finetune]\nbatch_chunks = 5\n", "not a multiple of micro_batch"),
     ("bad name", 'name = "My Stories!"\n' + SITE, "name = 'My Stories!'"),
     ("bad language", NAME + 'language = "klingon"\n' + SITE, "language = 'klingon'"),
     ("two sources of a name", NAME + SITE + SITE, "two sources are named 'a'"),

@@ -208,10 +208,8 @@ def write(
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    manners = write_settings_of(opened, model).model_dump() | {
-        key: value for key, value in given.items() if value is not None
-    }
-    settings = Write.model_validate(manners)
+    chosen = {key: value for key, value in given.items() if value is not None}
+    settings = Write.model_validate(write_settings_of(opened, model).model_dump() | chosen)
     texts = generate(opened.local(f"{snapshot}/model"), prompt, settings, seed=seed, num_samples=samples)
     if as_json:
         print(json.dumps({"model": model, "snapshot": snapshot, "seed": seed, "texts": texts}, ensure_ascii=False))

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 PROBE_ROWS = 1  # on a CPU: enough to tell one way from another; a GPU is timed on a whole micro-batch, or it idles
 PROBE_SECONDS = 2.0  # for each way; one pass to warm up and one that counts are made in any case
-# A way must save a tenth of the time to displace the one before it. So much is no accident, and the same machine makes
-# the same choice tomorrow.
+# A mode must save a tenth of the time to displace the one before it: 10 % is above timing noise, so that the same
+# machine makes the same choice tomorrow.
 WORTH_IT = 0.9
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}  # of the loss, relative: rounding, not another function
 PEAK_SIZE = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product is a machine's peak
