@@ -66,12 +66,7 @@ def train_model(
         identity = (recipe.finetune.base, base.weights_digest)
         tuned = submit(finetune_model, url, corpus["chunk"], *identity, recipe.finetune, start)
         challenger = clock.wait("finetune", tuned)[0]
-        models = {"base": base.weights_digest, "challenger": challenger}
-        if champion not in ("", challenger):
-            models["champion"] = champion
-        previous = Registry(url, tracking_uri()).previous(recipe.name)
-        if previous and previous.snapshot not in models.values():
-            models["previous"] = previous.snapshot
+        models = _models_to_score(opened, recipe.name, base.weights_digest, challenger, champion)
         before = opened.previous_run(recipe.name, as_of).get("evaluate", "")
         corpus_ids = (corpus["dedup"], corpus["split"])
         settings = (recipe.evaluate, recipe.chunk.chunk_tokens)
@@ -121,6 +116,17 @@ def _settle(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_
         return {"champion": champion, "worth_training": found.worth_training, "reason": found.reason}
 
     return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
+
+
+def _models_to_score(store: Store, name: str, base: str, challenger: str, champion: str) -> dict[str, str]:
+    """What the challenger is compared with, by label: each model once."""
+    models = {"base": base, "challenger": challenger}
+    if champion not in ("", challenger):
+        models["champion"] = champion
+    previous = Registry(store.url, tracking_uri()).previous(name)
+    if previous and previous.snapshot not in models.values():
+        models["previous"] = previous.snapshot
+    return models
 
 
 def _champion(store: Store, name: str) -> str:
