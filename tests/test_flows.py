@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,24 +127,27 @@ build_corpus(Recipe.model_validate_json(Path(sys.argv[2]).read_text()), as_of="2
 def test_the_corpus_half_runs_no_model(home: Path, tmp_path: Path) -> None:
     """With a champion and new documents, of which it could ask whether the champion knows them."""
     run(home, "2026-01-05")
-    write_corpus(home / "texts", range(60, 72))
+    store = tmp_path / "store"
+    shutil.copytree(home / "store", store)
+    texts = tmp_path / "texts"
+    shutil.copytree(home / "texts", texts)
+    write_corpus(texts, range(60, 72))
     asking = recipe_for(home)
+    asking = asking.model_copy(update={"sources": [asking.sources[0].model_copy(update={"path": str(texts)})]})
     asking = asking.model_copy(update={"gate": asking.gate.model_copy(update={"known_margin": 0.05})})
     (tmp_path / "recipe.json").write_text(asking.model_dump_json())
     (tmp_path / "sitecustomize.py").write_text(LOOKS)
     looks = tmp_path / "looks"
     looks.mkdir()
     subprocess.run(
-        [sys.executable, "-c", BUILD, str(home / "store"), str(tmp_path / "recipe.json")], check=True, cwd=ROOT,
+        [sys.executable, "-c", BUILD, str(store), str(tmp_path / "recipe.json")], check=True, cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "LOOK_INTO": str(looks)},
     )  # fmt: skip
     told = [path.read_text() for path in looks.iterdir()]
     assert [line for line in told if "torch" in line or "transformers" in line] == []
     assert any(line.split()[0] == "-c" for line in told), "the process of the flow told, too"
-    found = Store(str(home / "store")).runs("stories")["2026-01-06"]
-    assert found["chunk"] != Store(str(home / "store")).runs("stories")["2026-01-05"]["chunk"], (
-        "there was something new"
-    )
+    found = Store(str(store)).runs("stories")["2026-01-06"]
+    assert found["chunk"] != Store(str(store)).runs("stories")["2026-01-05"]["chunk"], "there was something new"
 
 
 def test_the_runs_page_has_its_artifacts(home: Path) -> None:
