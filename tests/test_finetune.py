@@ -339,7 +339,7 @@ def run_script(folder: Path, body: str, **options: float) -> list[subprocesses.M
 
 def test_a_child_answers_or_says_in_one_line_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    prints = "print('not a message'); children.tell(answer=job['answer'])"
+    prints = "print('not a message'); subprocesses.tell(answer=job['answer'])"
     assert run_script(tmp_path, prints) == [{"answer": 42}]
     with pytest.raises(CorpusEmpty, match="nothing here"):  # its own error is ours
         run_script(tmp_path, "raise errors.CorpusEmpty('nothing here')")

@@ -52,7 +52,7 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, ove
     the input; and, without `overwrite`, for one that exists.
     """
     settings = settings or Dedup()
-    removed = target.with_name(REMOVED_FILE)
+    removed = target.parent / REMOVED_FILE
     with opened(source) as file:
         _check_outputs(source, target, removed, overwrite)
         with contextlib.ExitStack() as stack:
@@ -159,7 +159,9 @@ def _move_into_place(made: Mapping[Path, Path], overwrite: bool) -> None:
         for aside, path in made.items():
             (os.replace if overwrite else os.link)(aside, path)
             placed.append(path)
-    except FileExistsError as error:
-        for path in placed:
+    except OSError as error:
+        for path in placed if not overwrite else []:
             path.unlink()
-        raise _exists(Path(error.filename2)) from None
+        if isinstance(error, FileExistsError):
+            raise _exists(Path(error.filename2)) from None
+        raise
