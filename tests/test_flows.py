@@ -120,13 +120,13 @@ from prosemill.config import environment
 environment.prepare(sys.argv[1])
 from flows.build_corpus import build_corpus
 from prosemill.config.settings import Recipe
-build_corpus(Recipe.model_validate_json(Path(sys.argv[2]).read_text()), as_of="2026-01-06", store=sys.argv[1])
+build_corpus(Recipe.model_validate_json(Path(sys.argv[2]).read_text()), as_of="2026-01-13", store=sys.argv[1])
 """
 
 
 def test_the_corpus_half_runs_no_model(home: Path, tmp_path: Path) -> None:
     """With a champion and new documents, of which it could ask whether the champion knows them."""
-    run(home, "2026-01-05")
+    run(home, "2026-01-12")
     store = tmp_path / "store"
     shutil.copytree(home / "store", store)
     texts = tmp_path / "texts"
@@ -146,8 +146,8 @@ def test_the_corpus_half_runs_no_model(home: Path, tmp_path: Path) -> None:
     told = [path.read_text() for path in looks.iterdir()]
     assert [line for line in told if "torch" in line or "transformers" in line] == []
     assert any(line.split()[0] == "-c" for line in told), "the process of the flow told, too"
-    found = Store(str(store)).runs("stories")["2026-01-06"]
-    assert found["chunk"] != Store(str(store)).runs("stories")["2026-01-05"]["chunk"], "there was something new"
+    found = Store(str(store)).runs("stories")["2026-01-13"]
+    assert found["chunk"] != Store(str(store)).runs("stories")["2026-01-12"]["chunk"], "there was something new"
 
 
 def test_the_runs_page_has_its_artifacts(home: Path) -> None:
