@@ -102,7 +102,7 @@ def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
     assert (artifact.type, artifact.data) == ("progress", 100)
     assert artifact.task_run_id is not None
     assert re.fullmatch(
-        r"step (\d+) of \1 · loss .+ · validation loss .+ tokens/s · .+% of .+ · over", artifact.description
+        r"step (\d+) of \1 · loss .+ · validation loss .+ tokens/s · MFU \d+% · over", artifact.description
     )
 
     registry = Registry(Store(str(home / "store")).url)
