@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import environments, measure
-from prosemill.bases import tokenizer_folder
+from prosemill.models.bases import tokenizer_folder
 
 CHUNK_TOKENS = 1024
 SMALL_ROWS = 400

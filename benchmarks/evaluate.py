@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosemill import environment
+from prosemill.config import environment
 
 os.environ.update(environment.of_child())  # read when torch is imported: how long a waiting thread spins
 
@@ -37,12 +37,12 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.train import CHUNK_TOKENS, HELD_OUT, SHAPES, build, machine, train_tokenizer
+from prosemill.config.settings import Write
 from prosemill.demo.messages import load_messages
-from prosemill.evaluating.score import score
-from prosemill.evaluating.windows import windows_of
-from prosemill.inference import for_inference
-from prosemill.settings import Write
-from prosemill.write import Writer
+from prosemill.evaluation.score import score
+from prosemill.evaluation.windows import windows_of
+from prosemill.models.generation import Writer
+from prosemill.models.inference import for_inference
 
 STRIDE = 512
 TURNS = 4

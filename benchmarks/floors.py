@@ -18,8 +18,8 @@ import pyarrow as pa
 from benchmarks.fixtures import made_pages, planted_copies
 from benchmarks.strip_fuzz import mutated
 from prosemill.chunk import pack, pieces_of
+from prosemill.config.settings import Dedup
 from prosemill.dedup import remove_duplicates
-from prosemill.settings import Dedup
 from prosemill.strip import strip_html
 
 FLOORS = Path(__file__).with_name("floors.toml")

@@ -35,12 +35,15 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.workshop import CONTEXT, EPOCHS, Passages, Workshop
-from prosemill import gate, plots
-from prosemill.evaluating import ModelRef, evaluate
-from prosemill.evaluating.general import general_documents
-from prosemill.records import DOCUMENT, SPLIT, document_id
-from prosemill.settings import Evaluate, Gate
-from prosemill.storage import Store
+from prosemill.config.settings import Evaluate, Gate
+from prosemill.evaluation.general import general_documents
+from prosemill.evaluation.scorer import ModelRef
+from prosemill.evaluation.stage import evaluate
+from prosemill.gate.stage import decide, read_scores
+from prosemill.reporting import plots
+from prosemill.storage.manifest import document_id
+from prosemill.storage.schemas import DOCUMENT, SPLIT
+from prosemill.storage.store import Store
 
 PASSAGE_BYTES = 1500
 TRAIN, TEST, EXTRA = 60, 60, 0.25  # passages; share of them that the better challenger sees beside
@@ -117,7 +120,7 @@ class Court:
         )
         (shard,) = self.store.manifest(self.previous).shards_of("summary")
         summary = json.loads(self.store.local(shard.path).read_text(encoding="utf-8"))
-        return gate.decide(gate.read_scores(self.store, self.previous), Gate(), summary=summary)
+        return decide(read_scores(self.store, self.previous), Gate(), summary=summary)
 
     def _ref(self, folder: Path) -> ModelRef:
         """The model as a finetune snapshot that learned from the chunks of the first date."""

@@ -40,12 +40,12 @@ from transformers import (
 )
 
 from prosemill.finetune.attention import MASKED
+from prosemill.finetune.autotune import choose, flops_per_token, keeps_apart, peak_flops
 from prosemill.finetune.batches import collate, num_scored
 from prosemill.finetune.checkpoints import complete
-from prosemill.finetune.learner import Learner, Way
+from prosemill.finetune.loss_wrapper import ComputeMode, Learner
 from prosemill.finetune.plan import Plan
 from prosemill.finetune.trainer import ChunkTrainer
-from prosemill.finetune.ways import choose, flops_per_token, keeps_apart, peak_flops
 
 H100_FLOPS = 989e12  # dense bf16, NVIDIA's data sheet
 CAUSAL = "causal"  # attention that knows no documents, for comparison alone
@@ -108,7 +108,7 @@ class Bench:
     def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape, self.device = shape, device
         self.tokens = shape.config["n_positions"]
-        self.way: Way | None = None
+        self.way: ComputeMode | None = None
         self.peak = 0.0
 
     def machine(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Bench:
         self.way = replace(found.way, compiled=self.device.type == "cuda")
         scored = num_scored(batch)
         nats = {}
-        for name, way in (("chosen", found.way), ("plain", Way())):
+        for name, way in (("chosen", found.way), ("plain", ComputeMode())):
             learner.follow(way)
             with torch.no_grad():
                 nats[name] = round(float(learner(**batch, scale=1 / scored)), 6)
@@ -149,14 +149,16 @@ class Bench:
     def train_ours_uncompiled(self) -> dict[str, Any]:
         return self._ours(replace(self._way(), compiled=False))
 
-    def _ours(self, way: Way, *, whole: bool = False) -> dict[str, Any]:
+    def _ours(self, way: ComputeMode, *, whole: bool = False) -> dict[str, Any]:
         learner = Learner(build(self.shape).to(self.device))
         with tempfile.TemporaryDirectory() as folder:
             trainer = self._trainer(learner, way, Path(folder), steps=2 * self.shape.steps, whole=whole)
             figures = self._time(trainer.run, trainer.add_callback)
         return self._shares(figures, flops_per_token(learner, self.tokens)) | {"way": asdict(way)}
 
-    def _trainer(self, learner: Learner, way: Way, folder: Path, *, steps: int, whole: bool = False) -> ChunkTrainer:
+    def _trainer(
+        self, learner: Learner, way: ComputeMode, folder: Path, *, steps: int, whole: bool = False
+    ) -> ChunkTrainer:
         rows = Made(self.shape, steps * self.shape.batch, whole=whole)
         learner.follow(way)
         plan = Plan(
@@ -276,7 +278,7 @@ class Bench:
 
     # --- inside ---
 
-    def _way(self) -> Way:
+    def _way(self) -> ComputeMode:
         if self.way is None:
             raise RuntimeError("no way was chosen: the part `checks` failed")
         return self.way

@@ -22,11 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import made, measure
+from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
-from prosemill.records import DOCUMENT, Counts
-from prosemill.settings import Dedup, Split
-from prosemill.split import split
-from prosemill.storage import Store
+from prosemill.split.stage import split
+from prosemill.storage.manifest import Counts
+from prosemill.storage.schemas import DOCUMENT
+from prosemill.storage.store import Store
 
 SHARD_DOCUMENTS = 10_000
 NIGHTS = 5

@@ -30,10 +30,11 @@ from typing import Any
 
 import httpx
 
-from flows import server
-from prosemill import children, environment
-from prosemill.registry import Registry
-from prosemill.storage import Store
+from flows.support import local_server
+from prosemill.config import environment
+from prosemill.registry.registry import Registry
+from prosemill.runtime import subprocesses
+from prosemill.storage.store import Store
 from tests import victims
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
@@ -90,7 +91,7 @@ class Stand:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
 
-    redis_port: int = field(default_factory=server.free_port)
+    redis_port: int = field(default_factory=local_server.free_port)
 
     @property
     def api(self) -> str:
@@ -110,7 +111,7 @@ class Stand:
         }
 
     def start(self, name: str) -> None:
-        self.running[name] = server.start(self.commands()[name], self.home / f"{name}.log", self.settings)
+        self.running[name] = local_server.start(self.commands()[name], self.home / f"{name}.log", self.settings)
 
     def tend(self) -> None:
         """Start again what died, as a supervisor does."""
@@ -144,7 +145,7 @@ def stand(home: Path) -> Iterator[Stand]:
     (home / "stories.toml").write_text(recipe_text(finetune=FINETUNE), encoding="utf-8")
     environment.prepare(str(home / "store"))
     environment.prefect_home()
-    made = Stand(home, server.free_port())
+    made = Stand(home, local_server.free_port())
     environment.use_server(made.api)  # before Prefect is imported
     redis = subprocess.Popen(
         ["redis-server", "--port", str(made.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(home)],
@@ -152,7 +153,7 @@ def stand(home: Path) -> Iterator[Stand]:
     )
     try:
         made.start("server")
-        server.wait_until_healthy(made.running["server"], made.port, home / "server.log")
+        local_server.wait_until_healthy(made.running["server"], made.port, home / "server.log")
         _deploy(home)
         made.start("cpu worker")
         made.start("gpu worker")
@@ -160,7 +161,7 @@ def stand(home: Path) -> Iterator[Stand]:
     finally:
         for name in ("cpu worker", "gpu worker", "server"):
             if name in made.running:
-                children.end_group(made.running[name], 20)
+                subprocesses.end_group(made.running[name], 20)
         redis.terminate()
         redis.wait()
 

@@ -22,9 +22,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prosemill import bases
-from prosemill.settings import Finetune
-from prosemill.storage import Store
+from prosemill.config.settings import Finetune
+from prosemill.models import bases
+from prosemill.storage.store import Store
 from tests.tiny import make_base, make_chunks, texts
 
 SETTINGS = Finetune(

@@ -23,10 +23,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks import made
+from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
-from prosemill.settings import Dedup, Split
-from prosemill.split import split
-from prosemill.storage import Store
+from prosemill.split.stage import split
+from prosemill.storage.store import Store
 from tests.nights import write_strip
 
 SETTINGS, SPLIT = Dedup(), Split()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fixtures import paragraph, vocabulary
-from prosemill import children
+from prosemill.runtime import subprocesses
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,13 +41,13 @@ STAGES = ("scrape", "strip", "dedup", "split", "chunk")
 ONE_RUN = """
 import json, sys
 from pathlib import Path
-from prosemill import environment
+from prosemill.config import environment
 recipe, as_of, store = sys.argv[1:]
 environment.prepare(store)
-from flows import server
-server.start_if_none_is_named()
+from flows.support import local_server
+local_server.start_if_none_is_named()
 from flows.build_corpus import build_corpus
-from prosemill.recipe import load_recipe
+from prosemill.config.recipe import load_recipe
 if __name__ == "__main__":
     print("MADE " + json.dumps(build_corpus(load_recipe(Path(recipe)), as_of=as_of, store=store)))
 """
@@ -112,7 +112,7 @@ def cluster_apart(home: Path) -> Iterator[dict[str, str]]:
         for program in programs:
             options: dict[str, Any] = {"env": environment, "cwd": ROOT, "stdout": log, "stderr": log}
             started = subprocess.Popen(program, **options, start_new_session=True)
-            stack.callback(children.end_group, started, 5.0)
+            stack.callback(subprocesses.end_group, started, 5.0)
         ask = f"import urllib.request as web; web.urlopen('{environment['PREFECT_API_URL']}/health', timeout=2)"
         ask += f"; from distributed import Client; Client('{SCHEDULER}', timeout=5).wait_for_workers(2, timeout=30)"
         deadline = time.monotonic() + 120

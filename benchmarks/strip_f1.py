@@ -46,7 +46,7 @@ class Score:
 
 def ours(body: bytes) -> str:
     """The extraction alone, without quality filters, so that a short page is judged by its text as with the peers."""
-    from prosemill.settings import Strip
+    from prosemill.config.settings import Strip
     from prosemill.strip import strip_html
 
     return strip_html(body, settings=Strip(min_words=0, max_repetition=1, max_symbol_share=1, languages=["*"])).text

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from prosemill import environment
+from prosemill.config import environment
 
 CHUNK_TOKENS = 1024
 HELD_OUT = 12  # documents
@@ -174,12 +174,12 @@ def run_clm(options: argparse.Namespace, folder: Path, *, bf16: bool = False, dr
 
 def ours(options: argparse.Namespace, folder: Path) -> Trained:
     """What `prosemill.finetune` trains with, found by its own probe."""
+    from prosemill.finetune.autotune import choose, flops_per_token
     from prosemill.finetune.batches import collate
-    from prosemill.finetune.learner import Learner
+    from prosemill.finetune.loss_wrapper import Learner
     from prosemill.finetune.plan import Plan
     from prosemill.finetune.trainer import ChunkTrainer
     from prosemill.finetune.training import keep_freed_memory
-    from prosemill.finetune.ways import choose, flops_per_token
 
     keep_freed_memory()
     import torch
@@ -232,7 +232,7 @@ def held_out(model: Any, folder: Path, chunks: int) -> dict[str, float]:
     import torch
 
     from prosemill.finetune.batches import collate, num_scored
-    from prosemill.finetune.learner import Learner
+    from prosemill.finetune.loss_wrapper import Learner
 
     learner = Learner(model.eval())
     text = Text(folder, "held-out")

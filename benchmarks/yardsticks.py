@@ -29,10 +29,10 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.gate_trials import manual, passages
-from prosemill import bases, models
-from prosemill.bootstrap import ratio_interval
-from prosemill.evaluating.score import score
-from prosemill.evaluating.wording import words
+from prosemill.evaluation.bootstrap import ratio_interval
+from prosemill.evaluation.ngrams import words
+from prosemill.evaluation.score import score
+from prosemill.models import bases, loading
 
 CONTEXT, BATCH = 256, 4
 TEST, VALIDATION = 60, 30
@@ -81,7 +81,7 @@ def contenders(vectors: Path) -> dict[str, tuple[str, bool]]:
 def load(base: str, keep: bool) -> Any:
     folder = bases.resolve(base).folder
     if keep:
-        return models.load_model(folder)
+        return loading.load_model(folder)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)

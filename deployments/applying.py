@@ -21,7 +21,7 @@ from prefect.filesystems import RemoteFileSystem
 from deployments import automations, crash_safety, pools
 from deployments.changes import Change, change, differing
 from deployments.plan import SCHEDULE, Deployment, Plan
-from prosemill import environment
+from prosemill.config import environment
 
 
 def apply(planned: Plan) -> Iterator[Change]:

@@ -23,9 +23,9 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.exceptions import ObjectNotFound
 
 from deployments import crash_safety
+from prosemill.config.settings import Deploy, Recipe
 from prosemill.errors import ProsemillError
-from prosemill.settings import Deploy, Recipe
-from tasks import events
+from tasks.support import events
 
 SHARED = "prosemill: "
 PAGE = 200  # the most that the API lists at once

@@ -5,7 +5,7 @@ ours survives a kill and is found again by the run that is started again, so it 
 
     Running   → no heartbeat for 90 s             → Crashed
     Crashed   → nothing else for 30 s             → AwaitingRetry: the same run, started again
-    Crashed   → said eight times in an hour       → Failed: it would go on for ever (`tasks.restarts` counts, too)
+    Crashed   → said eight times in an hour       → Failed: it would go on for ever (`restarts` counts, too)
     Pending   → no process for ten minutes        → AwaitingRetry: its worker died on the way
     Cancelling → nobody confirms for two minutes  → Cancelled: its worker is gone
 
@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from tasks.restarts import MOST_RESTARTS
+from tasks.support.restarts import MOST_RESTARTS
 
 PREFIX = "prosemill: crash safety, "
 HEARTBEATS_SECONDS = 90  # three of them, at the shortest interval that Prefect allows
@@ -46,22 +46,23 @@ def automations(
     """For all runs of deployments that bear the tag `prosemill`."""
     return [
         _when_missing(
-            "the dead", heartbeats_seconds, after=("heartbeat",), expect=("heartbeat", *_OVER, *_WAITING),
+            "mark zombie runs as crashed", heartbeats_seconds, after=("heartbeat",),
+            expect=("heartbeat", *_OVER, *_WAITING),
             action=_to(StateType.CRASHED, "no sign of life: its process, worker or machine died"),
         ),
         _when_missing(
-            "restart", restart_seconds, after=("Crashed",),
+            "restart crashed runs", restart_seconds, after=("Crashed",),
             expect=(*_ENDED, *_WAITING, *_STARTED, "Pending", "Cancelling"),
             action=_to(StateType.SCHEDULED, "started again after a crash; it finds what it had done", "AwaitingRetry"),
         ),
-        _after_too_many("give up"),
+        _after_too_many("fail runs that crash again and again"),
         _when_missing(
-            "lost on the way", pending_seconds, after=("Pending", "Submitting", "InfrastructurePending"),
+            "restart stuck pending runs", pending_seconds, after=("Pending", "Submitting", "InfrastructurePending"),
             expect=(*_OVER, *_WAITING, *_STARTED, "Cancelling"),
             action=_to(StateType.SCHEDULED, "started again: its worker died before it began", "AwaitingRetry"),
         ),
         _when_missing(
-            "cancelled", cancel_seconds, after=("Cancelling",), expect=_OVER,
+            "finish cancellations", cancel_seconds, after=("Cancelling",), expect=_OVER,
             action=_to(StateType.CANCELLED, "cancelled; its worker died before it could say so", force=True),
         ),
     ]  # fmt: skip

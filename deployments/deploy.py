@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from deployments import job_templates
-from prosemill import environment
+from prosemill.config import environment
 from prosemill.errors import ProsemillError
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments import job_templates
 from deployments.job_templates import Kind, Template
-from prosemill import environment
+from prosemill.config import environment
+from prosemill.config.recipe import load_deploy, load_recipe
+from prosemill.config.settings import Deploy, Recipe
 from prosemill.errors import ProsemillError
-from prosemill.recipe import load_deploy, load_recipe
-from prosemill.settings import Deploy, Recipe
 
 PREFECT_YAML = Path(__file__).with_name("prefect.yaml")
 GENERIC = "any"  # the deployment of a flow that holds no recipe: one is typed into the form

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from flows.own_origin import LOGIN_PATH
-from flows.server import full_server, worker
-from prosemill import children, environment
+from flows.support.local_server import full_server, worker
+from flows.support.own_origin import LOGIN_PATH
+from prosemill.config import environment
 from prosemill.errors import ProsemillError
+from prosemill.runtime import subprocesses
 
 if TYPE_CHECKING:
     from deployments.plan import Plan
@@ -51,8 +52,8 @@ def run(store: str, recipes: list[Path], port: int) -> None:
         try:
             _wait_for_any({"server": server, "cpu worker": cpu, "gpu worker": gpu}, logs)
         finally:
-            children.ask_to_end(gpu)
-            children.ask_to_end(cpu)
+            subprocesses.ask_to_end(gpu)
+            subprocesses.ask_to_end(cpu)
 
 
 @contextlib.contextmanager

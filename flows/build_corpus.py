@@ -5,22 +5,28 @@ import logging
 from prefect import flow
 from prefect.context import FlowRunContext
 
-from flows.runners import ChosenTaskRunner
-from prosemill import bases, chunk, health, news, report, scrape, strip, undone, withdrawn
-from prosemill.environment import tracking_uri
+from flows.support.task_runners import ChosenTaskRunner
+from prosemill import chunk, scrape, strip
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import AsOf, Recipe
+from prosemill.dedup import overrides
 from prosemill.errors import ProsemillError
-from prosemill.registry import Registry
-from prosemill.report import Corpus
-from prosemill.settings import AsOf, Recipe
-from prosemill.storage import Store
-from tasks import events, reporting
-from tasks.caching import in_batches
+from prosemill.gate import retrain_policy
+from prosemill.lineage import retractions
+from prosemill.models import bases
+from prosemill.operations import health
+from prosemill.registry.registry import Registry
+from prosemill.reporting import summary
+from prosemill.reporting.summary import Corpus
+from prosemill.storage.store import Store
 from tasks.chunk import chunk_documents
 from tasks.dedup import remove_duplicates
 from tasks.scrape import patient
 from tasks.split import split_keepers
 from tasks.strip import merge_shards, strip_shards
-from tasks.submitting import submit
+from tasks.support import events, reporting
+from tasks.support.caching import in_batches
+from tasks.support.submitting import submit
 
 log = logging.getLogger("prosemill.build_corpus")
 
@@ -47,7 +53,7 @@ def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
     opened.check_writable()
-    before = report.corpus_of(opened.previous_run(recipe.name, as_of))
+    before = summary.corpus_of(opened.previous_run(recipe.name, as_of))
     base = bases.resolve(recipe.finetune.base, need_weights=False)
     chunk.check_length(base, recipe.chunk)
     clock = reporting.StageClock(opened)
@@ -63,7 +69,7 @@ def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     clock.wait("strip", *stripping)
     stripped = submit(merge_shards, url, scraping, stripping, recipe.strip, recipe.language, as_of, before["strip"])
     clock.wait("strip", stripped)
-    taken_back = undone.of(opened, recipe.name)
+    taken_back = overrides.of(opened, recipe.name)
     kept = submit(remove_duplicates, url, stripped, recipe.dedup, as_of, before["dedup"], taken_back)
     clock.wait("dedup", kept)
     assigned = submit(split_keepers, url, kept, recipe.split, as_of, before["split"])
@@ -89,8 +95,8 @@ def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
         chunk=chunked.result(),
         seconds=clock.seconds,
     )
-    opened.require(*report.snapshots_of(corpus))
-    opened.record_run(recipe.name, as_of, {**opened.runs(recipe.name).get(as_of, {}), **report.recorded(corpus)})
+    opened.require(*summary.snapshots_of(corpus))
+    opened.record_run(recipe.name, as_of, {**opened.runs(recipe.name).get(as_of, {}), **summary.recorded(corpus)})
     reporting.show_corpus(opened, recipe, corpus)
     _tell(opened, recipe, as_of, corpus)
     return corpus
@@ -105,14 +111,14 @@ def _tell(store: Store, recipe: Recipe, as_of: str, corpus: Corpus) -> None:
     for source, (was, now) in health.quarantined_sources(store, corpus).items():
         reason = f"quarantined: {now:,.0f} bytes of text a new page, {was:,.0f} before"
         events.corpus_partial(recipe.name, source=source, reason=reason, by_itself=by_itself)
-    opted_out = withdrawn.newly(store, corpus["dedup"], as_of)
+    opted_out = retractions.newly(store, corpus["dedup"], as_of)
     if opted_out:
-        models = withdrawn.models_that_learned(store, opted_out)
+        models = retractions.models_that_learned(store, opted_out)
         urls = sorted(set(opted_out.values()))
         events.corpus_opted_out(recipe.name, as_of=as_of, urls=urls, models=models, by_itself=by_itself)
     try:
         champion = Registry(store.url, tracking_uri()).champion(recipe.name)
-        found = news.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+        found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
     except ProsemillError as error:  # the corpus is complete, whatever the registry or an old model is like
         log.warning("%s: whether the corpus is worth training on is not known: %s", recipe.name, error)
         return

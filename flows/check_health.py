@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from prosemill import health
-from prosemill.environment import tracking_uri
-from prosemill.errors import Unwell
-from prosemill.registry import Registry
-from prosemill.settings import Recipe
-from tasks import events, reporting
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import Recipe
+from prosemill.errors import ModelUnhealthy
+from prosemill.operations import health
+from prosemill.registry.registry import Registry
+from tasks.support import events, reporting
 
 
 @flow(
@@ -42,5 +42,5 @@ def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> li
         events.model_unwell(recipe.name, reason="; ".join(each.detail for each in unwell))
     to_do = [f"{each.what}: {each.detail}" for each in findings if each.state == "act"]
     if to_do:
-        raise Unwell(f"{recipe.name}: {'; '.join(to_do)}")
+        raise ModelUnhealthy(f"{recipe.name}: {'; '.join(to_do)}")
     return rows

@@ -4,17 +4,19 @@ from typing import Any
 
 from prefect import flow, runtime
 
-from flows import approving
+from flows import approval
 from flows.build_corpus import build_corpus
-from flows.handover import cancel_with_child, train_elsewhere
+from flows.support.gpu_handover import cancel_with_child, train_elsewhere
 from flows.train_model import BASE, train_model
-from prosemill import news, once, report
-from prosemill.environment import tracking_uri
-from prosemill.registry import Registry
-from prosemill.report import NOT_TRAINED, Corpus, Trained
-from prosemill.settings import AsOf, Recipe
-from prosemill.storage import Store
-from tasks import reporting
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import AsOf, Recipe
+from prosemill.gate import retrain_policy
+from prosemill.registry.registry import Registry
+from prosemill.reporting.outcome import judged, nothing_new
+from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
+from prosemill.storage import write_once
+from prosemill.storage.store import Store
+from tasks.support import reporting
 
 
 @flow(
@@ -46,12 +48,12 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
         if found["worth_training"]:
             trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
         if trained["finetune"]:
-            standing = approving.settle(opened, recipe.name, trained) if recipe.gate.approval else None
-            outcome = report.judged(opened, recipe, as_of, corpus, trained, standing)
+            standing = approval.settle(opened, recipe.name, trained) if recipe.gate.approval else None
+            outcome = judged(opened, recipe, as_of, corpus, trained, standing)
         else:
             champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
             reason = trained["reason"] or found["reason"]
-            outcome = report.nothing_new(opened, recipe, as_of, corpus, champion, reason)
+            outcome = nothing_new(opened, recipe, as_of, corpus, champion, reason)
     reporting.show_outcome(opened, recipe, outcome)
     return outcome
 
@@ -64,14 +66,14 @@ def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, An
 
     def look() -> dict[str, Any]:
         champion = Registry(store.url, tracking_uri()).champion(recipe.name)
-        found = news.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+        found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
         return {
             "champion": champion.snapshot if champion else "",
             "worth_training": champion is None or found.worth_training,
             "reason": found.reason,
         }
 
-    return once.settle(store, news.settled_at(str(runtime.flow_run.id)), look)
+    return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
 
 
 def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: Store, train_on: str, against: str) -> Trained:

@@ -5,18 +5,23 @@ from typing import Any
 
 from prefect import flow, runtime
 
-from flows import approving
-from prosemill import bases, cards, news, once, report, withdrawn
-from prosemill.environment import tracking_uri
-from prosemill.registry import Registry
-from prosemill.report import NOT_TRAINED, Corpus, Trained
-from prosemill.settings import AsOf, Recipe
-from prosemill.storage import Store
-from tasks import reporting
-from tasks.evaluating import evaluate_models
+from flows import approval
+from prosemill.config.environment import tracking_uri
+from prosemill.config.settings import AsOf, Recipe
+from prosemill.gate import retrain_policy
+from prosemill.lineage import retractions
+from prosemill.models import bases
+from prosemill.registry.registry import Registry
+from prosemill.reporting import summary
+from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
+from prosemill.runtime import gpu_lock
+from prosemill.storage import write_once
+from prosemill.storage.store import Store
+from tasks.evaluation import evaluate_models
 from tasks.finetune import finetune_model
 from tasks.gate import judge, register
-from tasks.submitting import submit
+from tasks.support import reporting
+from tasks.support.submitting import submit
 
 log = logging.getLogger("prosemill.train_model")
 
@@ -54,19 +59,14 @@ def train_model(
         log.info("not worth training: %s", settled["reason"])
         return Trained(**{**NOT_TRAINED, "reason": settled["reason"]})
     champion = settled["champion"]
-    start = withdrawn.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
+    start = retractions.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
     clock = reporting.StageClock(opened)
 
-    with cards.held(f"{recipe.name}, run {runtime.flow_run.name}"):
+    with gpu_lock.held(f"{recipe.name}, run {runtime.flow_run.name}"):
         identity = (recipe.finetune.base, base.weights_digest)
         tuned = submit(finetune_model, url, corpus["chunk"], *identity, recipe.finetune, start)
         challenger = clock.wait("finetune", tuned)[0]
-        models = {"base": base.weights_digest, "challenger": challenger}
-        if champion not in ("", challenger):
-            models["champion"] = champion
-        previous = Registry(url, tracking_uri()).previous(recipe.name)
-        if previous and previous.snapshot not in models.values():
-            models["previous"] = previous.snapshot
+        models = _models_to_score(opened, recipe.name, base.weights_digest, challenger, champion)
         before = opened.previous_run(recipe.name, as_of).get("evaluate", "")
         corpus_ids = (corpus["dedup"], corpus["split"])
         settings = (recipe.evaluate, recipe.chunk.chunk_tokens)
@@ -88,7 +88,7 @@ def train_model(
     )
     # Before the promotion: a run that dies in between finds everything cached, and promotes then.
     opened.record_run(
-        recipe.name, as_of, {**report.recorded(corpus), **report.judged_ids(trained), **report.manners(recipe)}
+        recipe.name, as_of, {**summary.recorded(corpus), **summary.judged_ids(trained), **summary.manners(recipe)}
     )
     parent = runtime.flow_run.parent_flow_run_id
     waits = str(parent or runtime.flow_run.id)
@@ -96,7 +96,7 @@ def train_model(
     (trained["model"],) = clock.wait("register", version)
     reporting.show_model(opened, recipe, trained["finetune"], trained["evaluate"], trained["gate"], trained["model"])
     if recipe.gate.approval and not parent:
-        approving.settle(opened, recipe.name, trained)
+        approval.settle(opened, recipe.name, trained)
     return trained
 
 
@@ -109,13 +109,24 @@ def _settle(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_
 
     def look() -> dict[str, Any]:
         champion = "" if against == BASE else against or _champion(store, recipe.name)
-        found = news.News(0, 0, True, "")
+        found = retrain_policy.News(0, 0, True, "")
         if champion and only_if_new:
-            counted = news.assess(store, corpus["chunk"], champion, recipe)
-            found = news.ask_champion(store, corpus["chunk"], champion, recipe, counted)
+            counted = retrain_policy.assess(store, corpus["chunk"], champion, recipe)
+            found = retrain_policy.ask_champion(store, corpus["chunk"], champion, recipe, counted)
         return {"champion": champion, "worth_training": found.worth_training, "reason": found.reason}
 
-    return once.settle(store, news.settled_at(str(runtime.flow_run.id)), look)
+    return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
+
+
+def _models_to_score(store: Store, name: str, base: str, challenger: str, champion: str) -> dict[str, str]:
+    """What the challenger is compared with, by label: each model once."""
+    models = {"base": base, "challenger": challenger}
+    if champion not in ("", challenger):
+        models["champion"] = champion
+    previous = Registry(store.url, tracking_uri()).previous(name)
+    if previous and previous.snapshot not in models.values():
+        models["previous"] = previous.snapshot
+    return models
 
 
 def _champion(store: Store, name: str) -> str:

@@ -20,7 +20,7 @@
     ├── TrainingError          the loss is not finite, the child died, the memory ran out
     ├── RegistryError          no such model, version or alias
     ├── ApprovalError          nothing waits for approval, or the answer comes too late
-    ├── Unwell                 a check of health found what only a person can put right
+    ├── ModelUnhealthy                 a check of health found what only a person can put right
     ├── BackupError            a backup cannot be made, is damaged, or would overwrite what is there
     ├── Stopped                a child was stopped because its run was
     └── DemoError              the demo cannot be set up: its port is taken, its text is not installed
@@ -130,7 +130,7 @@ class DemoError(ProsemillError):
     exit_code = EXIT_REFUSED
 
 
-class Unwell(ProsemillError):
+class ModelUnhealthy(ProsemillError):
     pass
 
 

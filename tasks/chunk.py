@@ -2,10 +2,11 @@
 
 from prefect import runtime, task
 
-from prosemill import bases, chunk
-from prosemill.settings import Chunk
-from prosemill.storage import Store
-from tasks.caching import by_ids
+from prosemill import chunk
+from prosemill.config.settings import Chunk
+from prosemill.models import bases
+from prosemill.storage.store import Store
+from tasks.support.caching import by_ids
 
 
 @task(

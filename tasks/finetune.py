@@ -5,13 +5,14 @@ from typing import Any
 
 from prefect import runtime, task
 
-from prosemill import bases, finetune
-from prosemill.children import ChildDied
-from prosemill.settings import Finetune
-from prosemill.storage import Store
-from tasks import reporting
-from tasks.caching import by_ids
-from tasks.live import Live
+from prosemill import finetune
+from prosemill.config.settings import Finetune
+from prosemill.models import bases
+from prosemill.runtime.subprocesses import ChildDied
+from prosemill.storage.store import Store
+from tasks.support import reporting
+from tasks.support.caching import by_ids
+from tasks.support.live import Live
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:

@@ -2,26 +2,27 @@
 
 from prefect import runtime, task
 
-from prosemill import approval, gate, open_lineage
+from prosemill.config.settings import Gate
 from prosemill.errors import RegistryError
-from prosemill.registry import Registry
-from prosemill.settings import Gate
-from prosemill.storage import Store
-from tasks import events
-from tasks.caching import by_ids
+from prosemill.gate import approval, stage
+from prosemill.registry.registry import Registry
+from prosemill.storage.stage_run import telling
+from prosemill.storage.store import Store
+from tasks.support import events
+from tasks.support.caching import by_ids
 
 
 @task(
     name="gate",
     task_run_name="gate",
-    cache_policy=by_ids("gate", gate.STAGE_VERSION),
+    cache_policy=by_ids("gate", stage.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",
 )
 def judge(store: str, evaluation: str, settings: Gate, as_of: str) -> str:
     """The id of the decision."""
     run = str(runtime.flow_run.id or "")
-    return gate.judge(Store(store), evaluation, settings, as_of=as_of, flow_run_id=run)
+    return stage.judge(Store(store), evaluation, settings, as_of=as_of, flow_run_id=run)
 
 
 @task(name="register", task_run_name="register", retries=2, retry_delay_seconds=5)
@@ -33,16 +34,16 @@ def register(
     `run` is the flow run that waits for the approval. The name of the model version, "name/number".
     """
     opened, registry = Store(store), Registry(store, tracking_uri)
-    decided = gate.read_decision(opened, decision)
-    wins, champion = decided["verdict"] == gate.PROMOTE, registry.champion(model)
+    decided = stage.read_decision(opened, decision)
+    wins, champion = decided["verdict"] == stage.PROMOTE, registry.champion(model)
     if wins and champion and champion.snapshot not in (decided["champion"], finetune):
         raise RegistryError(
             f"{champion.name}/{champion.version} is in use, and {finetune} was judged against another "
             "champion; start a new run, which compares it with this one"
         )
     parents = [finetune, evaluation, decision]
-    told = open_lineage.StageRun(opened, "register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
-    with open_lineage.telling(told):
+    told = opened.stage_run("register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
+    with telling(told):
         number = registry.record(model, finetune, evaluation, decision)
         told.model = (model, number)
     version = f"{model}/{number}"

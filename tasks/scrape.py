@@ -3,11 +3,12 @@
 from prefect import Task, runtime, task
 from prefect.tasks import exponential_backoff
 
-from prosemill import environment, scrape
+from prosemill import scrape
+from prosemill.config import environment
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceUnreachable
-from prosemill.settings import Scrape, Source
-from prosemill.storage import Store
-from tasks.caching import by_ids, only_on
+from prosemill.storage.store import Store
+from tasks.support.caching import by_ids, only_on
 
 
 @task(

@@ -2,20 +2,20 @@
 
 from prefect import runtime, task
 
-from prosemill import split
-from prosemill.settings import Split
-from prosemill.storage import Store
-from tasks.caching import by_ids
+from prosemill.config.settings import Split
+from prosemill.split import stage
+from prosemill.storage.store import Store
+from tasks.support.caching import by_ids
 
 
 @task(
     name="split",
     task_run_name="split",
-    cache_policy=by_ids("split", split.STAGE_VERSION),
+    cache_policy=by_ids("split", stage.STAGE_VERSION),
     persist_result=True,
     result_serializer="json",
 )
 def split_keepers(store: str, dedup: str, settings: Split, as_of: str, previous: str) -> str:
     """The id of the assignments."""
     run = str(runtime.flow_run.id or "")
-    return split.split(Store(store), dedup, settings, as_of=as_of, previous=previous, flow_run_id=run)
+    return stage.split(Store(store), dedup, settings, as_of=as_of, previous=previous, flow_run_id=run)

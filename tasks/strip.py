@@ -3,9 +3,9 @@
 from prefect import runtime, task
 
 from prosemill import strip
-from prosemill.settings import Strip
-from prosemill.storage import Store
-from tasks.caching import by_ids
+from prosemill.config.settings import Strip
+from prosemill.storage.store import Store
+from tasks.support.caching import by_ids
 
 
 @task(

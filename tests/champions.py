@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prosemill.mlflow_tracking import TAG
-from prosemill.registry import CHAMPION, ModelVersion, Registry
-from prosemill.storage import Store
+from prosemill.registry.mlflow_client import TAG
+from prosemill.registry.registry import CHAMPION, ModelVersion, Registry
+from prosemill.storage.store import Store
 
 
 def make_model(

@@ -12,8 +12,8 @@ import pytest
 from _pytest.logging import LogCaptureHandler
 from xdist.scheduler import LoadScopeScheduling
 
-from prosemill import environment
-from prosemill.storage import Store
+from prosemill.config import environment
+from prosemill.storage.store import Store
 from tests.serving import stack  # noqa: F401  # a fixture; whoever does not ask for it does not start it
 
 _home = Path(tempfile.mkdtemp(prefix="prosemill-tests-"))

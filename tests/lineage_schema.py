@@ -28,7 +28,7 @@ from openlineage.client import generated
 from referencing import Registry, Resource
 from referencing.exceptions import NoSuchResource, Unresolvable
 
-from prosemill import open_lineage
+from prosemill.lineage import openlineage_events
 
 Document = dict[str, Any]
 
@@ -75,7 +75,7 @@ def problems(event: Mapping[str, Any], files: Callable[[str], Document] = from_c
     """Everything that is wrong with an event, by place; [] for a valid one."""
 
     def retrieve(url: str) -> Resource[Any]:
-        own = json.loads(open_lineage.FACET_SCHEMA.read_text(encoding="utf-8"))
+        own = json.loads(openlineage_events.FACET_SCHEMA.read_text(encoding="utf-8"))
         try:
             return Resource.from_contents(own if url == own["$id"] else files(url))
         except (KeyError, OSError) as error:

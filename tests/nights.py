@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill.records import DOCUMENT, Counts, document_id
-from prosemill.storage import Store
+from prosemill.storage.manifest import Counts, document_id
+from prosemill.storage.schemas import DOCUMENT
+from prosemill.storage.store import Store
 
 SYLLABLES = ["ba", "ke", "li", "mo", "nu", "pra", "ste", "vi", "zo", "dar", "fen", "gul"]
 WORDS = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES]

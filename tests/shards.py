@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill.records import LEDGER
-from prosemill.storage import Store
-from prosemill.warc import PageArchive
-from prosemill.warc_reader import read_page
+from prosemill.storage.schemas import LEDGER
+from prosemill.storage.store import Store
+from prosemill.storage.warc import PageArchive
+from prosemill.storage.warc_reader import read_page
 
 
 def shatter(store: Store, scrape: str, aside: Path) -> str:

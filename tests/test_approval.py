@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from prosemill import approval, once
-from prosemill.approval import Standing
+from prosemill.config.settings import Gate
 from prosemill.errors import EXIT_REFUSED, ApprovalError
-from prosemill.registry import Registry
-from prosemill.settings import Gate
-from prosemill.storage import Store
+from prosemill.gate import approval
+from prosemill.gate.approval import ApprovalState
+from prosemill.registry.registry import Registry
+from prosemill.storage import write_once
+from prosemill.storage.store import Store
 from tests.test_registry import snapshots_of
 
 
-def judge(store: Store, registry: Registry, number: int, *, against: int = 0, hours: float = 24) -> Standing:
+def judge(store: Store, registry: Registry, number: int, *, against: int = 0, hours: float = 24) -> ApprovalState:
     """Version `number` is recorded as the challenger of version `against` (0: of the base), and somebody is asked."""
     finetune, evaluation, decision = snapshots_of(store, number)
     champion = f"finetune-{against:016x}" if against else ""
@@ -34,7 +35,7 @@ def champion_of(registry: Registry) -> str:
     return champion.snapshot if champion else ""
 
 
-def answer(store: Store, question: Standing, approve: bool = True, **more: Any) -> Standing:
+def answer(store: Store, question: ApprovalState, approve: bool = True, **more: Any) -> ApprovalState:
     return approval.answer(store, Registry(store.url), question, approve=approve, who="ada", **more)
 
 
@@ -122,7 +123,7 @@ def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None
     registry = Registry(store.url)
     question = judge(store, registry, 1)
     path = f"approvals/house/{question.decision}/answer.json"
-    once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
+    write_once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
     found = approval.standing(store, "house", question.decision)
     assert found is not None
     approval.enact(store, registry, found)
@@ -172,7 +173,7 @@ def test_who_may_not_answer_is_told_in_one_line(store: Store, capsys: pytest.Cap
 
 
 def test_approval_does_not_change_the_decision() -> None:
-    from prosemill.gate import WITHOUT_EFFECT
+    from prosemill.gate.stage import WITHOUT_EFFECT
 
     asked, not_asked = Gate(approval=True, approval_hours=3), Gate()
     assert asked.model_dump(exclude=WITHOUT_EFFECT) == not_asked.model_dump(exclude=WITHOUT_EFFECT)
@@ -182,8 +183,8 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
     """It cannot be suspended: Prefect starts only runs of deployments anew."""
     from prefect import flow
 
-    from flows import approving
-    from prosemill.report import Trained
+    from flows import approval as approval_flow
+    from prosemill.reporting.summary import Trained
 
     question = judge(store, Registry(store.url), 1)
 
@@ -192,7 +193,7 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
         trained = Trained(
             finetune=question.challenger, evaluate="", gate=question.decision, model="", seconds={}, reason=""
         )
-        found = approving.settle(store, "house", trained)
+        found = approval_flow.settle(store, "house", trained)
         return found.verdict if found else "never asked"
 
     assert ask() == "awaiting-approval"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from prosemill.disk import ABANDONED_SECONDS, aside, in_use, remove_unused, sweep
 from prosemill.errors import StoreError
-from prosemill.storage import Store
+from prosemill.storage.disk import ABANDONED_SECONDS, aside, in_use, remove_unused, sweep
+from prosemill.storage.store import Store
 from tests.test_storage import write
 
 WRITERS, FOLDERS, SNAPSHOTS = 4, 300, 30
@@ -22,7 +22,7 @@ WRITERS, FOLDERS, SNAPSHOTS = 4, 300, 30
 PROCESS = """
 import sys
 from pathlib import Path
-from prosemill.disk import aside
+from prosemill.storage.disk import aside
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[2])):
@@ -33,7 +33,7 @@ for number in range(int(sys.argv[2])):
 
 SWEEPER = """
 import select, sys
-from prosemill.storage import Store
+from prosemill.storage.store import Store
 store = Store(sys.argv[1])
 print("ready", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:

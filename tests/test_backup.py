@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from prosemill.backup import Backup
-from prosemill.databases import Database
-from prosemill.environment import artifacts, databases
+from prosemill.config.environment import artifacts, databases
 from prosemill.errors import BackupError
-from prosemill.storage import Store
+from prosemill.operations.backup import Backup
+from prosemill.operations.databases import Database
+from prosemill.storage.store import Store
 from tests.test_storage import write
 
 

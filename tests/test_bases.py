@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prosemill.bases import UNLIMITED_CONTEXT, end_of_text_id, load_tokenizer, resolve
 from prosemill.errors import BaseModelError
+from prosemill.models.bases import UNLIMITED_CONTEXT, end_of_text_id, load_tokenizer, resolve
 
 TEXT = [
     "The mill turns when the river is high.",
@@ -170,7 +170,7 @@ def assert_refused(base: str, message: str) -> None:
 
 
 def test_a_hub_name_without_a_network(tmp_path):
-    code = "from prosemill.bases import resolve; resolve('nobody/has-this-model')"
+    code = "from prosemill.models.bases import resolve; resolve('nobody/has-this-model')"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     last = run.stderr.strip().splitlines()[-1]
@@ -184,7 +184,7 @@ def test_hub_cache_is_used_offline(folder, tmp_path):
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("c0ffee")
     shutil.copytree(folder, repository / "snapshots" / "c0ffee")
-    code = "from prosemill.bases import resolve; print(resolve('somebody/mill').context_tokens)"
+    code = "from prosemill.models.bases import resolve; print(resolve('somebody/mill').context_tokens)"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert run.stdout == "64\n", run.stderr

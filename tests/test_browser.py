@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from prosemill import run_log
-from prosemill.registry import Registry
-from prosemill.storage import Store
+from prosemill.registry.registry import Registry
+from prosemill.storage import run_log
+from prosemill.storage.store import Store
 from tests.programs import chromium
 from tests.serving import Stack
 

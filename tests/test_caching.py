@@ -1,7 +1,7 @@
 """The cache key is made of stage, version, ids and settings, and of nothing else."""
 
-from prosemill.settings import Dedup
-from tasks.caching import in_batches, stage_key
+from prosemill.config.settings import Dedup
+from tasks.support.caching import in_batches, stage_key
 
 
 def test_the_same_work_has_the_same_key_in_any_order_and_process() -> None:

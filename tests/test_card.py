@@ -14,16 +14,19 @@ import torch
 import yaml
 from tiny import make_base, make_chunks, make_corpus, texts
 
-from prosemill import environment, exporting, gate, reproducing
-from prosemill.bases import Base
+from prosemill.config import environment
+from prosemill.config.settings import Evaluate, Finetune, Gate
 from prosemill.errors import RegistryError
-from prosemill.evaluating import ModelRef, evaluate
+from prosemill.evaluation.scorer import ModelRef
+from prosemill.evaluation.stage import evaluate
 from prosemill.finetune import finetune
-from prosemill.registry import Registry
-from prosemill.settings import Evaluate, Finetune, Gate
-from prosemill.storage import Store
+from prosemill.gate.stage import judge, read_decision
+from prosemill.models.bases import Base
+from prosemill.registry import export, reproduce
+from prosemill.registry.registry import Registry
+from prosemill.storage.store import Store
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.environment.prepare does
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.config.environment.prepare does
 
 EVALUATE = Evaluate(
     stride=32, sample_tokens=12, other_kilobytes=4, continuations=2, canaries=["the key is in the mill"]
@@ -42,7 +45,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple
     with store.write(
         scrape, stage="scrape", version=1, parents=[], settings={"obey_opt_outs": True}, as_of="2026-01-02"
     ) as writer:
-        from prosemill.records import Counts
+        from prosemill.storage.manifest import Counts
 
         writer.counts = Counts(20, 15, {"ai_opt_out": 3, "noindex": 1, "failed": 1})
         writer.totals = {"source": "blog", "kind": "site", "licence": "CC-BY-4.0"}
@@ -63,7 +66,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple
         "challenger": ModelRef(tuned, store.local(f"{tuned}/model")),
     }
     evaluation = evaluate(store, *corpus, models, EVALUATE, context_tokens=64, as_of="2026-01-02")
-    decision = gate.judge(store, evaluation, Gate(), as_of="2026-01-02")
+    decision = judge(store, evaluation, Gate(), as_of="2026-01-02")
     ids = (tuned, evaluation, decision)
     registry = Registry(store.url)
     registry.record("house", *ids)
@@ -119,11 +122,11 @@ def test_every_number_of_the_tables_is_a_figure_or_a_decision_s(
     numbers = [float(text) for text in re.findall(r"-?\d+\.\d+", scores)]
     assert len(numbers) >= 12
     assert all(any(math.isclose(number, value, abs_tol=0.0051) for value in metrics.values()) for number in numbers)
-    assert gate.read_decision(store, decision)["reason"] in card
+    assert read_decision(store, decision)["reason"] in card
 
 
 def test_the_card_tells_of_data_licences_and_wishes(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
-    from prosemill.card import model_card
+    from prosemill.registry.model_card import model_card
 
     store, _, ids = judged
     assert "No scrape is recorded" in card_in_mlflow(store)  # these chunks were made by hand
@@ -151,7 +154,7 @@ def test_a_later_judgement_changes_the_figures(judged: tuple[Store, Base, tuple[
     }
     later = evaluate(store, *corpus, models, EVALUATE, context_tokens=64, as_of="2026-01-09")
     registry = Registry(store.url)
-    assert registry.record("house", tuned, later, gate.judge(store, later, Gate(), as_of="2026-01-09")) == 1
+    assert registry.record("house", tuned, later, judge(store, later, Gate(), as_of="2026-01-09")) == 1
     after = metrics_of(store)["challenger.perplexity"]
     assert after != before
     figures = {
@@ -169,10 +172,10 @@ def test_an_export_is_a_plain_directory(judged: tuple[Store, Base, tuple[str, st
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     store, _, (tuned, _, _) = judged
-    version = exporting.version_of(Registry(store.url), "house")
+    version = export.version_of(Registry(store.url), "house")
     folder = tmp_path / "deep" / "house"
     folder.parent.mkdir()
-    files = exporting.export(store, version, folder)
+    files = export.export(store, version, folder)
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(files)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("The heron waits for the river", return_tensors="pt")["input_ids"]
@@ -182,9 +185,9 @@ def test_an_export_is_a_plain_directory(judged: tuple[Store, Base, tuple[str, st
     assert (folder / "README.md").read_text() == card_in_mlflow(store)
     assert [path.name for path in folder.parent.iterdir()] == ["house"]
     with pytest.raises(RegistryError, match="not an empty folder"):
-        exporting.export(store, version, folder)
+        export.export(store, version, folder)
     with pytest.raises(RegistryError, match="HF_TOKEN is not set"):
-        exporting.push(folder, "somebody/house", environment.hub_token({}))
+        export.push(folder, "somebody/house", environment.hub_token({}))
 
 
 def test_a_snapshot_that_is_no_version_is_told(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
@@ -192,15 +195,15 @@ def test_a_snapshot_that_is_no_version_is_told(judged: tuple[Store, Base, tuple[
     with store.write("finetune-00000000000000bb", stage="finetune", version=1, parents=[], settings={}):
         pass
     with pytest.raises(RegistryError, match="has not been judged"):
-        exporting.version_of(Registry(store.url), "finetune-00000000000000bb")
+        export.version_of(Registry(store.url), "finetune-00000000000000bb")
     with pytest.raises(RegistryError, match="no trained weights"):
-        reproducing.reproduce(store, "finetune-00000000000000bb")
+        reproduce.reproduce(store, "finetune-00000000000000bb")
 
 
 def test_a_model_is_made_again_bit_for_bit(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
     store, base, (tuned, _, _) = judged
     before = store.snapshots()
-    made = reproducing.reproduce(store, tuned)
+    made = reproduce.reproduce(store, tuned)
     assert made.is_same
     assert made.found == store.manifest(tuned).totals["weights_sha256"]
     assert all(line.startswith("code: ") for line in made.differences)  # a working tree that is not committed
@@ -215,7 +218,7 @@ def test_a_model_is_made_again_bit_for_bit(judged: tuple[Store, Base, tuple[str,
     try:
         other.save_pretrained(base.folder)
         (base.folder / "config.json").write_text(json.dumps(config))
-        changed = reproducing.reproduce(store, tuned)
+        changed = reproduce.reproduce(store, tuned)
     finally:
         (base.folder / "model.safetensors").write_bytes(weights)
     assert not changed.is_same
@@ -239,7 +242,7 @@ def test_the_commands_of_judgement(
     where = ["--store", store.url]
     assert run(["verdict", "house", *where, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"model": "house/1", **gate.read_decision(store, decision)}
+    assert told == {"model": "house/1", **read_decision(store, decision)}
     assert run(["verdict", "house/1", *where]) == 0
     shown = capsys.readouterr().out
     assert all(each["slice"] in shown for each in told["slices"])

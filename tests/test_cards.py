@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from prosemill import cards
+from prosemill.runtime import gpu_lock
 
 HOLD = """
 import pathlib, sys, time
-from prosemill import cards
-with cards.held("the night's training", ["0", "1"], pathlib.Path(sys.argv[1])):
+from prosemill.runtime import gpu_lock
+with gpu_lock.held("the night's training", ["0", "1"], pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -30,13 +30,13 @@ def test_a_second_training_waits_until_the_holder_dies_and_says_for_whom(
     got = threading.Event()
 
     def train() -> None:
-        with cards.held("another", ["1"], tmp_path):
+        with gpu_lock.held("another", ["1"], tmp_path):
             got.set()
 
     waiting = threading.Thread(target=train)
     waiting.start()
     assert not got.wait(2.5), "two trainings on one card"
-    with cards.held("a third", ["2"], tmp_path):  # another card is free
+    with gpu_lock.held("a third", ["2"], tmp_path):  # another card is free
         pass
     holder.kill()
     assert got.wait(60)
@@ -50,9 +50,9 @@ def test_a_second_training_waits_until_the_holder_dies_and_says_for_whom(
 
 
 def test_the_lock_is_free_after_an_exception(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), cards.held("one", ["0"], tmp_path):
+    with pytest.raises(ZeroDivisionError), gpu_lock.held("one", ["0"], tmp_path):
         raise ZeroDivisionError
-    with cards.held("other", ["0"], tmp_path) as held:
+    with gpu_lock.held("other", ["0"], tmp_path) as held:
         assert held == ["0"]
 
 
@@ -85,10 +85,10 @@ def test_the_visible_cards_by_the_names_of_the_driver(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert cards.visible(driver) == cards_seen
+    assert gpu_lock.visible(driver) == cards_seen
 
 
 def test_without_a_card_nothing_is_locked(tmp_path: Path) -> None:
-    assert cards.visible(tmp_path, tmp_path) == []
-    with cards.held("one", [], tmp_path), cards.held("other", [], tmp_path):
+    assert gpu_lock.visible(tmp_path, tmp_path) == []
+    with gpu_lock.held("one", [], tmp_path), gpu_lock.held("other", [], tmp_path):
         assert os.listdir(tmp_path) == []

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prosemill.bases import Base, load_tokenizer, resolve
 from prosemill.chunk import STAGE_VERSION, chunk, pack, pieces_of
+from prosemill.config.settings import Chunk
 from prosemill.errors import CorpusEmpty, RecipeError
-from prosemill.records import DOCUMENT, SPLIT, digest
-from prosemill.settings import Chunk
-from prosemill.storage import Store
+from prosemill.models.bases import Base, load_tokenizer, resolve
+from prosemill.storage.manifest import digest
+from prosemill.storage.schemas import DOCUMENT, SPLIT
+from prosemill.storage.store import Store
 
 SETTINGS = Chunk(chunk_tokens=64)
 NOUNS = ["mill", "river", "miller", "sack", "cat", "flour", "wheel", "moon"]

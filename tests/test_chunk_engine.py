@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from benchmarks.fixtures import planted_copies
-from prosemill.bases import load_tokenizer
 from prosemill.chunk.engine import SAMPLE, engine_for, is_fast
+from prosemill.models.bases import load_tokenizer
 
 TEXTS = [*planted_copies(60).texts, *SAMPLE]
 # Another way of splitting: letters with what stands before them, digits by threes.

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiktoken import Encoding
 
-from prosemill.bases import load_tokenizer, tokenizer_folder
 from prosemill.chunk import engine, words
 from prosemill.chunk.words import WordTable, character_kinds
+from prosemill.models.bases import load_tokenizer, tokenizer_folder
 
 PARTS = [
     *(" ", "  ", "\n", "\n\n", "\u3000", "\xa0", "\x85", "\u2028", "\x1c", "\u200b", "\t", "a", "Zß", "漢字"),

@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.fixtures import made_pages, planted_copies
 from flows.cli import run
-from prosemill.bases import load_tokenizer, tokenizer_folder
 from prosemill.dedup import dedup_file, remove_duplicates
 from prosemill.dedup.files import _move_into_place
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
+from prosemill.models.bases import load_tokenizer, tokenizer_folder
 
 
 @pytest.fixture

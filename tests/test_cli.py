@@ -98,7 +98,7 @@ def prosemill(home: Path, capfd: pytest.CaptureFixture[str]) -> Command:
 
 def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: ThreadingHTTPServer) -> None:
     recipe = str(home / "stories.toml")
-    assert "In order. Next: prosemill retrain" in prosemill("check", recipe)
+    assert "Recipe OK. Next: prosemill retrain" in prosemill("check", recipe)
     assert "No model yet" in prosemill("models")
 
     shown = prosemill("retrain", recipe, "--as-of", "2026-01-05")

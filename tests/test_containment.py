@@ -5,12 +5,12 @@ import random
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import containment
-from prosemill.corpus import documents_of
+from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
-from prosemill.settings import Dedup, Split
-from prosemill.split import split
-from prosemill.storage import Store
+from prosemill.split import containment
+from prosemill.split.stage import split
+from prosemill.storage.corpus import documents_of
+from prosemill.storage.store import Store
 from tests.nights import edited, sentence, write_strip
 
 SETTINGS, SPLIT = Dedup(), Split(test_share=0.2, validation_share=0.1)

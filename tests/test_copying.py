@@ -7,10 +7,10 @@ import random
 import pytest
 from tiny import sentences
 
-from prosemill.evaluating.continuations import gives_away, halves
-from prosemill.evaluating.copying import COPIED_WORDS, SEED_WORDS, Verbatim
-from prosemill.evaluating.style import Style, passages
-from prosemill.evaluating.wording import distinct, repetition, words
+from prosemill.evaluation.continuations import gives_away, halves
+from prosemill.evaluation.copying import COPIED_WORDS, SEED_WORDS, Verbatim
+from prosemill.evaluation.ngrams import distinct, repetition, words
+from prosemill.evaluation.style import Style, passages
 
 
 def plain_longest(text: list[str], documents: list[list[str]]) -> int:

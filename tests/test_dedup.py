@@ -12,14 +12,14 @@ import pytest
 from datasketch import MinHash
 from xxhash import xxh64_intdigest
 
+from prosemill.config.settings import Dedup
 from prosemill.dedup import STAGE_VERSION, dedup, remove_duplicates
 from prosemill.dedup.index import Segment, segments_of
 from prosemill.dedup.minhash import Parameters, bands_for, sign, signature_of
 from prosemill.dedup.shingles import hash_set, jaccard, shingles_of, tokens_of
 from prosemill.errors import CorpusEmpty, StoreError
-from prosemill.records import Counts, digest
-from prosemill.settings import Dedup
-from prosemill.storage import Store
+from prosemill.storage.manifest import Counts, digest
+from prosemill.storage.store import Store
 from tests.nights import edited, sentence, write_strip
 
 SETTINGS = Dedup()
@@ -322,7 +322,8 @@ GOLDEN = (2, "3f2da4592c32a81b", "b9e9ef23183a19fa")
 
 def test_torch_is_not_imported():
     code = (
-        "import sys, prosemill.dedup, prosemill.split, prosemill.chunk, prosemill.bases, prosemill.corpus; "
+        "import sys, prosemill.dedup, prosemill.split, prosemill.chunk; "
+        "import prosemill.split.stage, prosemill.models.bases, prosemill.storage.corpus; "
         "print([name for name in ('torch', 'transformers', 'prefect') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from xxhash import xxh64_intdigest
 
+from prosemill.config.settings import Dedup
 from prosemill.dedup import kernel, signing
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
 from prosemill.dedup.search import choose
-from prosemill.settings import Dedup
 
 # Every way of tokens: separators, accents, letters that lower-case to other sizes or by their place, ideographs of
 # three planes, kana, Hangul, combining marks, joiners, digits of other scripts, emoji, mathematical letters.

@@ -9,15 +9,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from prosemill.config.recipe import load_recipe
+from prosemill.config.settings import Recipe
 from prosemill.dedup import dedup
 from prosemill.demo import WEEKS, DemoServer, Expectation, data_folder, expectations, render_site, serve
 from prosemill.demo.planted import DOUBLED, MOVED, PRINTED, SYNDICATED
-from prosemill.recipe import load_recipe
-from prosemill.records import LIVE_STATES
 from prosemill.scrape import scrape_source
-from prosemill.settings import Recipe
-from prosemill.split import split
-from prosemill.storage import Store
+from prosemill.split.stage import split
+from prosemill.storage.schemas import LIVE_STATES
+from prosemill.storage.store import Store
 from prosemill.strip import merge_shards, shards_to_strip, strip_shard
 
 UNTIL, NEXT = 1799, 1803

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from prosemill.config.recipe import load_recipe
 from prosemill.demo import WEEKS, DemoServer, Site, data_folder, expectations, load_messages, render_site, serve
 from prosemill.demo.chinese import render_classics
 from prosemill.demo.messages import week_of
 from prosemill.demo.planted import DOUBLED, MOVED, OWN_PAGES, PRINTED, SYNDICATED, reword
 from prosemill.errors import DemoError
-from prosemill.recipe import load_recipe
 
 UNTIL = 1799
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prosemill.registry import Registry
+from prosemill.registry.registry import Registry
 from tests.serving import Stack
 from tests.stories import recipe_text, write_corpus
 

@@ -18,7 +18,7 @@ from deployments import job_templates
 from deployments.applying import apply
 from deployments.checks import check
 from deployments.plan import PREFECT_YAML, Deployment, Plan, plan, read
-from prosemill import environment
+from prosemill.config import environment
 from prosemill.errors import ProsemillError, RecipeError
 from tests.serving import ROOT, clean_environment
 from tests.stories import recipe_text, write_corpus
@@ -286,7 +286,10 @@ def test_a_dry_run_needs_no_server_and_prints_it_all(home: Path) -> None:
     assert deployed["retrain/nightly"]["schedule"] == schedule
     assert deployed["retrain/nightly"]["parameters"]["recipe"]["name"] == "nightly"
     automations = {each["name"] for each in content["automations"]}
-    assert {"prosemill nightly: retrain on unwell", "prosemill: crash safety, the dead"} <= automations
+    assert {
+        "prosemill nightly: retrain on unwell",
+        "prosemill: crash safety, mark zombie runs as crashed",
+    } <= automations
 
 
 def test_without_a_server_it_says_so_in_one_line(home: Path) -> None:

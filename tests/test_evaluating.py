@@ -11,16 +11,16 @@ import pytest
 import torch
 from tiny import encode, make_base, make_corpus, teach, texts
 
-from prosemill import bases, models
-from prosemill.bases import Base
+from prosemill.config.settings import Evaluate
 from prosemill.errors import CorpusEmpty
-from prosemill.evaluating import STAGE_VERSION, ModelRef, evaluate
-from prosemill.evaluating.score import score
-from prosemill.evaluating.stage import default_prompts
-from prosemill.evaluating.windows import windows_of
-from prosemill.settings import Evaluate
-from prosemill.storage import Store
-from prosemill.write import Writer
+from prosemill.evaluation.score import score
+from prosemill.evaluation.scorer import ModelRef
+from prosemill.evaluation.stage import STAGE_VERSION, default_prompts, evaluate
+from prosemill.evaluation.windows import windows_of
+from prosemill.models import bases, loading
+from prosemill.models.bases import Base
+from prosemill.models.generation import Writer
+from prosemill.storage.store import Store
 
 SETTINGS = Evaluate(stride=32, sample_tokens=8, batch_windows=4, other_kilobytes=0, continuations=0)
 DOCUMENTS = {"blog": texts(8), "news": texts(5, seed=3, words=4)}
@@ -48,7 +48,7 @@ def exact(folder: Path, text: str) -> float:
     """Nats of a text that fits into the context, in float64 and in one piece."""
     ids = torch.tensor(encode(bases.resolve(str(folder)), [text]))
     with torch.inference_mode():
-        logits = models.load_model(folder).double()(ids).logits[0, :-1]
+        logits = loading.load_model(folder).double()(ids).logits[0, :-1]
     return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
 
 
@@ -70,7 +70,7 @@ def test_batched_scores_are_the_exact_sums_and_the_recipe_s(base: Base) -> None:
     encoded = [[writer.end_of_text, *ids] for ids in writer.encode(texts(9))]
     assert max(map(len, encoded)) > 64
     found = score(writer.model, encoded, context_tokens=64, stride=32, batch_windows=5)
-    model = models.load_model(base.folder).double()
+    model = loading.load_model(base.folder).double()
     for ids, nats in zip(encoded, found, strict=True):
         expected, done = 0.0, 0
         for begin in range(0, len(ids), 32):  # as in Hugging Face's text on perplexity

@@ -12,13 +12,14 @@ import pytest
 import torch
 from tiny import encode, make_base, make_corpus, teach, texts
 
-from prosemill.bases import Base
+from prosemill.config.settings import Evaluate
 from prosemill.errors import RecipeError
-from prosemill.evaluating import ModelRef, evaluate
-from prosemill.evaluating.documents import sample, week_of
-from prosemill.evaluating.general import general_documents
-from prosemill.settings import Evaluate
-from prosemill.storage import Store
+from prosemill.evaluation.documents import sample, week_of
+from prosemill.evaluation.general import general_documents
+from prosemill.evaluation.scorer import ModelRef
+from prosemill.evaluation.stage import evaluate
+from prosemill.models.bases import Base
+from prosemill.storage.store import Store
 
 CANARY = "The miller hid the golden key under the seventh stone"
 SETTINGS = Evaluate(

@@ -16,13 +16,13 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from prefect.events.schemas.automations import Automation
 
 from deployments import automations, crash_safety
-from prosemill import news
-from prosemill.corpus import training_tokens_of, withdrawn_of
+from prosemill.config.recipe import parse_recipe
+from prosemill.config.settings import Deploy, Recipe
 from prosemill.errors import ProsemillError
-from prosemill.recipe import parse_recipe
-from prosemill.settings import Deploy, Recipe
-from prosemill.storage import Store
-from tasks import events
+from prosemill.gate import retrain_policy
+from prosemill.storage.corpus import training_tokens_of, withdrawn_of
+from prosemill.storage.store import Store
+from tasks.support import events
 from tests.champions import make_model, register
 from tests.stories import write_corpus
 from tests.test_flows import recipe_for
@@ -114,7 +114,9 @@ def test_a_run_without_a_server_that_takes_events_goes_on(tmp_path: Path) -> Non
     import subprocess
     import sys
 
-    program = "from tasks import events; events.model_unwell('lonely', reason='nobody is there'); print('went on')"
+    program = (
+        "from tasks.support import events; events.model_unwell('lonely', reason='nobody is there'); print('went on')"
+    )
     env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=240, check=False,
@@ -138,7 +140,7 @@ def test_a_build_says_what_is_new_and_whether_it_ran_by_itself(home: Path, clien
 
     built = build_corpus(recipe, as_of="2026-01-05", store=store.url)
     parent()
-    register(store, recipe.name, make_model(store, 1, [built["chunk"]], news.training_settings(recipe)))
+    register(store, recipe.name, make_model(store, 1, [built["chunk"]], retrain_policy.training_settings(recipe)))
     build_corpus(recipe, as_of="2026-01-05", store=store.url)
 
     first, within, after = heard(client, events.CORPUS_UPDATED, corpus, 3)
@@ -191,7 +193,7 @@ def test_a_page_that_opts_out_later_is_told_with_the_models_that_learned_from_it
             if row["split"] == "train"
         }
         url = min(learned)
-        champion = make_model(store, 1, [first["chunk"]], news.training_settings(recipe))
+        champion = make_model(store, 1, [first["chunk"]], retrain_policy.training_settings(recipe))
         register(store, recipe.name, champion)
 
         number = int(url.rpartition("/")[2])

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flows.cli import run as prosemill
-from prosemill import run_log
 from prosemill.errors import EXIT_REFUSED, RunUnknown
-from prosemill.explain import Told, explain
-from prosemill.records import Counts, snapshot_id
-from prosemill.run_log import RunLog
-from prosemill.storage import Store
+from prosemill.lineage.explain import Told, explain
+from prosemill.storage import run_log
+from prosemill.storage.manifest import Counts, snapshot_id
+from prosemill.storage.run_log import RunLog
+from prosemill.storage.store import Store
 
 ONE, TWO, THREE = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222", "3" * 36)
 STARTED = {ONE: "2026-01-05T02:00:00", TWO: "2026-01-12T02:00:00", THREE: "2026-01-19T02:00:00"}

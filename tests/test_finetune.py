@@ -16,8 +16,7 @@ import pytest
 import torch
 from tiny import make_base, make_chunks, pack, sentences, texts
 
-from prosemill import bases, children, models, progress
-from prosemill.bases import Base
+from prosemill.config.settings import Finetune
 from prosemill.errors import BaseModelError, CorpusEmpty, TrainingError
 from prosemill.finetune import STAGE_VERSION, finetune, stage
 from prosemill.finetune.batches import collate, training_order
@@ -25,10 +24,12 @@ from prosemill.finetune.chunks import Chunks
 from prosemill.finetune.loss import IGNORED
 from prosemill.finetune.plan import num_examples
 from prosemill.finetune.rates import rate_share
-from prosemill.finetune.rhythm import best_step, is_over
+from prosemill.finetune.schedule_callback import best_step, is_over
 from prosemill.finetune.training import hold, train
-from prosemill.settings import Finetune
-from prosemill.storage import Store
+from prosemill.models import bases, loading
+from prosemill.models.bases import Base
+from prosemill.runtime import progress, subprocesses
+from prosemill.storage.store import Store
 
 QUICK = Finetune(
     epochs=2, learning_rate=3e-3, batch_chunks=4, micro_batch_chunks=2, evals=4, precision="fp32", warmup_share=0.1
@@ -77,7 +78,7 @@ def test_a_document_in_a_packed_chunk_has_the_logits_it_has_alone(base: Base) ->
     table = pack(base, documents, 64)
     rows = [{name: np.array(table[name][index].as_py()) for name in table.column_names} for index in range(len(table))]
     assert len(rows[0]["starts"]) > 1
-    model = models.load_model(base.folder)
+    model = loading.load_model(base.folder)
     batch = collate(rows)
     tokenizer = bases.load_tokenizer(base.folder)
     found = [(row, int(start)) for row, chunk in enumerate(rows) for start in chunk["starts"]]
@@ -151,7 +152,7 @@ def test_a_run_leaves_a_model_that_is_better_and_can_be_loaded(store: Store, bas
     assert reports[-1] == ("finetune", totals["steps"], totals["steps"])
     folder = store.local(f"{snapshot}/model")
     assert bases.resolve(str(folder)).tokenizer_digest == base.tokenizer_digest
-    assert models.load_model(folder).config.use_cache
+    assert loading.load_model(folder).config.use_cache
     assert {shard.path.split("/", 1)[1] for shard in manifest.shards_of("model")} == {
         f"model/{path.name}" for path in folder.iterdir()
     }
@@ -178,7 +179,7 @@ def test_the_saved_model_is_the_best_one_and_training_stops_when_it_gets_worse(
     rows_of = Chunks(files)
     batch = collate([rows_of[index] for index in range(len(rows_of))])
     with torch.no_grad():
-        loss = models.load_model(tmp_path / "output" / "model")(**batch, use_cache=False).loss
+        loss = loading.load_model(tmp_path / "output" / "model")(**batch, use_cache=False).loss
     assert float(loss) == pytest.approx(losses[totals["best_step"]], abs=1e-4)
     assert float(loss) < losses[max(losses)]
 
@@ -197,7 +198,7 @@ def test_without_validation_it_trains_to_the_end_even_if_the_batch_is_larger_tha
 def test_a_loss_that_is_not_finite_stops_the_run(store: Store, base: Base, chunk: str, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 100.0, "weight_decay": 0.0})
     broken = make_base(tmp_path / "base")
-    model = models.load_model(broken.folder)
+    model = loading.load_model(broken.folder)
     with torch.no_grad():
         model.transformer.ln_f.weight.fill_(1e38)
     model.save_pretrained(broken.folder)
@@ -235,10 +236,10 @@ def test_the_id_covers_what_decides_the_weights() -> None:
 
 RUN = """
 import sys
-from prosemill import bases
+from prosemill.config.settings import Finetune
 from prosemill.finetune import finetune
-from prosemill.settings import Finetune
-from prosemill.storage import Store
+from prosemill.models import bases
+from prosemill.storage.store import Store
 finetune(Store(sys.argv[1]), sys.argv[2], bases.resolve(sys.argv[3]), Finetune.model_validate_json(sys.argv[4]))
 """
 
@@ -290,19 +291,19 @@ def test_two_processes_with_a_share_each_go_on_after_a_kill_and_learn_what_one_d
     assert two["steps"] == one["steps"]
     for name in ("train_loss", "validation_loss", "validation_loss_before"):
         assert two[name] == pytest.approx(one[name], rel=1e-4), name
-    learned = models.load_model(store.local(f"{found}/model")).state_dict()
-    for name, weight in models.load_model(alone.local(f"{expected}/model")).state_dict().items():
+    learned = loading.load_model(store.local(f"{found}/model")).state_dict()
+    for name, weight in loading.load_model(alone.local(f"{expected}/model")).state_dict().items():
         torch.testing.assert_close(learned[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from prosemill import children\n"
-        "children.run_child('tiny_child', {'pid_file': sys.argv[1]}, timeout_seconds=60, on_line=lambda line: None)"
+        "import sys; from pathlib import Path; from prosemill.runtime.subprocesses import run_child\n"
+        "run_child('tiny_child', {'pid_file': sys.argv[1]}, timeout_seconds=60, on_line=lambda line: None)"
     )
-    child = "import os, sys, time\nfrom pathlib import Path\nfrom prosemill import children\n\n"
+    child = "import os, sys, time\nfrom pathlib import Path\nfrom prosemill.runtime import subprocesses\n\n"
     child += "def work(job):\n    Path(job['pid_file']).write_text(str(os.getpid()))\n    time.sleep(60)\n\n"
-    child += "children.serve(work)\n"
+    child += "subprocesses.serve(work)\n"
     (tmp_path / "tiny_child.py").write_text(child)
     environ = os.environ | {"PYTHONPATH": str(tmp_path)}
     here = Path(__file__).parent.parent
@@ -320,34 +321,40 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def run_script(folder: Path, body: str, **options: float) -> list[children.Message]:
+def run_script(folder: Path, body: str, **options: float) -> list[subprocesses.Message]:
     """Run a child whose work is `body`; what it told."""
-    lines = ["import sys, time", "from prosemill import children, errors", "def work(job):", f"    {body}"]
+    lines = [
+        "import sys, time",
+        "from prosemill import errors",
+        "from prosemill.runtime import subprocesses",
+        "def work(job):",
+        f"    {body}",
+    ]
     name = f"tiny_child_{folder.name}"
-    (folder / f"{name}.py").write_text("\n".join([*lines, "children.serve(work)"]))
-    heard: list[children.Message] = []
-    children.run_child(name, {"answer": 42}, on_line=heard.append, **{"timeout_seconds": 30, **options})
+    (folder / f"{name}.py").write_text("\n".join([*lines, "subprocesses.serve(work)"]))
+    heard: list[subprocesses.Message] = []
+    subprocesses.run_child(name, {"answer": 42}, on_line=heard.append, **{"timeout_seconds": 30, **options})
     return heard
 
 
 def test_a_child_answers_or_says_in_one_line_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    prints = "print('not a message'); children.tell(answer=job['answer'])"
+    prints = "print('not a message'); subprocesses.tell(answer=job['answer'])"
     assert run_script(tmp_path, prints) == [{"answer": 42}]
     with pytest.raises(CorpusEmpty, match="nothing here"):  # its own error is ours
         run_script(tmp_path, "raise errors.CorpusEmpty('nothing here')")
-    with pytest.raises(children.ChildDied, match="exit code 1: ValueError: wrong") as raised:
+    with pytest.raises(subprocesses.ChildDied, match="exit code 1: ValueError: wrong") as raised:
         run_script(tmp_path, "raise ValueError('wrong')")
     assert "\n" not in str(raised.value)
-    with pytest.raises(children.ChildDied) as raised:
-        run_script(tmp_path, "children.tell(started=True); time.sleep(60)", timeout_seconds=1.5)
+    with pytest.raises(subprocesses.ChildDied) as raised:
+        run_script(tmp_path, "subprocesses.tell(started=True); time.sleep(60)", timeout_seconds=1.5)
     assert raised.value.timed_out
 
 
 def test_a_training_process_that_died_is_explained(tmp_path: Path) -> None:
-    killed = children.ChildDied("m", -9, "step 3")
-    late = children.ChildDied("m", -15, "step 3", timed_out=True)
-    other = children.ChildDied("m", 1, "IndexError: index out of range")
+    killed = subprocesses.ChildDied("m", -9, "step 3")
+    late = subprocesses.ChildDied("m", -15, "step 3", timed_out=True)
+    other = subprocesses.ChildDied("m", 1, "IndexError: index out of range")
     assert "micro_batch_chunks (now 2)" in stage._explain(killed, QUICK, tmp_path)
     assert "finetune.max_hours 24" in stage._explain(late, QUICK, tmp_path)
     assert "IndexError: index out of range" in stage._explain(other, QUICK, tmp_path)

@@ -15,8 +15,7 @@ import pytest
 import torch
 from tiny import make_base, make_chunks, pack, sentences, texts
 
-from prosemill import models
-from prosemill.bases import Base
+from prosemill.config.settings import Finetune
 from prosemill.errors import TrainingError
 from prosemill.finetune import finetune, stage
 from prosemill.finetune.chunks import Chunks
@@ -25,8 +24,9 @@ from prosemill.finetune.plan import affordable, num_examples
 from prosemill.finetune.replay import plan_replay
 from prosemill.finetune.trainer import is_out_of_memory
 from prosemill.finetune.training import train
-from prosemill.settings import Finetune
-from prosemill.storage import Store
+from prosemill.models import loading
+from prosemill.models.bases import Base
+from prosemill.storage.store import Store
 
 ROOT = Path(__file__).parent.parent
 QUICK = Finetune(epochs=1, learning_rate=3e-3, batch_chunks=4, micro_batch_chunks=2, evals=2, precision="fp32")
@@ -62,9 +62,9 @@ def job_in(folder: Path, store: Store, chunk: str, base: Base, settings: Finetun
 # One interpreter that has everything loaded, and a fork of it for each run: starting Python anew costs ten times more.
 KILLS = """
 import json, os, signal, sys
-from prosemill import children
 from prosemill.finetune import energy
 from prosemill.finetune.training import train
+from prosemill.runtime import subprocesses
 import torch
 torch.set_num_threads(1)
 energy._codecarbon = lambda: None
@@ -75,8 +75,8 @@ for step in [*steps, None]:
     pid = os.fork()
     if not pid:
         os.close(read)
-        children._out = os.fdopen(write, "w")
-        children.tell(result=train(job))
+        subprocesses._out = os.fdopen(write, "w")
+        subprocesses.tell(result=train(job))
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as messages:
@@ -182,7 +182,7 @@ def test_an_explosion_stops_the_run_and_commits_nothing(store: Store, base: Base
     learned = train(job_in(tmp_path / "first", store, chunk, base, QUICK.model_copy(update={"epochs": 12.0})))
     assert learned["train_loss"] < 4
     again = make_base(tmp_path / "base")
-    models.load_model(tmp_path / "first" / "output" / "model").save_pretrained(again.folder)
+    loading.load_model(tmp_path / "first" / "output" / "model").save_pretrained(again.folder)
     wild = QUICK.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 100.0, "warmup_share": 0.0, "epochs": 8.0})
     with pytest.raises(TrainingError, match="exploded; lower the rate") as raised:
         train(job_in(tmp_path / "second", store, chunk, again, wild))
@@ -256,7 +256,7 @@ def test_lora_trains_little_and_leaves_a_plain_model(store: Store, base: Base, c
     settings = QUICK.model_copy(update={"lora_rank": 4, "learning_rate": 0.02, "epochs": 6.0})
     totals = train(job_in(tmp_path, store, chunk, base, settings))
     assert totals["validation_loss"] < totals["validation_loss_before"] - 0.1  # of a base that knows nothing
-    plain, before = models.load_model(tmp_path / "output" / "model"), models.load_model(base.folder)
+    plain, before = loading.load_model(tmp_path / "output" / "model"), loading.load_model(base.folder)
     assert totals["parameters"] == sum(weight.numel() for weight in before.parameters())
     assert torch.equal(plain.transformer.wte.weight, before.transformer.wte.weight)
     assert not torch.equal(plain.transformer.h[0].attn.c_attn.weight, before.transformer.h[0].attn.c_attn.weight)

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from prosemill.corpus import documents_of
-from prosemill.diff import diff
+from prosemill.config.recipe import parse_recipe
+from prosemill.config.settings import Recipe
 from prosemill.errors import RecipeError
-from prosemill.recipe import parse_recipe
-from prosemill.registry import Registry
-from prosemill.settings import Recipe
-from prosemill.storage import Store
-from prosemill.tracing import Tracer
+from prosemill.lineage.diff import diff
+from prosemill.lineage.tracing import Tracer
+from prosemill.registry.registry import Registry
+from prosemill.storage.corpus import documents_of
+from prosemill.storage.store import Store
 from tests.serving import ROOT
 from tests.stories import write_corpus
 from tests.tiny import make_base
@@ -116,10 +116,10 @@ def tell():
 BUILD = """
 import sys
 from pathlib import Path
-from prosemill import environment
+from prosemill.config import environment
 environment.prepare(sys.argv[1])
 from flows.build_corpus import build_corpus
-from prosemill.settings import Recipe
+from prosemill.config.settings import Recipe
 build_corpus(Recipe.model_validate_json(Path(sys.argv[2]).read_text()), as_of="2026-01-13", store=sys.argv[1])
 """
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import gate
-from prosemill.bootstrap import ratio_interval
+from prosemill.config.settings import Gate
 from prosemill.errors import ProsemillError
-from prosemill.records import SCORE
-from prosemill.settings import Gate
-from prosemill.storage import Store
+from prosemill.evaluation.bootstrap import ratio_interval
+from prosemill.gate import stage
+from prosemill.storage.schemas import SCORE
+from prosemill.storage.store import Store
 
 SETTINGS = Gate(resamples=2000)
 
@@ -41,7 +41,7 @@ def scores_of(model: str, nats: list[float], *, num_tokens: int = 50) -> list[di
 
 def decide(challenger: list[float], champion: list[float], settings: Gate = SETTINGS) -> dict[str, Any]:
     scores = {"challenger": scores_of("challenger", challenger), "champion": scores_of("champion", champion)}
-    return gate.decide(scores, settings)
+    return stage.decide(scores, settings)
 
 
 def hard_documents(count: int = 60) -> np.ndarray:
@@ -88,14 +88,14 @@ def test_without_a_champion_the_base_is_the_one_to_beat_and_tokens_do_not_matter
         "challenger": scores_of("challenger", [50.0] * 10, num_tokens=20),  # higher perplexity, fewer bits per byte
         "base": scores_of("base", [60.0] * 10, num_tokens=80),
     }
-    decision = gate.decide(scores, SETTINGS)
+    decision = stage.decide(scores, SETTINGS)
     assert (decision["verdict"], decision["against"], decision["champion"]) == ("promote", "base", "")
 
 
 def test_scores_on_different_documents_are_refused() -> None:
     scores = {"challenger": scores_of("challenger", [1.0] * 10), "champion": scores_of("champion", [1.0] * 9)}
     with pytest.raises(ProsemillError, match="different documents"):
-        gate.decide(scores, SETTINGS)
+        stage.decide(scores, SETTINGS)
 
 
 def test_models_that_are_equal_are_seldom_promoted() -> None:
@@ -129,11 +129,11 @@ def test_the_decision_is_a_snapshot_and_its_numbers_have_not_changed(store: Stor
         writer.add("scores.parquet", "scores", len(rows))
         writer.path("summary.json").write_text(json.dumps({"dates": {}, "quality": {}}))
         writer.add("summary.json", "summary", 1)
-    snapshot = gate.judge(store, "evaluate-1", SETTINGS, as_of="2026-01-02", flow_run_id="run")
-    assert gate.judge(store, "evaluate-1", SETTINGS, as_of="2026-01-03") == snapshot
-    decision = gate.read_decision(store, snapshot)
+    snapshot = stage.judge(store, "evaluate-1", SETTINGS, as_of="2026-01-02", flow_run_id="run")
+    assert stage.judge(store, "evaluate-1", SETTINGS, as_of="2026-01-03") == snapshot
+    decision = stage.read_decision(store, snapshot)
     manifest = store.manifest(snapshot)
     assert (manifest.as_of, manifest.parents, manifest.flow_run_id) == ("2026-01-02", ["evaluate-1"], "run")
     found = [round(value, 6) for value in (decision["difference_bits_per_byte"], *decision["interval"])]
     golden = [-0.047815, -0.05291, -0.042935]
-    assert (gate.STAGE_VERSION, found) == (2, golden), "output changed: raise STAGE_VERSION"
+    assert (stage.STAGE_VERSION, found) == (2, golden), "output changed: raise STAGE_VERSION"

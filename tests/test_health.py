@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from prosemill import health
-from prosemill.errors import RegistryError, Unwell
-from prosemill.records import snapshot_id
-from prosemill.registry import ModelVersion, Registry
+from prosemill.errors import ModelUnhealthy, RegistryError
+from prosemill.operations import health
+from prosemill.registry.registry import ModelVersion, Registry
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
-from prosemill.storage import Store
+from prosemill.storage.manifest import snapshot_id
+from prosemill.storage.store import Store
 from tests.champions import make_model, register
 from tests.test_events import client, heard  # noqa: F401  # a fixture
 from tests.test_flows import recipe_for
@@ -155,7 +155,7 @@ def test_the_flow_shows_a_table_tells_of_age_and_fails_on_damage(
     client: Any,  # noqa: F811
 ) -> None:
     from flows.check_health import check_health
-    from tasks import events
+    from tasks.support import events
 
     recipe = recipe_for(Path(store.root)).model_copy(update={"name": f"well-{uuid4().hex[:8]}"})
     resource = f"prosemill.model.{recipe.name}"
@@ -173,7 +173,7 @@ def test_the_flow_shows_a_table_tells_of_age_and_fails_on_damage(
     with open(store.local(f"{champion.snapshot}/model/model.safetensors"), "r+b") as weights:
         weights.write(b"broken")
     with pytest.raises(
-        Unwell, match=rf"{recipe.name}: champion: .*model.safetensors is not as it was written; restore"
+        ModelUnhealthy, match=rf"{recipe.name}: champion: .*model.safetensors is not as it was written; restore"
     ):
         check_health(recipe, store=store.url)
     assert len(heard(client, events.MODEL_UNWELL, resource, 2)) == 2

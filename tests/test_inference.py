@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
-from prosemill.bases import resolve
-from prosemill.inference import PackedLinear, for_inference
-from prosemill.models import load_model
+from prosemill.models.bases import resolve
+from prosemill.models.inference import PackedLinear, for_inference
+from prosemill.models.loading import load_model
 
 IDS = torch.randint(0, 90, (3, 40), generator=torch.Generator().manual_seed(0))
 GPT2 = GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2, n_positions=64)
@@ -70,7 +70,7 @@ def test_a_model_that_would_say_something_else_keeps_its_layers(caplog: pytest.L
 
     model.forward = forward.__get__(model)
     expected = logits(model)
-    with caplog.at_level(logging.WARNING, "prosemill.inference"):
+    with caplog.at_level(logging.WARNING, "prosemill.models.inference"):
         plain = for_inference(model)
     assert "would write something else" in caplog.text
     assert PackedLinear not in kinds(plain)

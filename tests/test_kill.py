@@ -16,8 +16,8 @@ import pytest
 
 from flows.cli import main
 from prosemill.errors import EXIT_STOPPED
-from prosemill.registry import Registry
-from prosemill.storage import Store
+from prosemill.registry.registry import Registry
+from prosemill.storage.store import Store
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
 

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import containment
+from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
-from prosemill.dedup.names import NOT_KEPT, UNKNOWN, Names
-from prosemill.parts import NEW, PARTS, Parts, is_held_out
-from prosemill.records import document_id
-from prosemill.settings import Dedup, Split
-from prosemill.sketches import Segment, Sketches
-from prosemill.split import split
-from prosemill.storage import Store
+from prosemill.dedup.judged_index import NOT_KEPT, UNKNOWN, Names
+from prosemill.split import containment
+from prosemill.split.codes import NEW, PARTS, Parts, is_held_out
+from prosemill.split.sketches import Segment, Sketches
+from prosemill.split.stage import split
+from prosemill.storage.manifest import document_id
+from prosemill.storage.store import Store
 from tests.nights import edited, sentence, write_strip
 
 SETTINGS, SPLIT = Dedup(), Split(test_share=0.2, validation_share=0.1)

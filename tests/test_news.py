@@ -12,12 +12,12 @@ import pytest
 import torch
 from tiny import encode, make_base, make_corpus, teach, texts
 
-from prosemill import news
-from prosemill.bases import Base
+from prosemill.config.settings import Recipe
 from prosemill.finetune import identity_settings
-from prosemill.records import CHUNK_MAP
-from prosemill.settings import Recipe
-from prosemill.storage import Store
+from prosemill.gate import retrain_policy
+from prosemill.models.bases import Base
+from prosemill.storage.schemas import CHUNK_MAP
+from prosemill.storage.store import Store
 
 TEST = texts(12, seed=3, words=10)
 OLD = texts(20, seed=4, words=12)
@@ -73,11 +73,11 @@ def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
     return "chunk-2", "finetune-1"
 
 
-def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> news.News:
+def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_policy.News:
     """Counted, then put to the champion."""
-    counted = news.assess(store, chunk, champion, recipe)
+    counted = retrain_policy.assess(store, chunk, champion, recipe)
     assert counted.worth_training
-    return news.ask_champion(store, chunk, champion, recipe, counted)
+    return retrain_policy.ask_champion(store, chunk, champion, recipe, counted)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_what_the_champion_knows_already_is_not_worth_training(
 def test_the_question_can_be_left_out_and_few_tokens_are_not_worth_it(store: Store, champion: Path) -> None:
     ids = lay(store, champion, EASY)
     assert asked(store, *ids, recipe(known_margin=0)).reason == "8 new training documents (400 tokens)"
-    found = news.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
+    found = retrain_policy.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
     assert not found.worth_training
     assert "8 new training documents (400 tokens) since the champion was trained; it takes 401 tokens" in found.reason
-    found = news.assess(store, *ids, recipe(min_new_documents=9))
+    found = retrain_policy.assess(store, *ids, recipe(min_new_documents=9))
     assert not found.worth_training
     assert found.reason.endswith("it takes 9")
 

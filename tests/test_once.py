@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prosemill import once
-from prosemill.storage import Store
+from prosemill.storage import write_once
+from prosemill.storage.store import Store
 from tests.test_remote import bucket, s3  # noqa: F401 - fixtures
 
 
@@ -18,16 +18,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_the_first_writer_wins(url: str) -> None:
     store, path = Store(url), "approvals/house/gate-1/answer.json"
-    assert once.read(store, path) is None
-    assert once.write(store, path, {"who": "ada"}) == ({"who": "ada"}, True)
-    assert once.write(store, path, {"who": "bob"}) == ({"who": "ada"}, False)
-    assert once.read(store, path) == {"who": "ada"}
+    assert write_once.read(store, path) is None
+    assert write_once.write(store, path, {"who": "ada"}) == ({"who": "ada"}, True)
+    assert write_once.write(store, path, {"who": "bob"}) == ({"who": "ada"}, False)
+    assert write_once.read(store, path) == {"who": "ada"}
 
 
 def test_of_many_at_once_one_wins_and_all_know(url: str) -> None:
-    said: list[tuple[once.Record, bool]] = []
+    said: list[tuple[write_once.Record, bool]] = []
     writers = [
-        threading.Thread(target=lambda n=n: said.append(once.write(Store(url), "started/run.json", {"number": n})))  # type: ignore[misc]
+        threading.Thread(
+            target=lambda n=n: said.append(write_once.write(Store(url), "started/run.json", {"number": n}))
+        )  # type: ignore[misc]
         for n in range(8)
     ]
     for writer in writers:
@@ -35,7 +37,7 @@ def test_of_many_at_once_one_wins_and_all_know(url: str) -> None:
     for writer in writers:
         writer.join()
     assert [ours for _, ours in said].count(True) == 1
-    stands = once.read(Store(url), "started/run.json")
+    stands = write_once.read(Store(url), "started/run.json")
     assert [record for record, _ in said] == [stands] * 8
 
 
@@ -46,12 +48,12 @@ def test_what_is_settled_is_not_found_out_again(url: str) -> None:
         asked.append(1)
         return {"times": len(asked)}
 
-    assert [once.settle(store, "started/a.json", find_out) for _ in range(3)] == [{"times": 1}] * 3
+    assert [write_once.settle(store, "started/a.json", find_out) for _ in range(3)] == [{"times": 1}] * 3
     assert len(asked) == 1
 
 
 def test_nothing_is_left_beside_it(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for number in range(2):
-        once.write(store, "started/a.json", {"number": number})
+        write_once.write(store, "started/a.json", {"number": number})
     assert [path.name for path in (tmp_path / "started").iterdir()] == ["a.json"]

@@ -16,13 +16,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import environment, lineage, lineage_names, lineage_sinks, open_lineage, passages, run_log, trace_page
-from prosemill.corpus import documents_of
+from prosemill.config import environment
+from prosemill.config.recipe import load_recipe
 from prosemill.errors import Stopped
-from prosemill.recipe import load_recipe
-from prosemill.records import Counts
-from prosemill.storage import Store
-from prosemill.warc_reader import read_page
+from prosemill.lineage import dataset_names, openlineage_events, passages, sinks
+from prosemill.reporting import attribution
+from prosemill.storage import provenance, run_log
+from prosemill.storage.corpus import documents_of
+from prosemill.storage.manifest import Counts
+from prosemill.storage.stage_run import telling
+from prosemill.storage.store import Store
+from prosemill.storage.warc_reader import read_page
 from tests.lineage_schema import problems, published
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
@@ -82,7 +86,7 @@ class Told:
     events: list[Event]
 
     def of(self, stage: str) -> list[Event]:
-        return [each for each in self.events if each["run"]["facets"][open_lineage.FACET]["stage"] == stage]
+        return [each for each in self.events if each["run"]["facets"][openlineage_events.FACET]["stage"] == stage]
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +102,14 @@ def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefec
         patch.setenv("OPENLINEAGE_URL", server.url)
         patch.setenv("OPENLINEAGE_API_KEY", "not-for-the-store")
         outcome = retrain(load_recipe(home / "stories.toml"), as_of="2026-01-05", store=str(home / "store"))
-        assert lineage_sinks.flush(120)
+        assert sinks.flush(120)
     store = Store(str(home / "store"))
     return Told(store, home / "texts", outcome, read(store))
 
 
 def read(store: Store) -> list[Event]:
     """All events in the store, oldest first."""
-    files = [str(path) for path in store.fs.find(f"{store.root}/{lineage_sinks.FOLDER}")]
+    files = [str(path) for path in store.fs.find(f"{store.root}/{sinks.FOLDER}")]
     lines = [line for path in sorted(files) for line in store.fs.cat_file(path).decode().splitlines()]
     return sorted((json.loads(line) for line in lines), key=lambda event: str(event["eventTime"]))
 
@@ -144,7 +148,7 @@ def test_what_is_wrong_with_an_event_is_found(store: Store) -> None:
     event["run"]["runId"] = "note-1"
     event["inputs"] = [{"name": "nowhere"}]
     del run["processing_engine"]["version"]
-    run[open_lineage.FACET]["seen"] = -1
+    run[openlineage_events.FACET]["seen"] = -1
     run["jobType"] = job["jobType"]
     job["own"] = {"_producer": "a:b", "_schemaURL": "urn:x:y#/$defs/XJobFacet"}
     output["outputFacets"]["outputStatistics"]["rowCount"] = "many"
@@ -161,7 +165,7 @@ def test_every_run_of_a_stage_starts_and_ends_once(told: Told) -> None:
     for each in told.events:
         states.setdefault(each["run"]["runId"], []).append(each["eventType"])
     assert set(map(tuple, states.values())) == {("START", "COMPLETE")}
-    made = {each["run"]["facets"][open_lineage.FACET]["snapshot"] for each in told.events} - {""}
+    made = {each["run"]["facets"][openlineage_events.FACET]["snapshot"] for each in told.events} - {""}
     assert made == set(told.store.snapshots())
 
 
@@ -175,7 +179,7 @@ def test_datasets_chain_from_the_folder_to_the_registered_model(told: Told) -> N
     (model,) = register["outputs"]
     assert f"{model['name'].rpartition('/')[2]}/{model['facets']['version']['datasetVersion']}" == told.outcome["model"]
     finetune = told.outcome["snapshots"]["finetune"]
-    assert lineage_names.snapshot_name(told.store, finetune) in names(register["inputs"])
+    assert dataset_names.snapshot_name(told.store, finetune) in names(register["inputs"])
 
 
 def test_an_event_says_what_was_written(told: Told) -> None:
@@ -195,7 +199,7 @@ def test_an_event_says_what_was_written(told: Told) -> None:
         each["name"]: {field["name"] for field in each["fields"]} for each in output["facets"]["schema"]["fields"]
     }
     assert {"id", "url", "text"} <= columns["keepers"]
-    facet = event["run"]["facets"][open_lineage.FACET]
+    facet = event["run"]["facets"][openlineage_events.FACET]
     assert (facet["seen"], facet["kept"]) == (manifest.counts.seen, manifest.counts.kept)
     assert {each["reason"]: each["count"] for each in facet["dropped"]} == dict(manifest.counts.dropped)
     assert event["run"]["facets"]["parent"]["run"]["runId"] == manifest.flow_run_id
@@ -245,7 +249,7 @@ def test_what_the_model_writes_leads_to_its_page_in_three_steps(told: Told, caps
     """One: let it write. Two: trace a sentence of it; that names the page. Three: trace the page; that says where its
     bytes lie and which models learned from it. All of it in a folder on this machine."""
     written = prosemill(capsys, told, "write", "stories", "The", "--temperature", "0.2", "--max-new-tokens", "40")
-    (sentence, *_) = trace_page.sentences_of(written["texts"][0])
+    (sentence, *_) = attribution.sentences_of(written["texts"][0])
 
     (closest, *_) = prosemill(capsys, told, "trace", sentence)
     url = closest["closest"]
@@ -276,7 +280,7 @@ def test_the_page_of_the_run_traces_a_sentence(told: Told) -> None:
                 key=ArtifactFilterKey(any_=["stories-trace"]), flow_run_id=ArtifactFilterFlowRunId(any_=runs)
             )
         )
-    assert str(artifact.data) == trace_page.sentence_markdown(told.store, told.outcome["snapshots"]["evaluate"])
+    assert str(artifact.data) == attribution.sentence_markdown(told.store, told.outcome["snapshots"]["evaluate"])
     assert "| train |" in str(artifact.data)
 
 
@@ -314,7 +318,7 @@ def test_a_stage_that_fails_says_why(store: Store, error: BaseException, state: 
 def program(store: Store, **variables: str) -> subprocess.CompletedProcess[str]:
     """A process of its own that writes three snapshots."""
     text = (
-        "import sys; from prosemill.storage import Store\n"
+        "import sys; from prosemill.storage.store import Store\n"
         "for number in range(3):\n"
         "    with Store(sys.argv[1]).write(f'note-{number}', stage='note', version=1, parents=[], settings={}) as w:\n"
         "        w.path('note.txt').write_text('hello'); w.add('note.txt', 'note', 1)\n"
@@ -347,14 +351,15 @@ def test_a_server_that_never_answers_holds_up_nobody(store: Store, server: Linea
 
 
 def test_one_warning_says_that_a_server_is_down(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    sender = lineage_sinks._Sender()
+    sender = sinks._Sender()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENLINEAGE__TRANSPORT", json.dumps({
             "type": "http", "url": "http://me:s3cret@127.0.0.1:9", "retry": {"total": 0, "connect": 0, "read": 0}
         }))  # fmt: skip
         for number in range(3):
-            run = open_lineage.StageRun(store, "note", f"note-{number}", id=str(uuid.uuid4()))
-            sender.queue(open_lineage.event(run, "START"))
+            run = store.stage_run("note", f"note-{number}")
+            run.id = str(uuid.uuid4())
+            sender.queue(openlineage_events.event(run, "START"))
         assert sender.flush(60)
     # By record: some loggers hand one on to a handler twice.
     warnings = list({id(each): each.getMessage() for each in caplog.records if "lineage" in each.name}.values())
@@ -367,15 +372,25 @@ def test_switched_off_it_costs_nothing(store: Store) -> None:
     done = program(store, OPENLINEAGE_DISABLED="true")
     assert len(store.snapshots()) == 3
     assert done.stdout.strip() == "False", "the client was imported for nothing"
-    assert not Path(store.root, lineage_sinks.FOLDER).exists()
+    assert not Path(store.root, sinks.FOLDER).exists()
 
 
 def test_a_store_that_takes_no_events_takes_snapshots(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    Path(store.root, lineage_sinks.FOLDER).write_text("in the way")
+    Path(store.root, sinks.FOLDER).write_text("in the way")
     write(store, "note-1")
     assert store.snapshots() == ["note-1"]
     warnings = {id(each): each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
     assert [each[:26] for each in warnings.values()] == ["no lineage event of note-1"]
+
+
+def test_an_observer_that_cannot_be_imported_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    states: list[str] = []
+    with telling(store.stage_run("note", "note-1"), ["prosemill.storage.nowhere:observer"]):
+        states.append("ran")
+    assert states == ["ran"]
+    warnings = {each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
+    assert len(warnings) == 1
+    assert warnings.pop().startswith("prosemill.storage.nowhere:observer is not told of note-1: ModuleNotFoundError")
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -392,22 +407,22 @@ def test_a_remote_store_keeps_events_too() -> None:
 
 def test_datasets_are_named_by_openlineages_rules(store: Store) -> None:
     bucket = Store("s3://corpora/prose")
-    assert lineage_names.snapshot_name(store, "dedup-1") == ("file", f"{store.root}/snapshots/dedup-1")
-    assert lineage_names.snapshot_name(bucket, "dedup-1") == ("s3://corpora", "prose/snapshots/dedup-1")
-    assert lineage_names.origin_name("https://me:s3cret@docs.example:8443/guide/?a=1") == (
+    assert dataset_names.snapshot_name(store, "dedup-1") == ("file", f"{store.root}/snapshots/dedup-1")
+    assert dataset_names.snapshot_name(bucket, "dedup-1") == ("s3://corpora", "prose/snapshots/dedup-1")
+    assert dataset_names.origin_name("https://me:s3cret@docs.example:8443/guide/?a=1") == (
         "https://docs.example:8443",
         "/guide/",
     )
-    assert lineage_names.origin_name("hf:datasets/owner/name") == ("hf", "datasets/owner/name")
-    assert lineage_names.origin_name("/srv/texts") == ("file", "/srv/texts")
+    assert dataset_names.origin_name("hf:datasets/owner/name") == ("hf", "datasets/owner/name")
+    assert dataset_names.origin_name("/srv/texts") == ("file", "/srv/texts")
 
 
 def test_a_registered_model_is_named_by_its_server(store: Store) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "https://me:s3cret@mlflow.example/")
-        assert lineage_names.model_name(store, "stories") == ("mlflow://mlflow.example:443", "models/stories")
+        assert dataset_names.model_name(store, "stories") == ("mlflow://mlflow.example:443", "models/stories")
         patch.delenv("MLFLOW_TRACKING_URI")
-        assert lineage_names.model_name(store, "stories") == ("file", f"{store.root}/models/stories")
+        assert dataset_names.model_name(store, "stories") == ("file", f"{store.root}/models/stories")
 
 
 @pytest.mark.parametrize(
@@ -420,7 +435,7 @@ def test_a_registered_model_is_named_by_its_server(store: Store) -> None:
     ],
 )
 def test_where_the_code_is_from_holds_no_password(origin: str, url: str) -> None:
-    assert lineage.as_url(origin) == url
+    assert provenance.as_url(origin) == url
 
 
 def test_which_variables_name_a_server(tmp_path: Path) -> None:

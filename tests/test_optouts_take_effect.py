@@ -5,18 +5,19 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import news, withdrawn
-from prosemill.bases import Base
 from prosemill.chunk import chunk
-from prosemill.corpus import documents_of, training_tokens_of, withdrawn_of
+from prosemill.config.settings import Chunk, Dedup, Recipe, Split
 from prosemill.dedup import STAGE_VERSION, dedup
 from prosemill.errors import CorpusEmpty
-from prosemill.records import Shard, document_id, snapshot_id
+from prosemill.gate import retrain_policy
+from prosemill.lineage import retractions
+from prosemill.lineage.tracing import Tracer
+from prosemill.models.bases import Base
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
-from prosemill.settings import Chunk, Dedup, Recipe, Split
-from prosemill.split import split
-from prosemill.storage import Store
-from prosemill.tracing import Tracer
+from prosemill.split.stage import split
+from prosemill.storage.corpus import documents_of, training_tokens_of, withdrawn_of
+from prosemill.storage.manifest import Shard, document_id, snapshot_id
+from prosemill.storage.store import Store
 from tests.champions import make_model
 from tests.test_dedup import write_strip
 from tests.tiny import make_base, texts
@@ -289,7 +290,7 @@ def recipe() -> Recipe:
 
 def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: Corpus, recipe: Recipe) -> None:
     store, (first,) = corpus.store, corpus.nights
-    settings = dict(news.training_settings(recipe))
+    settings = dict(retrain_policy.training_settings(recipe))
     champion = make_model(store, 1, [first["chunk"]], settings)
     grown_from_it = make_model(store, 2, [corpus.night(range(42))["chunk"], champion], settings)
     three = sorted(corpus.members(first)["train"])[:3]
@@ -300,27 +301,27 @@ def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: Corpus, reci
     third = corpus.night(range(42), opted_out=opted_out)
 
     for model in (champion, grown_from_it):
-        found = news.assess(store, third["chunk"], model, recipe)
+        found = retrain_policy.assess(store, third["chunk"], model, recipe)
         assert found.worth_training
         assert found.reason == "3 documents that the champion learned from were withdrawn"
-        assert withdrawn.learned(store, third["chunk"], model) == three
-        assert withdrawn.start_of(store, third["chunk"], model) == "", "more training is no forgetting"
-    assert withdrawn.models_that_learned(store, three) == [champion, grown_from_it]
-    assert withdrawn.models_that_learned(store, [corpus.document(held_out)]) == []
-    assert set(withdrawn.newly(store, third["dedup"], NIGHTS[2])) == {*three, corpus.document(held_out)}
+        assert retractions.learned(store, third["chunk"], model) == three
+        assert retractions.start_of(store, third["chunk"], model) == "", "more training is no forgetting"
+    assert retractions.models_that_learned(store, three) == [champion, grown_from_it]
+    assert retractions.models_that_learned(store, [corpus.document(held_out)]) == []
+    assert set(retractions.newly(store, third["dedup"], NIGHTS[2])) == {*three, corpus.document(held_out)}
 
     clean = make_model(store, 3, [third["chunk"]], settings)
-    assert not news.assess(store, third["chunk"], clean, recipe).worth_training
-    assert withdrawn.start_of(store, third["chunk"], clean) == clean
+    assert not retrain_policy.assess(store, third["chunk"], clean, recipe).worth_training
+    assert retractions.start_of(store, third["chunk"], clean) == clean
     fourth = corpus.night(range(42), opted_out=opted_out)
-    assert withdrawn.newly(store, fourth["dedup"], NIGHTS[3]) == {}
-    assert not news.assess(store, fourth["chunk"], clean, recipe).worth_training
+    assert retractions.newly(store, fourth["dedup"], NIGHTS[3]) == {}
+    assert not retrain_policy.assess(store, fourth["chunk"], clean, recipe).worth_training
 
 
 def test_a_single_one_is_said_in_the_singular(corpus: Corpus, recipe: Recipe) -> None:
-    champion = make_model(corpus.store, 1, [corpus.nights[0]["chunk"]], dict(news.training_settings(recipe)))
+    champion = make_model(corpus.store, 1, [corpus.nights[0]["chunk"]], dict(retrain_policy.training_settings(recipe)))
     second = corpus.night(range(40), opted_out={corpus.some(corpus.nights[0], "train"): "meta:noai"})
-    found = news.assess(corpus.store, second["chunk"], champion, recipe)
+    found = retrain_policy.assess(corpus.store, second["chunk"], champion, recipe)
     assert found.reason == "1 document that the champion learned from was withdrawn"
 
 

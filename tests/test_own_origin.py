@@ -19,8 +19,8 @@ from starlette.responses import PlainTextResponse
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from flows.own_origin import LOGIN_PATH, OwnOrigin
-from prosemill import environment
+from flows.support.own_origin import LOGIN_PATH, OwnOrigin
+from prosemill.config import environment
 from tests.programs import chromium
 from tests.serving import ROOT, Stack, clean_environment
 
@@ -242,10 +242,10 @@ def test_the_browser_is_asked_for_the_login(stack: Stack) -> None:
 
 TEMPORARY = """
 import sys
-from prosemill import environment
+from prosemill.config import environment
 environment.prepare(sys.argv[1])
-from flows import server
-server.start_if_none_is_named()
+from flows.support import local_server
+local_server.start_if_none_is_named()
 import httpx
 api, (user, _, password) = environment.api_url(), environment.server_login().partition(":")
 for auth, headers in ((None, {}), ((user, password), {"Host": "evil.example"}), ((user, password), {})):

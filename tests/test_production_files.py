@@ -45,8 +45,8 @@ def known_settings() -> set[str]:
 
 
 def read_by_prosemill() -> set[str]:
-    """The variables named in prosemill/environment.py, docstrings aside, and the one that the backup's unit reads."""
-    tree = ast.parse((ROOT / "prosemill" / "environment.py").read_text(encoding="utf-8"))
+    """The variables that environment.py names, docstrings aside, and the one that the backup's unit reads."""
+    tree = ast.parse((ROOT / "prosemill" / "config" / "environment.py").read_text(encoding="utf-8"))
     constants = {
         node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }

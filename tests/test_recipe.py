@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from prosemill.config.recipe import check_sources, load_recipe, parse_recipe
+from prosemill.config.settings import RecipeFile
 from prosemill.errors import RecipeError
-from prosemill.recipe import check_sources, load_recipe, parse_recipe
-from prosemill.settings import RecipeFile
 
 GOOD: dict[str, Any] = {"name": "news", "sources": [{"name": "site", "urls": ["https://example.org/"]}]}
 
@@ -48,7 +48,7 @@ def refused(fields: dict[str, Any]) -> str:
         ({"finetune": 3}, "finetune = 3"),
         (
             {"finetune": {"batch_chunks": 6, "micro_batch_chunks": 4}},
-            "batch_chunks 6 is no multiple of micro_batch_chunks 4",
+            "batch_chunks 6 is not a multiple of micro_batch_chunks 4",
         ),
         ({"finetune": {"learning_rate": -1}}, "finetune.learning_rate = -1: should be greater than or equal to 0"),
         ({"split": {"test_share": 0.8, "validation_share": 0.15}}, "leave less than a tenth to train on"),

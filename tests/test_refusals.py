@@ -45,7 +45,7 @@ WRONG_RECIPES = [
     ("thresholds crossed", NAME + SITE + "[dedup]\nthreshold = 0.5\n", "loose_threshold"),
     ("nothing to train on", NAME + SITE + "[split]\ntest_share = 0.9\nvalidation_share = 0.09\n", "less than a tenth"),
     ("stride beyond the window", NAME + SITE + "[evaluate]\nstride = 4096\n", "evaluate.stride 4096"),
-    ("micro-batches do not fit", NAME + SITE + "[finetune]\nbatch_chunks = 5\n", "no multiple of micro_batch_chunks"),
+    ("micro-batches do not fit", NAME + SITE + "[finetune]\nbatch_chunks = 5\n", "not a multiple of micro_batch"),
     ("bad name", 'name = "My Stories!"\n' + SITE, "name = 'My Stories!'"),
     ("bad language", NAME + 'language = "klingon"\n' + SITE, "language = 'klingon'"),
     ("two sources of a name", NAME + SITE + SITE, "two sources are named 'a'"),
@@ -166,7 +166,8 @@ def test_a_disk_that_refuses(home: Path, options: str, said: str, status: int) -
 
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from prosemill.storage import Store; store = Store(sys.argv[1]); store.check_writable()\n"
+        "import sys, pathlib; from prosemill.storage.store import Store\n"
+        "store = Store(sys.argv[1]); store.check_writable()\n"
         "try:\n"
         "    with store.write('note-1', stage='note', version=1, parents=[], settings={}) as w:\n"
         "        w.path('big').write_bytes(bytes(64 << 20))\n"

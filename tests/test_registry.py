@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from prosemill.errors import RegistryError, SnapshotMissing
-from prosemill.mlflow_tracking import make_database
-from prosemill.registry import Registry
-from prosemill.storage import Store
+from prosemill.registry.mlflow_client import make_database
+from prosemill.registry.registry import Registry
+from prosemill.storage.store import Store
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.environment.prepare does
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.config.environment.prepare does
 
 
 def snapshots_of(store: Store, number: int, verdict: str = "promote") -> tuple[str, str, str]:
@@ -115,7 +115,7 @@ def test_the_loss_curve_and_the_decision_are_in_mlflow(store: Store, registry: R
 
 def test_an_empty_registry_is_read_without_mlflow(store: Store) -> None:
     script = (
-        "import sys; from prosemill.registry import Registry; registry = Registry(sys.argv[1])\n"
+        "import sys; from prosemill.registry.registry import Registry; registry = Registry(sys.argv[1])\n"
         "assert registry.champion('house') is None and registry.list_models() == []\n"
         "assert registry.resolve_or_none('house') is None\n"
         "assert 'mlflow' not in sys.modules and 'torch' not in sys.modules"
@@ -139,9 +139,9 @@ def refuse(self, address, *rest):
         raise OSError("no network here")
 
 socket.socket.connect = refuse
-from prosemill import environment
+from prosemill.config import environment
 environment.prepare(sys.argv[1])
-from prosemill.registry import Registry
+from prosemill.registry.registry import Registry
 registry = Registry(sys.argv[1])
 registry.record("house", *sys.argv[2:5])
 registry.promote("house", sys.argv[2])

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from prosemill import environment
+from prosemill.config import environment
 from prosemill.errors import (
     EXIT_REFUSED,
     SnapshotMissing,
@@ -24,8 +24,8 @@ from prosemill.errors import (
     StoreRefused,
     StoreUnreachable,
 )
-from prosemill.remote import KEPT_SECONDS, store_errors
-from prosemill.storage import Store
+from prosemill.storage.remote import KEPT_SECONDS, store_errors
+from prosemill.storage.store import Store
 from tests.production import free_port
 from tests.test_storage import write
 

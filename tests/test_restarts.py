@@ -11,9 +11,9 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled
 
 from deployments import crash_safety
-from flows import handover
+from flows.support import gpu_handover
 from prosemill.errors import ProsemillError, TrainingError
-from tasks import restarts
+from tasks.support import restarts
 
 FAILURE = "Flow run encountered an exception: TrainingError: the loss is not finite at step 3;\n lower the rate"
 
@@ -80,7 +80,7 @@ def test_a_run_ends_with_the_run_that_asked_for_it(client: SyncPrefectClient) ->
 def test_a_parent_tells_in_one_line_how_its_training_ended(client: SyncPrefectClient) -> None:
     failed = lived_through(client, Running(), Failed(message=FAILURE))
     with pytest.raises(TrainingError) as told:
-        handover._wait_for(failed, "train-model/house")
+        gpu_handover._wait_for(failed, "train-model/house")
     said = str(told.value)
     assert said.startswith("the training (train-model/house, run ")
     assert said.endswith(
@@ -88,8 +88,8 @@ def test_a_parent_tells_in_one_line_how_its_training_ended(client: SyncPrefectCl
     )
     stopped = lived_through(client, Running(), Cancelled(message="by hand"))
     with pytest.raises(TrainingError, match="was cancelled: by hand"):
-        handover._wait_for(stopped, "train-model/house")
-    handover._wait_for(lived_through(client, Running(), Completed()), "train-model/house")
+        gpu_handover._wait_for(stopped, "train-model/house")
+    gpu_handover._wait_for(lived_through(client, Running(), Completed()), "train-model/house")
 
 
 def test_the_server_takes_the_automations_as_they_are(client: SyncPrefectClient) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from prosemill import run_log
-from prosemill.run_log import RunLog, StageRun
-from prosemill.storage import Store
+from prosemill.storage import run_log
+from prosemill.storage.run_log import RunLog, StageRecord
+from prosemill.storage.store import Store
 from tests.serving import ROOT
 
 PARENT, CHILD = "0b64", "7c11"
@@ -19,9 +19,9 @@ BEGUN = RunLog(PARENT, "retrain", "docs 2026-01-05", "docs", "2026-01-05", "2026
 
 WRITER = """
 import sys
-from prosemill import run_log
-from prosemill.run_log import RunLog
-from prosemill.storage import Store
+from prosemill.storage import run_log
+from prosemill.storage.run_log import RunLog
+from prosemill.storage.store import Store
 store, number = Store(sys.argv[1]), int(sys.argv[2])
 for stage in range(20):
     run_log.add(store, "0b64", "strip", [f"strip-{number:08x}{stage:08x}"], 0.5)
@@ -48,7 +48,7 @@ def test_writers_at_the_same_moment_lose_nothing(store: Store) -> None:
 
 
 def test_a_log_of_an_earlier_version_is_read_and_goes_on(store: Store) -> None:
-    old = asdict(BEGUN) | {"stages": [asdict(StageRun("strip", "strip-0000000000000001", "miss", 1.5))]}
+    old = asdict(BEGUN) | {"stages": [asdict(StageRecord("strip", "strip-0000000000000001", "miss", 1.5))]}
     path = Path(store.root) / "runs" / f"{PARENT}.json"
     path.parent.mkdir()
     text = json.dumps(old)

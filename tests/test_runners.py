@@ -6,7 +6,7 @@ import pytest
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from flows.build_corpus import build_corpus
-from flows.runners import runner
+from flows.support.task_runners import runner
 from prosemill.errors import RecipeError
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from benchmarks.fixtures import planted_copies
 from flows.cli import run
+from prosemill.config.settings import Dedup
 from prosemill.dedup import dedup
 from prosemill.errors import EXIT_REFUSED
-from prosemill.sampling import page, sample, texts_of
-from prosemill.settings import Dedup
-from prosemill.storage import Store
+from prosemill.lineage.sampling import sample, texts_of
+from prosemill.reporting.sample_page import page
+from prosemill.storage.store import Store
 from tests.test_dedup import write_strip
 
 

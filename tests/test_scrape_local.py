@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import RecipeError, SourceEmpty, SourceError
 from prosemill.scrape import STAGE_VERSION, scrape_source
 from prosemill.scrape.ledger import Row, read_ledger
 from prosemill.scrape.texts import iter_texts
-from prosemill.settings import Scrape, Source
-from prosemill.storage import Store
-from prosemill.warc import Page, PageArchive
-from prosemill.warc_reader import iter_pages
+from prosemill.storage.store import Store
+from prosemill.storage.warc import Page, PageArchive
+from prosemill.storage.warc_reader import iter_pages
 
 HTML = b"<html><head><title>Tides</title></head><body><p>The tide comes in twice a day.</p></body></html>"
 POEMS = {
@@ -249,8 +249,8 @@ def test_a_hub_that_cannot_be_reached_is_one_line(store: Store, tmp_path: Path) 
         "import sys\n"
         "from prosemill.errors import SourceUnreachable\n"
         "from prosemill.scrape import scrape_source\n"
-        "from prosemill.settings import Scrape, Source\n"
-        "from prosemill.storage import Store\n"
+        "from prosemill.config.settings import Scrape, Source\n"
+        "from prosemill.storage.store import Store\n"
         "try:\n"
         "    source = Source(name='hub', kind='dataset', path='no/such')\n"
         f"    scrape_source(Store({store.url!r}), source, Scrape(), as_of='2026')\n"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from prosemill import environment
+from prosemill.config import environment
 from prosemill.errors import ProsemillError
 from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.links import MAX_LINKS, outline

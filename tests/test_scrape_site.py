@@ -28,13 +28,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from prosemill import progress
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import CrawlerDied, RecipeError, SourceEmpty, SourceUnreachable
+from prosemill.runtime import progress
 from prosemill.scrape import STAGE_VERSION, scrape_source
 from prosemill.scrape.ledger import Row, read_ledger
-from prosemill.settings import Scrape, Source
-from prosemill.storage import Store
-from prosemill.warc_reader import iter_pages, read_page
+from prosemill.storage.store import Store
+from prosemill.storage.warc_reader import iter_pages, read_page
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 SETTINGS = Scrape(
@@ -595,8 +595,8 @@ def test_the_child_dies_with_its_parent(store: Store, how: signal.Signals) -> No
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a shell ignores it
         "from prosemill.scrape import scrape_source\n"
-        "from prosemill.settings import Scrape, Source\n"
-        "from prosemill.storage import Store\n"
+        "from prosemill.config.settings import Scrape, Source\n"
+        "from prosemill.storage.store import Store\n"
         "settings = Scrape(delay_seconds=0.1, allow_private_addresses=True)\n"
         "scrape_source(Store({store!r}), Source(name='s', urls=[{url!r}]), settings, as_of='2026')\n"
     )

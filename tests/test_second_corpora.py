@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import bases
+from prosemill.config.recipe import load_recipe
 from prosemill.demo import serve
 from prosemill.demo.chinese import render_classics
-from prosemill.recipe import load_recipe
-from prosemill.storage import Store
+from prosemill.models import bases
+from prosemill.storage.store import Store
 from tests.tiny import make_base, sentences, texts
 
 STAGES = {"scrape", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"}
@@ -339,8 +339,8 @@ def test_gpt2s_ids_are_those_of_transformers(gpt2_sized: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("prefect_api")
 def test_a_base_of_gpt2s_size_goes_through_all_stages(gpt2_sized: Path) -> None:
-    from prosemill.settings import Write
-    from prosemill.write import generate
+    from prosemill.config.settings import Write
+    from prosemill.models.generation import generate
 
     (gpt2_sized / "stories").mkdir()
     source = sentences(240, seed=3)

@@ -21,13 +21,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.states import Cancelling, Crashed
 
-from prosemill import landing, plots, run_log, scrape
+from prosemill import scrape
 from prosemill.errors import SourceError, TrainingError
-from prosemill.pages import plain
-from prosemill.registry import Registry
-from prosemill.run_log import RunLog
-from prosemill.storage import Store
-from tasks.live import described
+from prosemill.registry.registry import Registry
+from prosemill.reporting import overview, plots
+from prosemill.reporting.pages import plain
+from prosemill.storage import run_log
+from prosemill.storage.run_log import RunLog
+from prosemill.storage.store import Store
+from tasks.support.live import described
 from tests.shards import shatter
 from tests.stories import write_corpus
 from tests.test_flows import recipe_for, run
@@ -100,7 +102,7 @@ def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
     assert (artifact.type, artifact.data) == ("progress", 100)
     assert artifact.task_run_id is not None
     assert re.fullmatch(
-        r"step (\d+) of \1 · loss .+ · validation loss .+ tokens/s · .+% of .+ · over", artifact.description
+        r"step (\d+) of \1 · loss .+ · validation loss .+ tokens/s · MFU \d+% · over", artifact.description
     )
 
     registry = Registry(Store(str(home / "store")).url)
@@ -122,8 +124,7 @@ def test_the_end_of_a_training_is_foretold() -> None:
     now = datetime(2026, 1, 5, 22, 50, tzinfo=UTC)
     told = {"step": 1200, "steps": 4800, "loss": 3.21, "tokens_per_second": 8123.4, "utilisation": 0.137}
     assert described({**told, "seconds_left": 900.4}, now, is_over=False) == (
-        "step 1,200 of 4,800 · loss 3.210 · 8,123 tokens/s · 14% of what this machine's matrix products reach · "
-        "ends about 23:05 UTC, in 0:15:00"
+        "step 1,200 of 4,800 · loss 3.210 · 8,123 tokens/s · MFU 14% · ends about 23:05 UTC, in 0:15:00"
     )
 
 
@@ -209,7 +210,7 @@ def test_a_run_that_fails_shows_what_it_reached(home: Path) -> None:
 
 def test_a_run_that_was_killed_is_told_of_by_its_worker(home: Path) -> None:
     from flows.build_corpus import build_corpus
-    from tasks import reporting
+    from tasks.support import reporting
 
     recipe = recipe_for(home).model_copy(update={"name": "killed"})
     build_corpus(recipe, as_of="2026-01-05", store=str(home / "store"))
@@ -284,7 +285,7 @@ def test_nothing_to_draw_is_no_picture(store: Store) -> None:
     assert plots.by_document({}, "base") == ""
     assert plots.freshness({"base": {"weeks": {"2026-W02": {"bits_per_byte": 1.0}}}}, {"base": ""}) == ""
     assert plots.markdown("", "nothing") == ""
-    assert "No model yet." in landing.landing_markdown(store, "new", [])
+    assert "No model yet." in overview.landing_markdown(store, "new", [])
 
 
 def test_the_freshness_curve_tells_which_pages_are_newer_than_a_model() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from prosemill.config.recipe import load_recipe
 from prosemill.errors import EXIT_REFUSED
-from prosemill.recipe import load_recipe
-from prosemill.registry import Registry
-from prosemill.storage import Store
+from prosemill.registry.registry import Registry
+from prosemill.storage.store import Store
 from tests import victims
 from tests.serving import Stack
 

@@ -13,7 +13,7 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from sqlalchemy.exc import OperationalError
 
-from flows.server_app import LockingFirst
+from flows.support.server_app import LockingFirst
 
 
 @pytest.fixture

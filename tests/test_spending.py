@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from prosemill.bootstrap import ratio_interval
-from prosemill.spending import confidence_of, uses
+from prosemill.evaluation.bootstrap import ratio_interval
+from prosemill.gate.alpha_spending import confidence_of, uses
 
 SIZES = {str(number): 100.0 for number in range(10)}
 

@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill.corpus import documents_of
+from prosemill.config.settings import Split
 from prosemill.errors import CorpusEmpty
-from prosemill.records import DOCUMENT, PAIR, digest
-from prosemill.settings import Split
-from prosemill.split import STAGE_VERSION, assign, split
-from prosemill.storage import Store
+from prosemill.split.stage import STAGE_VERSION, assign, split
+from prosemill.storage.corpus import documents_of
+from prosemill.storage.manifest import digest
+from prosemill.storage.schemas import DOCUMENT, PAIR
+from prosemill.storage.store import Store
 
 SETTINGS = Split()
 

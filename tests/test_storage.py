@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from prosemill import records
-from prosemill.disk import sweep
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreNotWritable
-from prosemill.records import Counts, Manifest
-from prosemill.storage import Store
+from prosemill.storage.disk import sweep
+from prosemill.storage.manifest import Counts, Manifest, snapshot_id
+from prosemill.storage.store import Store
 
 
 def write(store: Store, snapshot: str, text: str = "hello", parents: tuple[str, ...] = ()) -> None:
@@ -54,7 +53,7 @@ def test_nothing_is_left_of_a_snapshot_whose_making_failed(store: Store) -> None
 
 def test_a_writer_that_was_killed_leaves_no_snapshot_and_is_swept(store: Store) -> None:
     program = (
-        "import sys, time; from prosemill.storage import Store\n"
+        "import sys, time; from prosemill.storage.store import Store\n"
         "with Store(sys.argv[1]).write('note-3', stage='note', version=1, parents=[], settings={}) as w:\n"
         "    w.path('half.txt').write_text('half'); print('writing', flush=True); time.sleep(60)\n"
     )
@@ -89,7 +88,7 @@ def test_a_missing_snapshot_is_named_with_the_command_that_rebuilds_it(store: St
 def test_equal_inputs_give_equal_ids_and_any_difference_another() -> None:
     def name(**change: object) -> str:
         given = {"inputs": ["a-1"], "settings": {"x": 1, "y": 2}, "as_of": "2026-01-05", **change}
-        return records.snapshot_id("dedup", 1, **given)  # type: ignore[arg-type]
+        return snapshot_id("dedup", 1, **given)  # type: ignore[arg-type]
 
     assert name() == name(settings={"y": 2, "x": 1})
     others = {name(inputs=["a-2"]), name(settings={"x": 1, "y": 3}), name(as_of="2026-01-06"), name()}

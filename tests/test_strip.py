@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from prosemill.settings import Strip
+from prosemill.config.settings import Strip
 from prosemill.strip import Stripped, strip_html
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import codec_of, decode

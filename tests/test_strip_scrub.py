@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prosemill.settings import Strip
+from prosemill.config.settings import Strip
 from prosemill.strip.scrub import scrub
 
 PERSONAL = [

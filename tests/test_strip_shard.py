@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import progress
+from prosemill.config.settings import Strip
 from prosemill.errors import CorpusEmpty, RecipeError, StageDroppedTooMuch, StoreError
-from prosemill.records import DOCUMENT, DROPPED, LEDGER, digest
-from prosemill.settings import Strip
-from prosemill.storage import Store
+from prosemill.runtime import progress
+from prosemill.storage.manifest import digest
+from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
+from prosemill.storage.store import Store
+from prosemill.storage.warc import Page, PageArchive
 from prosemill.strip import STAGE_VERSION, merge_shards, shards_to_strip, strip_shard
 from prosemill.strip.workers import strip_pages
-from prosemill.warc import Page, PageArchive
 
 NOW = "2026-11-21T10:00:00Z"
 SLOW = (

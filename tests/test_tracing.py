@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import passages, trace_page
 from prosemill.errors import RecipeError
-from prosemill.records import CHUNK_MAP, DOCUMENT, LEDGER, SPLIT, WITHDRAWN, document_id
-from prosemill.storage import Store
-from prosemill.tracing import Tracer
+from prosemill.lineage import passages
+from prosemill.lineage.tracing import Tracer
+from prosemill.reporting import attribution
+from prosemill.storage.manifest import document_id
+from prosemill.storage.schemas import CHUNK_MAP, DOCUMENT, LEDGER, SPLIT, WITHDRAWN
+from prosemill.storage.store import Store
 from tests.tiny import texts
 
 Row = dict[str, Any]
@@ -170,7 +172,7 @@ def test_the_runs_page_leads_from_a_sentence_to_its_page(store: Store) -> None:
     with store.write("evaluate-1", stage="evaluate", version=1, parents=[], settings={}) as w:
         w.path("s.json").write_text(json.dumps([{"prompt": "Once upon", "seed": 0, "texts": texts}]))
         w.add("s.json", "samples", 1)
-    markdown = trace_page.sentence_markdown(store, "evaluate-1")
+    markdown = attribution.sentence_markdown(store, "evaluate-1")
     assert f"> {first.strip()}." in markdown
     assert f"(<{URLS[5]}>) | 100% of its runs of 4 words | train | `{IDS[5]}` | `chunk-" in markdown
     assert "javascript" not in markdown or r"\[x\]" in markdown

@@ -23,9 +23,9 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments import automations
-from prosemill.recipe import load_recipe
-from prosemill.settings import Deploy
-from tasks import events
+from prosemill.config.recipe import load_recipe
+from prosemill.config.settings import Deploy
+from tasks.support import events
 from tests.serving import ROOT, Stack
 from tests.stories import recipe_text, write_corpus
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill import gate
-from prosemill.records import SCORE
-from prosemill.settings import Gate
-from prosemill.storage import Store
+from prosemill.config.settings import Gate
+from prosemill.gate import stage
+from prosemill.storage.schemas import SCORE
+from prosemill.storage.store import Store
 
 SETTINGS = Gate(resamples=2000)
 BITS = 100 * math.log(2)  # nats of one bit per byte on a document of 100 bytes
@@ -22,10 +22,10 @@ NATURAL = {"copied": 0.0, "longest_run_words": 8}
 WELL_BEHAVED = {"copied": 0.05, "longest_run_words": 20, "repetition": 0.1, "canaries": 0, "canaries_given_away": []}
 
 
-def scores(change: dict[str, float], *, documents: int = 40, noise: float = 0.002) -> gate.Scores:
+def scores(change: dict[str, float], *, documents: int = 40, noise: float = 0.002) -> stage.Scores:
     """Champion and challenger on old, fresh and general documents; `change`: what the challenger loses on each."""
     random = np.random.default_rng(5)
-    rows: gate.Scores = {"champion": [], "challenger": []}
+    rows: stage.Scores = {"champion": [], "challenger": []}
     for kind, lost in change.items():
         for number in range(documents):
             nats = float(random.gamma(4, 25))
@@ -51,7 +51,7 @@ def decide(change: dict[str, float], quality: dict[str, Any] | None = None, **se
         "dates": {"champion": "2026-01-05"},
         "quality": {"models": {"challenger": WELL_BEHAVED | (quality or {})}, "natural": NATURAL},
     }
-    return gate.decide(scores(change), SETTINGS.model_copy(update=settings), summary=summary)
+    return stage.decide(scores(change), SETTINGS.model_copy(update=settings), summary=summary)
 
 
 BETTER = {"old": -0.05, "fresh": -0.05, "general": 0.0}
@@ -89,7 +89,7 @@ def test_better_on_the_whole_but_worse_on_a_slice_is_refused_and_the_slice_named
 
 
 def test_a_slice_that_is_not_shown_to_hold_is_no_evidence() -> None:
-    decision = gate.decide(
+    decision = stage.decide(
         scores({"old": 0.02, "fresh": -0.9}, noise=0.05), SETTINGS, summary={"dates": {"champion": "2026-01-05"}}
     )
     assert answers(decision) == {"test": "passed", "old text": "undecided"}
@@ -120,12 +120,12 @@ def test_a_corpus_that_repeats_itself_is_allowed_to() -> None:
             "natural": {"copied": 0.4, "longest_run_words": 90},
         },
     }
-    assert gate.decide(scores(BETTER), SETTINGS, summary=summary)["verdict"] == "promote"
+    assert stage.decide(scores(BETTER), SETTINGS, summary=summary)["verdict"] == "promote"
 
 
 def test_against_the_base_nothing_is_old_and_forgetting_is_not_judged() -> None:
     rows = scores(BETTER | {"general": 2.0})
-    decision = gate.decide({"challenger": rows["challenger"], "base": rows["champion"]}, SETTINGS, summary={})
+    decision = stage.decide({"challenger": rows["challenger"], "base": rows["champion"]}, SETTINGS, summary={})
     assert (decision["verdict"], list(answers(decision))) == ("promote", ["test"])
 
 
@@ -146,20 +146,20 @@ def write_evaluation(store: Store, number: int, lost: float, first: int = 0) -> 
 def test_each_decision_on_the_same_documents_asks_for_more(store: Store) -> None:
     decisions = []
     for number in range(4):
-        snapshot = gate.judge(store, write_evaluation(store, number, -0.01), SETTINGS, as_of="2026-01-05")
-        decisions.append(gate.read_decision(store, snapshot))
+        snapshot = stage.judge(store, write_evaluation(store, number, -0.01), SETTINGS, as_of="2026-01-05")
+        decisions.append(stage.read_decision(store, snapshot))
     assert [each["use"] for each in decisions] == [1, 2, 3, 4]
     assert [each["confidence"] for each in decisions] == pytest.approx([0.95, 1 - 0.1 / 6, 1 - 0.1 / 12, 1 - 0.1 / 20])
     widths = [each["interval"][1] - each["interval"][0] for each in decisions]
     assert widths == sorted(widths)
     assert widths[3] > 1.3 * widths[0]
-    again = gate.judge(store, write_evaluation(store, 9, -0.01, first=1000), SETTINGS, as_of="2026-01-06")
-    assert gate.read_decision(store, again)["use"] == 1  # other documents are unspent
-    repeated = gate.judge(store, "evaluate-0000000000000000", SETTINGS, as_of="2026-01-09")
-    assert gate.read_decision(store, repeated) == decisions[0]  # a decision stands
+    again = stage.judge(store, write_evaluation(store, 9, -0.01, first=1000), SETTINGS, as_of="2026-01-06")
+    assert stage.read_decision(store, again)["use"] == 1  # other documents are unspent
+    repeated = stage.judge(store, "evaluate-0000000000000000", SETTINGS, as_of="2026-01-09")
+    assert stage.read_decision(store, repeated) == decisions[0]  # a decision stands
 
 
 def test_percentages_say_how_sure() -> None:
     assert "(95% interval" in decide(BETTER)["reason"]
-    decision = gate.decide(scores(BETTER), SETTINGS, use=400)
+    decision = stage.decide(scores(BETTER), SETTINGS, use=400)
     assert "(over 99.99% interval" in decision["reason"]

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 from warcio.archiveiterator import ArchiveIterator as Warcio
 
-from prosemill import http_body
-from prosemill.http_body import BadBody, decode
+from prosemill.config.settings import Scrape, Source
 from prosemill.scrape.ledger import read_ledger
 from prosemill.scrape.stage import scrape_source
-from prosemill.settings import Scrape, Source
-from prosemill.storage import Store
-from prosemill.warc import Page, PageArchive
-from prosemill.warc_reader import BadRecord, iter_pages, iter_records, read_page
+from prosemill.storage import http_body
+from prosemill.storage.http_body import BadBody, decode
+from prosemill.storage.store import Store
+from prosemill.storage.warc import Page, PageArchive
+from prosemill.storage.warc_reader import BadRecord, iter_pages, iter_records, read_page
 
 HTML = (
     b"<html><head><title>Tides</title></head><body>" + b"<p>The tide comes in twice a day.</p>" * 40 + b"</body></html>"

@@ -10,28 +10,36 @@ from tiny import make_base, pack, texts
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosemill import models
-from prosemill.bases import Base
 from prosemill.finetune import attention
 from prosemill.finetune.attention import BLOCKS, MASKED, BlockAttention, boundaries_of, layout_of
+from prosemill.finetune.autotune import (
+    TIMED_CHUNKS,
+    choose,
+    faster,
+    flops_per_token,
+    is_faithful,
+    keeps_apart,
+    peak_flops,
+)
 from prosemill.finetune.batches import Steps, collate, num_scored, training_order
-from prosemill.finetune.learner import CHUNKED, LINEAR, LOGITS, Learner, Way
 from prosemill.finetune.loss import IGNORED, LOGITS_BYTES, ChunkedLoss, exact_nats
+from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, ComputeMode, Learner
 from prosemill.finetune.rates import HIGHEST, LOWEST, TRIALS, best_rate, find_rate
-from prosemill.finetune.ways import TIMED_CHUNKS, choose, faster, flops_per_token, is_faithful, keeps_apart, peak_flops
+from prosemill.models import loading
+from prosemill.models.bases import Base
 
-PLAIN = Way("fp32", MASKED, LOGITS)
+PLAIN = ComputeMode("fp32", MASKED, LOGITS)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return make_base(tmp_path_factory.mktemp("base"), vocabulary=470)  # no multiple of 64
+    return make_base(tmp_path_factory.mktemp("base"), vocabulary=470)  # not a multiple of 64
 
 
 @pytest.fixture
 def learner(base: Base) -> Learner:
     torch.set_num_threads(1)
-    return Learner(models.load_model(base.folder, dropout=0.0))
+    return Learner(loading.load_model(base.folder, dropout=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def batch(rows: list[dict[str, object]]) -> dict[str, torch.Tensor]:
     return collate(rows[:3])
 
 
-def gradients(learner: Learner, way: Way, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
+def gradients(learner: Learner, way: ComputeMode, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
     learner.follow(way)
     learner.zero_grad()
     loss = learner(**batch, scale=1 / num_scored(batch))
@@ -62,7 +70,7 @@ def test_every_way_gives_the_plain_loss_and_gradients(
     learner: Learner, batch: dict[str, torch.Tensor], kind: str, loss: str
 ) -> None:
     expected, plain = gradients(learner, PLAIN, batch)
-    found, ours = gradients(learner, Way("fp32", kind, loss), batch)
+    found, ours = gradients(learner, ComputeMode("fp32", kind, loss), batch)
     assert found == pytest.approx(expected, rel=1e-6)
     assert float((ours - plain).norm() / plain.norm()) < 1e-5
     exact = float(learner.measure(**batch)) / num_scored(batch)
@@ -71,7 +79,7 @@ def test_every_way_gives_the_plain_loss_and_gradients(
 
 def test_bf16_is_near(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
     expected, plain = gradients(learner, PLAIN, batch)
-    found, ours = gradients(learner, Way("bf16", BLOCKS, CHUNKED), batch)
+    found, ours = gradients(learner, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
     assert found == pytest.approx(expected, rel=2e-3)
     assert 0 < float((ours - plain).norm() / plain.norm()) < 0.03
 
@@ -81,8 +89,8 @@ def test_a_model_with_rotary_positions_is_trained_in_bf16_blocks(batch: dict[str
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 470}
     llama = Learner(LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, **sizes, **heads)))
     expected, plain = gradients(llama, PLAIN, batch)
-    assert choose(llama, batch, precision="bf16", dropout=0.0).way == Way("bf16", BLOCKS, CHUNKED)
-    found, ours = gradients(llama, Way("bf16", BLOCKS, CHUNKED), batch)
+    assert choose(llama, batch, precision="bf16", dropout=0.0).way == ComputeMode("bf16", BLOCKS, CHUNKED)
+    found, ours = gradients(llama, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
     assert found == pytest.approx(expected, rel=2e-3)
     assert 0 < float((ours - plain).norm() / plain.norm()) < 0.05
 
@@ -106,7 +114,7 @@ def test_long_documents_run_over_several_blocks(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_leak_is_noticed(learner: Learner, batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    way = Way("fp32", BLOCKS, CHUNKED)
+    way = ComputeMode("fp32", BLOCKS, CHUNKED)
     assert keeps_apart(learner, way, batch)
     one = {name: tensor[:1].clone() for name, tensor in batch.items()}
     one["position_ids"] = torch.arange(64)[None]  # a single document: halves are made of it
@@ -132,20 +140,20 @@ def test_the_chunked_loss_is_exact_and_leaves_out_what_is_not_scored(monkeypatch
 
 def test_a_way_that_computes_something_else_is_not_chosen(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
     expected, _ = gradients(learner, PLAIN, batch)
-    assert is_faithful(learner, Way("fp32", BLOCKS, CHUNKED), batch, expected)
+    assert is_faithful(learner, ComputeMode("fp32", BLOCKS, CHUNKED), batch, expected)
     learner.model.lm_head.bias = torch.nn.Parameter(torch.ones(len(learner.model.lm_head.weight)))
-    assert not is_faithful(learner, Way("fp32", BLOCKS, CHUNKED), batch, expected)
-    assert choose(learner, batch, precision="fp32", dropout=0.0).way == Way("fp32", BLOCKS, LOGITS)
+    assert not is_faithful(learner, ComputeMode("fp32", BLOCKS, CHUNKED), batch, expected)
+    assert choose(learner, batch, precision="fp32", dropout=0.0).way == ComputeMode("fp32", BLOCKS, LOGITS)
 
 
 def test_a_named_precision_is_not_timed_against_another(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
     named = choose(learner, batch, precision="bf16", dropout=0.0)
-    assert named.way == Way("bf16", BLOCKS, CHUNKED)
+    assert named.way == ComputeMode("bf16", BLOCKS, CHUNKED)
     assert len(named.timings) == 1
     assert choose(learner, batch, precision="fp32", dropout=0.1).way.attention == MASKED  # dropout needs the masks
     probe = choose(learner, batch, precision="auto", dropout=0.0)
     assert {name.split()[0] for name in probe.timings} == {"fp32", "bf16"}
-    assert probe.way in {replace(Way(), precision=p, attention=a, loss=loss)
+    assert probe.way in {replace(ComputeMode(), precision=p, attention=a, loss=loss)
         for p in ("fp32", "bf16") for a in (MASKED, BLOCKS) for loss in (CHUNKED, LINEAR, LOGITS)}  # fmt: skip
     assert probe.peak_flops > 1e8
     assert all(weight.grad is None for weight in learner.parameters())
@@ -155,16 +163,18 @@ def test_a_short_run_is_not_held_up_by_timing(learner: Learner, batch: dict[str,
     probe = choose(learner, batch, precision="auto", dropout=0.0, num_chunks=TIMED_CHUNKS - 1)
     assert (probe.timings, probe.seconds_per_chunk) == ({}, None)
     pays = peak_flops(torch.device("cpu"), "bf16") > peak_flops(torch.device("cpu"), "fp32")
-    assert probe.way in [Way(precision, BLOCKS, CHUNKED) for precision in (("fp32", "bf16") if pays else ("fp32",))]
+    assert probe.way in [
+        ComputeMode(precision, BLOCKS, CHUNKED) for precision in (("fp32", "bf16") if pays else ("fp32",))
+    ]
     assert choose(learner, batch, precision="auto", dropout=0.0, num_chunks=TIMED_CHUNKS).timings
 
 
 def test_a_way_that_seems_faster_by_accident_is_not_taken() -> None:
     other = replace(PLAIN, loss=CHUNKED)
     found = {PLAIN: iter([2.0, 1.0]), other: iter([1.1, 1.1])}  # whatever came first took twice its time
-    best: dict[Way, float] = {}
+    best: dict[ComputeMode, float] = {}
 
-    def seconds(way: Way, again: bool = False) -> float:
+    def seconds(way: ComputeMode, again: bool = False) -> float:
         if again or way not in best:
             best[way] = min(next(found[way]), best.get(way, 9.0))
         return best[way]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from flows.cli import run
-from prosemill.corpus import documents_of
+from prosemill.config.settings import Recipe
 from prosemill.errors import EXIT_REFUSED, RecipeError
-from prosemill.settings import Recipe
-from prosemill.storage import Store
-from prosemill.why import Step, why
+from prosemill.lineage.page_history import Step, why
+from prosemill.storage.corpus import documents_of
+from prosemill.storage.store import Store
 from tests.stories import write_corpus
 from tests.test_flows import recipe_for
 from tests.tiny import make_base

@@ -11,12 +11,12 @@ import torch
 from tiny import make_base, sentences
 from transformers import DynamicCache
 
-from prosemill.bases import Base, end_of_text_id
+from prosemill.config.settings import Write
 from prosemill.errors import BaseModelError
-from prosemill.kv_cache import RoomyLayer, with_room
-from prosemill.models import load_model
-from prosemill.settings import Write
-from prosemill.write import Writer, choose, generate, penalise
+from prosemill.models.bases import Base, end_of_text_id
+from prosemill.models.generation import Writer, choose, generate, penalise
+from prosemill.models.kv_cache import RoomyLayer, with_room
+from prosemill.models.loading import load_model
 
 PROMPT = "The miller waits"
 
@@ -98,7 +98,7 @@ def test_a_prompt_longer_than_the_context_is_cut_on_the_left_with_a_warning(
     writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
     prompt = " ".join(sentences(20))
-    with caplog.at_level(logging.WARNING, logger="prosemill.write"):
+    with caplog.at_level(logging.WARNING, logger="prosemill.models.generation"):
         (text,) = writer.write(prompt, Write(max_new_tokens=5), seed=0)
     assert "only its end is used" in caplog.text
     assert text.startswith(prompt)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from tiny import make_chunks, texts
 
-from prosemill import bases, models
+from prosemill.config.base_names import KINDS
+from prosemill.config.recipe import parse_recipe
+from prosemill.config.settings import Finetune, Write
 from prosemill.errors import BaseModelError
 from prosemill.finetune import finetune
-from prosemill.recipe import parse_recipe
-from prosemill.settings import Finetune, Write
-from prosemill.storage import Store
-from prosemill.write import Writer
-from prosemill.yardsticks import KINDS
-from prosemill.yardsticks.vectors import as_embedding, read_vectors
+from prosemill.models import bases, loading
+from prosemill.models.baselines.vectors import as_embedding, read_vectors
+from prosemill.models.generation import Writer
+from prosemill.storage.store import Store
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -26,10 +26,10 @@ def test_a_yardstick_is_a_base_of_about_the_embedded_one_s_size(kind: str) -> No
     assert base.tokenizer_digest == embedded.tokenizer_digest
     assert base.context_tokens >= 1024
     assert bases.resolve(kind).weights_digest == base.weights_digest
-    model = models.load_model(base.folder)
+    model = loading.load_model(base.folder)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == pytest.approx(
-        sum(each.numel() for each in models.load_model(embedded.folder).parameters()), rel=0.1
+        sum(each.numel() for each in loading.load_model(embedded.folder).parameters()), rel=0.1
     )
     ids = torch.randint(1, base.vocabulary_size, (2, 40))
     with torch.inference_mode():
@@ -39,7 +39,7 @@ def test_a_yardstick_is_a_base_of_about_the_embedded_one_s_size(kind: str) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_document_has_the_logits_it_has_alone(kind: str) -> None:
-    model = models.load_model(bases.resolve(kind).folder)
+    model = loading.load_model(bases.resolve(kind).folder)
     sizes = [17, 30, 1, 16]
     torch.manual_seed(0)
     pieces = [torch.randint(0, 4096, (1, size)) for size in sizes]
@@ -63,11 +63,11 @@ def test_it_writes_and_survives_saving(kind: str, tmp_path: Path) -> None:
     greedy = Write(temperature=0, repetition_penalty=1, max_new_tokens=12)
     (written,) = writer.write("The mill", greedy, seed=0)
     ids = torch.tensor([[writer.end_of_text, *writer.encode(["The mill"])[0]]])
-    model = models.load_model(folder)
+    model = loading.load_model(folder)
     generated = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert writer.decode(generated[0].tolist()[1:]) == written
     model.save_pretrained(tmp_path)
-    again = models.load_model(tmp_path)
+    again = loading.load_model(tmp_path)
     for (name, one), (_, other) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(one, other), name
     assert again.lm_head.weight is again.model.embedding.weight
@@ -119,8 +119,8 @@ def test_word_vectors_begin_the_embedding(header: bool, width: int, tmp_path: Pa
     assert base.weights_digest != plain.weights_digest
     assert base.tokenizer_digest == plain.tokenizer_digest
     tokenizer = bases.load_tokenizer(base.folder)
-    embedding = models.load_model(base.folder).get_input_embeddings().weight.detach().numpy()
-    random = models.load_model(plain.folder).get_input_embeddings().weight.detach().numpy()
+    embedding = loading.load_model(base.folder).get_input_embeddings().weight.detach().numpy()
+    random = loading.load_model(plain.folder).get_input_embeddings().weight.detach().numpy()
     whole = [word for word in WORDS if len(tokenizer.encode(f" {word}").ids) == 1]
     assert {"house", "water", "letter"} <= set(whole)
     house, water, other = (embedding[tokenizer.encode(f" {word}").ids[0]] for word in ("house", "water", "letter"))

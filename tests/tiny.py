@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill import bases, models
-from prosemill.bases import Base
-from prosemill.records import DOCUMENT, SPLIT, Counts, document_id
-from prosemill.storage import Store
+from prosemill.models import bases, loading
+from prosemill.models.bases import Base
+from prosemill.storage.manifest import Counts, document_id
+from prosemill.storage.schemas import DOCUMENT, SPLIT
+from prosemill.storage.store import Store
 
 SUBJECTS = ["The miller", "An old ferryman", "My sister", "The night train", "A heron", "The clock of the town hall"]
 VERBS = ["waits for", "remembers", "paints", "carries", "forgets", "counts", "never trusts"]
@@ -77,7 +78,7 @@ def teach(base: Base, folder: Path, batches: Iterable[Sequence[list[int]]], *, l
     """A copy of the base in `folder` after one step on each batch of rows of ids."""
     import torch
 
-    model = models.load_model(base.folder)
+    model = loading.load_model(base.folder)
     end = bases.end_of_text_id(base.folder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     for rows in batches:

@@ -1,7 +1,7 @@
 """Training examples: documents as token ids, packed into chunks of one length, with the map back."""
 
 from prosemill.chunk.files import Chunked, chunk_file
-from prosemill.chunk.nightly import STAGE, STAGE_VERSION, check_length, chunk
 from prosemill.chunk.packing import Piece, pack, pieces_of
+from prosemill.chunk.stage import STAGE, STAGE_VERSION, check_length, chunk
 
 __all__ = ["STAGE", "STAGE_VERSION", "Chunked", "Piece", "check_length", "chunk", "chunk_file", "pack", "pieces_of"]

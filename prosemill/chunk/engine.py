@@ -145,7 +145,7 @@ class _Words:
         idle: queue.SimpleQueue[WordTable] = queue.SimpleQueue()
         try:
             from prosemill.chunk.words import FIND_WORDS, WordTable, character_kinds
-            from prosemill.machine_code import function
+            from prosemill.runtime.kernel_cache import function
 
             function(FIND_WORDS)
         except ImportError:  # numba: not on every platform

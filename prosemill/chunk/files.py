@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from prosemill.bases import load_tokenizer, tokenizer_folder
 from prosemill.chunk.packing import pack, pieces_of
 from prosemill.chunk.writing import BATCH_DOCUMENTS, Encoder, TokenSpill, write_chunks, write_map
-from prosemill.disk import disk_errors, sync
 from prosemill.errors import RecipeError
-from prosemill.progress import report
-from prosemill.rows import iter_named, opened
+from prosemill.models.bases import load_tokenizer, tokenizer_folder
+from prosemill.runtime.progress import report
+from prosemill.storage.disk import disk_errors, sync
+from prosemill.storage.parquet_input import iter_named, opened
 
 CHUNKS_FILE, MAP_FILE, INFO_FILE = "chunks.arrow", "map.parquet", "info.json"
 

@@ -1,6 +1,6 @@
 """GPT-2's way of splitting text into words, and a hash table of words, compiled by numba: what `words` works with.
 
-Nothing is allocated here, and no array is sliced or asked for its length: see prosemill.machine_code.
+Nothing is allocated here, and no array is sliced or asked for its length: see prosemill.runtime.kernel_cache.
 """
 
 from __future__ import annotations

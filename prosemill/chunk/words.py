@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosemill.machine_code import Kernel, function
+from prosemill.runtime.kernel_cache import Kernel, function
 
 OTHER, LETTER, NUMBER = 0, 1, 2
 PLANES = 0x40000  # of Unicode: the others hold no letter, number or space

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prosemill.bases import end_of_text_id, load_tokenizer
 from prosemill.chunk.engine import Encode, engine_for
 from prosemill.chunk.packing import Piece
-from prosemill.records import CHUNK_MAP
+from prosemill.models.bases import end_of_text_id, load_tokenizer
+from prosemill.storage.schemas import CHUNK_MAP
 
 UINT16_VOCABULARY = 65_536  # the largest whose ids fit into two bytes
 BATCH_DOCUMENTS = 256  # encoded at once: enough for every thread of the tokenizer

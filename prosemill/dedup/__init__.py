@@ -1,7 +1,7 @@
 """Duplicates out, keepers in: repeated lines, exact copies, near-copies, in that order."""
 
+from prosemill.dedup.api import Deduplicated, remove_duplicates
 from prosemill.dedup.files import dedup_file
-from prosemill.dedup.library import Deduplicated, remove_duplicates
-from prosemill.dedup.nightly import STAGE, STAGE_VERSION, dedup
+from prosemill.dedup.stage import STAGE, STAGE_VERSION, dedup
 
 __all__ = ["STAGE", "STAGE_VERSION", "Deduplicated", "dedup", "dedup_file", "remove_duplicates"]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh64_intdigest
 
+from prosemill.config.settings import Dedup
 from prosemill.dedup.shingles import Hashes, tokens_of
-from prosemill.settings import Dedup
 
 LINES_FILE = "lines-hashes.npy"  # ascending, the source's name hashed too; how many pages each is on lies beside it
 PAGES_FILE = "lines-pages.npy"

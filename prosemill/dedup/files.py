@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prosemill import columns
+from prosemill.config.settings import Dedup
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.search import Choice, choose
-from prosemill.disk import sync_path
 from prosemill.errors import RecipeError
-from prosemill.records import Counts
-from prosemill.rows import opened
-from prosemill.settings import Dedup
+from prosemill.storage import arrow
+from prosemill.storage.disk import sync_path
+from prosemill.storage.manifest import Counts
+from prosemill.storage.parquet_input import opened
 
 REMOVED_FILE = "removed.parquet"
 BATCH_ROWS = 1000  # read at once: some megabytes of text
@@ -52,7 +52,7 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, ove
     the input; and, without `overwrite`, for one that exists.
     """
     settings = settings or Dedup()
-    removed = target.with_name(REMOVED_FILE)
+    removed = target.parent / REMOVED_FILE
     with opened(source) as file:
         _check_outputs(source, target, removed, overwrite)
         with contextlib.ExitStack() as stack:
@@ -103,7 +103,7 @@ def _ids(path: Path, num_rows: int) -> pa.Array:
     """The column `id` as strings, row numbers where there is none."""
     with opened(path) as file:
         if "id" not in file.schema_arrow.names:
-            return columns.numbers(np.arange(num_rows)).cast(pa.string())
+            return arrow.numbers(np.arange(num_rows)).cast(pa.string())
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
 
 
@@ -115,7 +115,7 @@ def _write_kept(file: pq.ParquetFile, aside: Path, choice: Choice, num_rows: int
     with pq.ParquetWriter(aside, file.schema_arrow, compression=packed) as writer:
         waiting: list[pa.RecordBatch] = []
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-            waiting.append(batch.filter(columns.flags(keep[first : first + batch.num_rows])))
+            waiting.append(batch.filter(arrow.flags(keep[first : first + batch.num_rows])))
             first += batch.num_rows
             if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(waiting))
@@ -129,10 +129,10 @@ def _removed(ids: pa.Array, choice: Choice) -> pa.Table:
     rows = np.array([each.row for each in choice.removed], np.int64)
     keepers = kept[np.array([each.keeper for each in choice.removed], np.int64)]
     found = [
-        pc.take(ids, columns.numbers(rows)),
-        pc.take(ids, columns.numbers(keepers)),
-        columns.numbers(np.array([each.similarity for each in choice.removed], np.float64)),
-        columns.strings([each.reason for each in choice.removed]),
+        pc.take(ids, arrow.numbers(rows)),
+        pc.take(ids, arrow.numbers(keepers)),
+        arrow.numbers(np.array([each.similarity for each in choice.removed], np.float64)),
+        arrow.strings([each.reason for each in choice.removed]),
     ]
     return pa.Table.from_arrays(found, schema=FILE_REMOVED)
 
@@ -159,7 +159,9 @@ def _move_into_place(made: Mapping[Path, Path], overwrite: bool) -> None:
         for aside, path in made.items():
             (os.replace if overwrite else os.link)(aside, path)
             placed.append(path)
-    except FileExistsError as error:
-        for path in placed:
+    except OSError as error:
+        for path in placed if not overwrite else []:
             path.unlink()
-        raise _exists(Path(error.filename2)) from None
+        if isinstance(error, FileExistsError):
+            raise _exists(Path(error.filename2)) from None
+        raise

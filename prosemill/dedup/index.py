@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from prosemill.dedup.minhash import Parameters, Signatures, Signed, band_keys
 from prosemill.dedup.shingles import Hashes, ShingleSets
 from prosemill.errors import StoreError
-from prosemill.records import Manifest
-from prosemill.storage import SnapshotWriter, Store
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.store import SnapshotWriter, Store
 
 HEADER = "header.json"
 # One shingle in 16, the same ones in every document (Pierce et al. 2019, "Large-scale sequence comparisons with

@@ -4,7 +4,7 @@ Hashing shingles is what signing costs, not the permutations; so tokens, shingle
 without a Python object in between. xxh64: Collet, "xxHash fast digest algorithm" (specification 0.1.1).
 
 Nothing is allocated here, no array is sliced or asked for its length: so the functions take bare pointers, too, and
-what is compiled for these needs nothing of numba's when it runs (prosemill.machine_code). `signing` hands in the room.
+what is compiled for these needs nothing of numba's when it runs (runtime.kernel_cache). `signing` hands in the room.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from prosemill.dedup.letters import ALONE, BEYOND, IDEOGRAPHS, SEPARATOR, TABLE_SIZE, WORD
+from prosemill.dedup.unicode_tables import ALONE, BEYOND, IDEOGRAPHS, SEPARATOR, TABLE_SIZE, WORD
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)

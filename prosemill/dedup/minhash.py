@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from prosemill.config.settings import Dedup
 from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, mapped, shingles_of, text_hash
-from prosemill.progress import report
-from prosemill.settings import Dedup
+from prosemill.runtime.progress import report
 
 Signatures = NDArray[np.uint32]
 
@@ -151,7 +151,7 @@ def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
     """The same by the kernel; None where numba is not installed."""
     try:
         from prosemill.dedup import signing
-        from prosemill.machine_code import function
+        from prosemill.runtime.kernel_cache import function
 
         function(signing.SIGN_TEXTS)
     except ImportError:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from prosemill.config.settings import Dedup
 from prosemill.dedup.index import Candidates, History
 from prosemill.dedup.minhash import Signed
-from prosemill.dedup.shingles import Hashes, jaccard, let_go
-from prosemill.progress import report
-from prosemill.settings import Dedup
+from prosemill.dedup.shingles import Hashes, jaccard, release_memory
+from prosemill.runtime.progress import report
 
 REPORT_EVERY = 1000
 LET_GO_EVERY = 200  # documents: each look at the shingles of a candidate maps 64 KB of the file around them
@@ -72,7 +72,7 @@ class _Search:
         for row in range(len(self.signed)):
             if row % LET_GO_EVERY == 0:
                 for shingles in (self.signed.shingles, *(segment.shingles for segment in self.history.segments)):
-                    let_go(shingles.hashes)
+                    release_memory(shingles.hashes)
             if row % REPORT_EVERY == 0:
                 report("comparing documents", row, len(self.signed))
             twin = int(exact[row]) if exact[row] >= 0 else self.kept_texts[self.groups[row]]

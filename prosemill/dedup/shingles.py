@@ -110,7 +110,7 @@ class ShingleSets:
         """All hashes, some megabytes at a time; of a memory map, what was read is let go of."""
         for start in range(0, len(self.hashes), BLOCK_HASHES):
             yield self.hashes[start : start + BLOCK_HASHES]
-            let_go(self.hashes)
+            release_memory(self.hashes)
 
     def take(self, rows: NDArray[Any], spill: BinaryIO) -> ShingleSets:
         """The sets of `rows`, in a file that `spill` is: empty, and open for reading and writing."""
@@ -118,7 +118,7 @@ class ShingleSets:
         for start in range(0, len(rows), BLOCK_SETS):
             for row in rows[start : start + BLOCK_SETS].tolist():
                 spill.write(self[row].data)
-            let_go(self.hashes)
+            release_memory(self.hashes)
         return ShingleSets(mapped(spill), np.cumsum([0, *sizes.tolist()]))
 
     @classmethod
@@ -137,7 +137,7 @@ def mapped(file: BinaryIO) -> Hashes:
     return np.memmap(file, np.uint64, "r") if file.tell() else np.empty(0, np.uint64)
 
 
-def let_go(values: NDArray[Any]) -> None:
+def release_memory(values: NDArray[Any]) -> None:
     """Give back the memory that reading a memory map has taken; it is read again from the disk when it is wanted."""
     memory = getattr(values, "_mmap", None)
     if memory is not None:

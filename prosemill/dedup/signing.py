@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosemill import machine_code
-from prosemill.dedup.letters import tables
 from prosemill.dedup.shingles import CJK, Hashes
+from prosemill.dedup.unicode_tables import tables
+from prosemill.runtime import kernel_cache
 
 Counts = NDArray[np.int64]
 Signatures = NDArray[np.uint32]
 
 HERE = Path(__file__).parent
-SIGN_TEXTS = machine_code.Kernel(
+SIGN_TEXTS = kernel_cache.Kernel(
     "prosemill.dedup.kernel",
     "sign_texts",
     "uint8* int64* int64 int64 uint8* int32* uint32* uint32* int64 "
     "uint8* int64* uint64* int64* uint64* uint64* int64* uint32*",
-    (HERE / "kernel.py", HERE / "letters.py"),
+    (HERE / "kernel.py", HERE / "unicode_tables.py"),
 )
 _room = threading.local()
 
@@ -48,7 +48,7 @@ def sign_batch(
     whole, counts = np.empty(texts, np.uint64), np.empty(texts, np.int64)
     signatures = np.full((texts, len(factors)), 0xFFFFFFFF, np.uint32)
     permutations = (factors, terms, len(factors))
-    machine_code.function(SIGN_TEXTS)(
+    kernel_cache.function(SIGN_TEXTS)(
         data, offsets, texts, words, *tables(CJK), *permutations, *room, whole, hashes, counts, signatures.ravel()
     )
     return whole, hashes[: int(np.maximum(counts, 0).sum())], counts, signatures

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from prosemill import columns
-from prosemill.dedup.names import Names
+from prosemill.dedup.judged_index import Names
 from prosemill.dedup.search import Choice
-from prosemill.records import PAIR, REMOVED
+from prosemill.storage import arrow
+from prosemill.storage.schemas import PAIR, REMOVED
 
 MAX_STRING_BYTES = 2**30  # Arrow's limit for a string array is twice that
 
@@ -27,8 +27,8 @@ def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table | Names) 
     """records.REMOVED. `arrived`: id and url of the documents of the night; `keepers`: of all keepers, by ordinal."""
     rows = arrived.take(_ordinals(each.row for each in choice.removed))
     twins = keepers.take(_ordinals(each.keeper for each in choice.removed))
-    similarity = columns.numbers(np.array([each.similarity for each in choice.removed], np.float64))
-    reason = columns.strings([each.reason for each in choice.removed])
+    similarity = arrow.numbers(np.array([each.similarity for each in choice.removed], np.float64))
+    reason = arrow.strings([each.reason for each in choice.removed])
     found = [rows["id"], rows["url"], twins["id"], twins["url"], similarity, reason]
     return pa.Table.from_arrays(found, schema=REMOVED)
 
@@ -37,9 +37,9 @@ def pairs_table(choice: Choice, keepers: pa.Table | Names) -> pa.Table:
     """records.PAIR, the older keeper first."""
     older = keepers.take(_ordinals(pair[0] for pair in choice.pairs))["id"]
     newer = keepers.take(_ordinals(pair[1] for pair in choice.pairs))["id"]
-    similarity = columns.numbers(np.array([pair[2] for pair in choice.pairs], np.float64))
+    similarity = arrow.numbers(np.array([pair[2] for pair in choice.pairs], np.float64))
     return pa.Table.from_arrays([older, newer, similarity], schema=PAIR)
 
 
 def _ordinals(values: Iterable[int]) -> pa.Array:
-    return columns.numbers(np.fromiter(values, np.int64))
+    return arrow.numbers(np.fromiter(values, np.int64))

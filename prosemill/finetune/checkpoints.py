@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from prosemill.disk import sync_path
 from prosemill.finetune.sharding import share_of, whole
+from prosemill.storage.disk import sync_path
 
 Tensors = dict[str, torch.Tensor]
 

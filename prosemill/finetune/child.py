@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 
-from prosemill import children
+from prosemill.runtime import subprocesses
 
 UNUSED = ("datasets", "scipy", "boto3")
 
 
-def work(job: children.Message) -> None:
+def work(job: subprocesses.Message) -> None:
     """Train what `job` says, see `training.work`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with children.without(*UNUSED, *([] if job["settings"]["lora_rank"] else ["peft"])):
+    with subprocesses.without(*UNUSED, *([] if job["settings"]["lora_rank"] else ["peft"])):
         from prosemill.finetune import training
     training.work(job)
 
 
 if __name__ == "__main__":
-    children.serve(work)
+    subprocesses.serve(work)

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prosemill import models
-from prosemill.finetune.learner import Learner
+from prosemill.finetune.loss_wrapper import Learner
 from prosemill.finetune.plan import Plan
-from prosemill.finetune.rhythm import LogRow, best_step
+from prosemill.finetune.schedule_callback import LogRow, best_step
+from prosemill.models import loading
 
 
 def export(learner: Learner, output: Path, tokenizer: Path, history: list[LogRow], plan: Plan) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def export(learner: Learner, output: Path, tokenizer: Path, history: list[LogRow
     folder = output / "model"
     model = learner.restore()
     model.save_pretrained(folder)
-    for name in models.TOKENIZER_FILES:
+    for name in loading.TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)
     rows = log_rows(history)

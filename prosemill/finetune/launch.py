@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from prosemill import children
+from prosemill.runtime import subprocesses
 
 
 def command(job_file: Path, num_processes: int, *, on_cpu: bool) -> list[str]:
@@ -29,7 +29,7 @@ def main(job_file: Path) -> None:
     import torch
 
     envelope = json.loads(job_file.read_text(encoding="utf-8"))
-    children.die_with(envelope["parent"])
+    subprocesses.die_with(envelope["parent"])
     ours = job_file.with_name("shared.json")
     ours.write_text(json.dumps({"parent": os.getpid(), "job": envelope["job"]}), encoding="utf-8")
     number = envelope["job"]["settings"]["num_processes"]

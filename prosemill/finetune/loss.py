@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 IGNORED = -100  # the label that is not scored, as in torch's cross-entropy
-VOCABULARY_MULTIPLE = 64  # 50,257 is no multiple of anything; matrix kernels want one (Karpathy, nanoGPT: + 25 %)
+VOCABULARY_MULTIPLE = 64  # 50,257 is not a multiple of 64; matrix kernels want one (Karpathy, nanoGPT: + 25 %)
 LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of one run of rows
 
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prosemill.finetune.learner import Batch, Learner, Way
-from prosemill.finetune.ways import choose, flops_per_token
+from prosemill.finetune.autotune import choose, flops_per_token
+from prosemill.finetune.loss_wrapper import Batch, ComputeMode, Learner
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from prosemill.settings import Finetune
+    from prosemill.config.settings import Finetune
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Plan:
     micro_batch_chunks: int  # of one process; halved when memory runs out
     eval_every: int  # steps
     learning_rate: float  # peak
-    way: Way
+    way: ComputeMode
     threads: int  # sums of floats depend on it
     max_documents: int  # of a chunk
     flops_per_token: float
@@ -61,7 +61,7 @@ class Plan:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Plan:
-        return cls(**{**stored, "way": Way(**stored["way"])})
+        return cls(**{**stored, "way": ComputeMode(**stored["way"])})
 
     def halved(self) -> Plan:
         """With half of the micro-batch: as many chunks a step."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from prosemill.finetune.learner import Learner
+    from prosemill.finetune.loss_wrapper import Learner
 
 log = logging.getLogger(__name__)
 

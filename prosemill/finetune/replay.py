@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from prosemill.disk import file_sha256
+from prosemill.config.settings import Finetune
 from prosemill.errors import TrainingError
-from prosemill.records import Shard
-from prosemill.settings import Finetune
-from prosemill.storage import Store
+from prosemill.storage.disk import file_sha256
+from prosemill.storage.manifest import Shard
+from prosemill.storage.store import Store
 
 EARLIER = "earlier"
 SUFFIXES = (".txt", ".md", ".jsonl")
@@ -84,7 +84,7 @@ def _digest(texts: list[Path]) -> str:
 
 def write_chunks(texts: list[Path], tokenizer_folder: Path, target: Path, chunk_tokens: int, vocabulary: int) -> None:
     """Tokenise `texts` and pack them, one after another, into chunks at `target`, as the chunk stage writes them."""
-    from prosemill.bases import end_of_text_id, load_tokenizer
+    from prosemill.models.bases import end_of_text_id, load_tokenizer
 
     tokenizer, end = load_tokenizer(tokenizer_folder), end_of_text_id(tokenizer_folder)
     rows: list[tuple[list[int], list[int]]] = []

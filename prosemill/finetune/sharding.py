@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prosemill.finetune.learner import Learner
+from prosemill.finetune.loss_wrapper import Learner
 
 
 def shard(learner: Learner) -> None:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prosemill import progress
-from prosemill.children import ChildDied, Message, run_child
+from prosemill.config.settings import Finetune
 from prosemill.errors import CorpusEmpty, TrainingError
 from prosemill.finetune.replay import Replay, plan_replay
-from prosemill.records import Counts, snapshot_id
-from prosemill.settings import Finetune
-from prosemill.storage import SnapshotWriter, Store
+from prosemill.runtime import progress
+from prosemill.runtime.subprocesses import ChildDied, Message, run_child
+from prosemill.storage.manifest import Counts, snapshot_id
+from prosemill.storage.store import SnapshotWriter, Store
 
 if TYPE_CHECKING:
-    from prosemill.bases import Base
+    from prosemill.models.bases import Base
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _train(job: dict[str, Any], settings: Finetune, listener: Listener | None = 
     """
     plan = Path(job["work"]) / "plan.json"
     while True:
-        heard, num_before = _Heard(listener), _num_killed_for_memory()
+        heard, num_before = _TrainingListener(listener), _num_killed_for_memory()
         try:
             _run(job, settings, heard)
         except (ChildDied, TrainingError) as error:
@@ -140,7 +140,7 @@ def _train(job: dict[str, Any], settings: Finetune, listener: Listener | None = 
         return heard.totals
 
 
-class _Heard:
+class _TrainingListener:
     """Passes on what the child tells, and keeps what is needed afterwards."""
 
     def __init__(self, listener: Listener | None) -> None:
@@ -168,7 +168,7 @@ class _Heard:
             self.listener(message)
 
 
-def _run(job: dict[str, Any], settings: Finetune, heard: _Heard) -> None:
+def _run(job: dict[str, Any], settings: Finetune, heard: _TrainingListener) -> None:
     module = "prosemill.finetune.child" if settings.num_processes == 1 else "prosemill.finetune.launch"
     log_file = Path(job["work"]) / "log.txt"
     run_child(module, job, timeout_seconds=settings.max_hours * 3600, on_line=heard, log=log_file)

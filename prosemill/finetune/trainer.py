@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainingArguments
 
-from prosemill import children
 from prosemill.errors import TrainingError
 from prosemill.finetune import checkpoints
 from prosemill.finetune.attention import VARLEN, boundaries_of
 from prosemill.finetune.batches import Rows, Steps, collate, num_scored
-from prosemill.finetune.learner import Learner
 from prosemill.finetune.loss import IGNORED
+from prosemill.finetune.loss_wrapper import Learner
 from prosemill.finetune.plan import Plan
 from prosemill.finetune.rates import rate_share
-from prosemill.finetune.rhythm import Rhythm, best_step
+from prosemill.finetune.schedule_callback import Rhythm, best_step
 from prosemill.finetune.sharding import whole
+from prosemill.runtime import subprocesses
 
 if TYPE_CHECKING:
-    from prosemill.settings import Finetune
+    from prosemill.config.settings import Finetune
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         self.plan.save(self.work)
         self.halvings += 1
         log.warning("out of memory: micro-batches of %d chunks from here on", self.plan.micro_batch_chunks)
-        children.tell(micro_batch_chunks=self.plan.micro_batch_chunks)
+        subprocesses.tell(micro_batch_chunks=self.plan.micro_batch_chunks)
 
     # --- measuring and logging ---------------------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             told |= self._add_speed(logs, step)
         super().log(logs, start_time)
         if told and self.is_world_process_zero():
-            children.tell(step=step, steps=self.plan.steps, **told)
+            subprocesses.tell(step=step, steps=self.plan.steps, **told)
 
     def _add_speed(self, logs: dict[str, float], step: int) -> dict[str, float]:
         """Put tokens and tokens_per_second since the last log into `logs`; what is told of it."""

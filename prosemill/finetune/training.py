@@ -18,54 +18,55 @@ import transformers.utils.logging as chatter
 from accelerate import PartialState
 from transformers import TrainerState
 
-from prosemill import children, models
+from prosemill.config.settings import Finetune
 from prosemill.errors import StoreFull, TrainingError
 from prosemill.finetune import checkpoints, replay
 from prosemill.finetune.batches import Steps, collate, training_order
 from prosemill.finetune.chunks import Chunks
 from prosemill.finetune.energy import EnergyNotes, Meter, energy_of
 from prosemill.finetune.export import export, last_step
-from prosemill.finetune.learner import Learner
+from prosemill.finetune.loss_wrapper import Learner
 from prosemill.finetune.plan import Plan, make_plan, num_examples
 from prosemill.finetune.rates import TRIALS, find_rate
-from prosemill.finetune.rhythm import LogRow, best_step, is_over
+from prosemill.finetune.schedule_callback import LogRow, best_step, is_over
 from prosemill.finetune.sharding import shard
 from prosemill.finetune.trainer import ChunkTrainer, is_out_of_memory
-from prosemill.settings import Finetune
+from prosemill.models import loading
+from prosemill.runtime import subprocesses
 
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 10.0  # a predecessor that is being killed is gone by then
 
 
-def work(job: children.Message) -> None:
+def work(job: subprocesses.Message) -> None:
     """Train what `job` says (see `stage.job_of`): model/ and log.jsonl go to job["output"], the totals are told."""
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     keep_freed_memory()
-    state = PartialState(cpu=models.device() == "cpu") if job["settings"]["num_processes"] > 1 else None
+    state = PartialState(cpu=loading.device() == "cpu") if job["settings"]["num_processes"] > 1 else None
     is_first = state is None or state.is_main_process
     if not is_first:
-        children.be_silent()
+        subprocesses.be_silent()
     with hold(Path(job["work"])) if is_first else contextlib.nullcontext():
         try:
-            children.tell(result=train(job, state))
+            subprocesses.tell(result=train(job, state))
             if state is not None:  # a process that exits with the group's threads alive may abort (std::terminate)
                 state.destroy_process_group()
         except Exception as error:
             if is_out_of_memory(error):
-                children.tell(out_of_memory=True)
+                subprocesses.tell(out_of_memory=True)
                 raise _out_of_memory(job) from error
             if "No space left" in str(error) or "StorageFull" in str(error):  # OSError, and safetensors' own
                 raise StoreFull(f"{job['work']}: no space left for checkpoints; free some and run it again") from error
             raise
 
 
-def train(job: children.Message, state: PartialState | None = None) -> dict[str, Any]:
+def train(job: subprocesses.Message, state: PartialState | None = None) -> dict[str, Any]:
     """The totals of the manifest, the model and its log being written."""
     settings, folder = Finetune(**job["settings"]), Path(job["work"])
     meter = Meter() if state is None or state.is_main_process else None
-    if models.device() == "cpu":
+    if loading.device() == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it only costs
     learner = Learner(_model(job, settings).to(_device(state)))
@@ -101,9 +102,9 @@ def train(job: children.Message, state: PartialState | None = None) -> dict[str,
 # --- before ----------------------------------------------------------------------------------------------------------
 
 
-def _model(job: children.Message, settings: Finetune) -> Any:
+def _model(job: subprocesses.Message, settings: Finetune) -> Any:
     """The model to train; with finetune.lora_rank, frozen, and with small trainable additions to every layer."""
-    model = models.load_model(Path(job["start"]), dropout=settings.dropout)
+    model = loading.load_model(Path(job["start"]), dropout=settings.dropout)
     if not settings.lora_rank:
         return model
     try:
@@ -127,7 +128,7 @@ def _model(job: children.Message, settings: Finetune) -> Any:
     )
 
 
-def _training_chunks(job: children.Message, settings: Finetune, learner: Learner) -> tuple[Chunks, int, int]:
+def _training_chunks(job: subprocesses.Message, settings: Finetune, learner: Learner) -> tuple[Chunks, int, int]:
     """All rows, those to replay last, and how many are new and replayed; not yet in order."""
     new = Chunks(job["train"])
     replayed = list(job["replayed"])
@@ -142,7 +143,7 @@ def _training_chunks(job: children.Message, settings: Finetune, learner: Learner
 
 
 def _plan(
-    job: children.Message, settings: Finetune, learner: Learner, train: Chunks, state: PartialState | None
+    job: subprocesses.Message, settings: Finetune, learner: Learner, train: Chunks, state: PartialState | None
 ) -> Plan:
     """The plan stored in the work folder; else the one that the stage gave, or a new one, of the first process."""
     folder = Path(job["work"])
@@ -156,7 +157,7 @@ def _plan(
     return stored
 
 
-def _make_plan(job: children.Message, settings: Finetune, learner: Learner, train: Chunks) -> Plan:
+def _make_plan(job: subprocesses.Message, settings: Finetune, learner: Learner, train: Chunks) -> Plan:
     num_new = len(Chunks(job["train"]))
     num_replayed = len(train) - num_new
     wanted = num_examples(settings, num_new)
@@ -190,7 +191,7 @@ def _to(value: Any, device: torch.device) -> Any:
 
 
 def _device(state: PartialState | None) -> torch.device:
-    return state.device if state is not None else torch.device(models.device())
+    return state.device if state is not None else torch.device(loading.device())
 
 
 def keep_freed_memory() -> None:
@@ -216,7 +217,7 @@ def _run(trainer: ChunkTrainer, folder: Path, settings: Finetune) -> list[LogRow
     if newest is not None:
         state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
         log.info("going on from step %d of %d", state.global_step, trainer.plan.steps)
-        children.tell(step=state.global_step, steps=trainer.plan.steps, resumed=True)
+        subprocesses.tell(step=state.global_step, steps=trainer.plan.steps, resumed=True)
         if state.global_step >= trainer.plan.steps or is_over(state.log_history, settings.patience):
             checkpoints.load_weights(newest, trainer.model)
             return list(state.log_history)
@@ -234,9 +235,9 @@ def _keep_best(learner: Learner, history: list[LogRow], folder: Path) -> None:
 # --- around -----------------------------------------------------------------------------------------------------------
 
 
-def _out_of_memory(job: children.Message) -> TrainingError:
+def _out_of_memory(job: subprocesses.Message) -> TrainingError:
     return TrainingError(
-        f"the {'GPU' if models.device() == 'cuda' else 'machine'} ran out of memory with one chunk at a time; "
+        f"the {'GPU' if loading.device() == 'cuda' else 'machine'} ran out of memory with one chunk at a time; "
         "set finetune.gradient_checkpointing or lora_rank, or choose a smaller base or chunk.chunk_tokens"
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from scrapy.crawler import Crawler, CrawlerProcess
 
-from prosemill import children
+from prosemill.runtime import subprocesses
 from prosemill.scrape import urls
 from prosemill.scrape.answers import ACCEPT_ENCODING
 from prosemill.scrape.entries import Answer
@@ -23,7 +23,7 @@ from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import LEDGER_FILE, read_ledger, write_ledger
 from prosemill.scrape.politeness import RETRY_TIMES
 from prosemill.scrape.spider import MARGIN_SECONDS, PageSpider
-from prosemill.warc import Page, PageArchive, Place
+from prosemill.storage.warc import Page, PageArchive, RecordLocation
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _finish(job: Job, pages: PageArchive, frontier: Frontier, crawler: Crawler) 
         "received_bytes": stats.get_value("downloader/response_bytes", 0),
         "trouble": spider.trouble,
     }
-    children.tell(done=summary)
+    subprocesses.tell(done=summary)
 
 
 def _out_of_time(job: Job, pages: PageArchive, frontier: Frontier, crawler: Crawler) -> None:
@@ -89,7 +89,7 @@ def _out_of_time(job: Job, pages: PageArchive, frontier: Frontier, crawler: Craw
     reactor.callFromThread(leave)
 
 
-def _store(pages: PageArchive, url: str, answer: Answer) -> Place:
+def _store(pages: PageArchive, url: str, answer: Answer) -> RecordLocation:
     content_type = answer.content_type or "text/html"
     return pages.add(
         Page(
@@ -114,7 +114,7 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now
-            children.tell(answered=answered, known=known)
+            subprocesses.tell(answered=answered, known=known)
 
 
 def scrapy_settings(job: Job) -> dict[str, Any]:
@@ -163,4 +163,4 @@ def scrapy_settings(job: Job) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    children.serve(crawl)
+    subprocesses.serve(crawl)

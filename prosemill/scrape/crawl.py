@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prosemill import children, progress
 from prosemill.errors import CrawlerDied
+from prosemill.runtime import progress, subprocesses
 from prosemill.scrape.job import Job
 
 GRACE_SECONDS = 120.0  # beyond max_minutes: starting, and writing the ledger of a million URLs
@@ -29,7 +29,7 @@ def crawl(job: Job, work: Path) -> Crawled:
     log = work / "crawl.log"
     done: list[Crawled] = []
 
-    def hear(message: children.Message) -> None:
+    def hear(message: subprocesses.Message) -> None:
         if "done" in message:
             fields = message["done"]
             done.append(Crawled(**{**fields, "files": [(name, pages) for name, pages in fields["files"]]}))
@@ -37,14 +37,14 @@ def crawl(job: Job, work: Path) -> Crawled:
             progress.report(f"scrape {job.source}", message["answered"], message["known"])
 
     try:
-        children.run_child(
+        subprocesses.run_child(
             "prosemill.scrape.child",
             asdict(job),
             timeout_seconds=job.max_minutes * 60 + GRACE_SECONDS,
             on_line=hear,
             log=log,
         )
-    except children.ChildDied as died:
+    except subprocesses.ChildDied as died:
         raise CrawlerDied(f"source {job.source}: {died}; its log: {log}") from died
     if not done:
         raise CrawlerDied(f"source {job.source}: the crawling process ended without a word; its log: {log}")

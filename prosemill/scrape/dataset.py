@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceError, SourceUnreachable
 from prosemill.scrape.local import File, Item, iter_json, iter_jsonl, page_item, text_item, url_of
 from prosemill.scrape.texts import iter_texts
 from prosemill.scrape.urls import Filter
-from prosemill.settings import Scrape, Source
 
 _TABLES = (".parquet", ".csv", ".tsv")
 

@@ -10,9 +10,9 @@ from prosemill.scrape.links import Outline
 REFUSALS = frozenset({"connection_refused", "dns_error", "tls_error"})  # the host as a whole does not talk to us
 TRANSPORT = REFUSALS | {"timeout", "connection_lost", "truncated"}
 # The site may be well again tomorrow: a page that was live before stays.
-PASSING = TRANSPORT | {"deferred", "robots_unavailable", "host_down", "time_limit", "page_limit"}
+TRANSIENT = TRANSPORT | {"deferred", "robots_unavailable", "host_down", "time_limit", "page_limit"}
 # Answers whose verdict stands as long as the server says "not modified".
-LASTING = frozenset({"non_html", "empty", "noindex", "ai_opt_out", "same_content"})
+PERMANENT = frozenset({"non_html", "empty", "noindex", "ai_opt_out", "same_content"})
 
 
 @dataclass(frozen=True)

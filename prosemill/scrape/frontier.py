@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 from scrapy.linkextractors import IGNORED_EXTENSIONS
 
 from prosemill.scrape import urls
-from prosemill.scrape.entries import LASTING, PASSING, REFUSALS, TRANSPORT, Answer, Entry
+from prosemill.scrape.entries import PERMANENT, REFUSALS, TRANSIENT, TRANSPORT, Answer, Entry
 from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import Row
 from prosemill.scrape.links import Outline
-from prosemill.warc import Place
+from prosemill.storage.warc import RecordLocation
 
 WINDOW = 64
 MAX_REDIRECTS = 10  # browsers allow 20; an honest page needs two
@@ -33,7 +33,7 @@ _NOT_PAGES = frozenset(IGNORED_EXTENSIONS) - {"txt", "md"}
 class Frontier:
     """`take` says what to ask, `complete` takes an answer, `rows` is the ledger. `archive` stores a body."""
 
-    def __init__(self, job: Job, prior: list[Row], archive: Callable[[str, Answer], Place]) -> None:
+    def __init__(self, job: Job, prior: list[Row], archive: Callable[[str, Answer], RecordLocation]) -> None:
         self.job, self.archive = job, archive
         self.prior = {row.url: row for row in prior}
         self.entries: list[Entry] = []
@@ -92,7 +92,7 @@ class Frontier:
         if prior.is_live and prior.opt_out and self.job.obey_opt_outs:
             return None
         listed = self._filter.reason(entry.url)
-        return prior if (prior.is_live and not listed) or prior.reason in (LASTING | {listed}) - {""} else None
+        return prior if (prior.is_live and not listed) or prior.reason in (PERMANENT | {listed}) - {""} else None
 
     def is_down(self, url: str) -> bool:
         """The circuit breaker: this origin has failed too often in a row."""
@@ -119,7 +119,7 @@ class Frontier:
         """Something that may be there tomorrow was not seen today."""
         reasons = {entry.row.reason for entry in self.entries}
         kept = any(entry.row.is_live and entry.row.reason not in ("", "page_limit") for entry in self.entries)
-        return kept or bool(reasons & (PASSING - {"page_limit", "truncated"}))
+        return kept or bool(reasons & (TRANSIENT - {"page_limit", "truncated"}))
 
     def _count_errors(self, entry: Entry, answer: Answer) -> None:
         origin = urls.origin(entry.url)
@@ -177,7 +177,7 @@ class Frontier:
         row, prior = entry.row, self.prior.get(entry.url)
         row.http_status, row.opt_out = answer.status, answer.opt_out
         row.etag, row.last_modified, row.content_type = answer.etag, answer.last_modified, answer.content_type
-        passing = answer.reason in PASSING or answer.status >= 500 or answer.status in (408, 429)
+        passing = answer.reason in TRANSIENT or answer.status >= 500 or answer.status in (408, 429)
         if prior is not None and prior.is_live and passing:
             entry.row = replace(prior, state="unchanged", reason=answer.reason, http_status=answer.status)
             return

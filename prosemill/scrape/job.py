@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prosemill.settings import Scrape, Source
+from prosemill.config.settings import Scrape, Source
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill.records import LEDGER, LIVE_STATES, Counts
+from prosemill.storage.manifest import Counts
+from prosemill.storage.schemas import LEDGER, LIVE_STATES
 
 LEDGER_FILE = "ledger.parquet"
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from prosemill.disk import file_sha256
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceError
-from prosemill.records import digest
 from prosemill.scrape.epub import BadEpub, iter_chapters
 from prosemill.scrape.texts import iter_texts
 from prosemill.scrape.urls import Filter
-from prosemill.settings import Scrape, Source
-from prosemill.warc import Page
+from prosemill.storage.disk import file_sha256
+from prosemill.storage.manifest import digest
+from prosemill.storage.warc import Page
 
 _TYPES = {
     ".html": "text/html",

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from prosemill import progress
+from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceEmpty, SourceError, SourceUnreachable
-from prosemill.records import digest, snapshot_id
+from prosemill.runtime import progress
 from prosemill.scrape import local, urls
 from prosemill.scrape.crawl import Crawled, crawl
 from prosemill.scrape.dataset import hub_items, is_hub_name, iter_dataset
 from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import LEDGER_FILE, Row, counts, read_ledger, write_ledger
 from prosemill.scrape.web_archive import iter_warc
-from prosemill.settings import Scrape, Source
-from prosemill.storage import SnapshotWriter, Store
-from prosemill.warc import PageArchive
-from prosemill.warc_reader import BAD_FILE, BAD_RECORD, CUT_OFF, INCOMPLETE
+from prosemill.storage.manifest import digest, snapshot_id
+from prosemill.storage.store import SnapshotWriter, Store
+from prosemill.storage.warc import PageArchive
+from prosemill.storage.warc_reader import BAD_FILE, BAD_RECORD, CUT_OFF, INCOMPLETE
 
 STAGE = "scrape"
 STAGE_VERSION = 1

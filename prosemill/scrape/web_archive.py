@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Iterator
 
+from prosemill.config.settings import Scrape, Source
 from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.links import outline
 from prosemill.scrape.local import File, Item, url_of
 from prosemill.scrape.robots import product_token
-from prosemill.settings import Scrape, Source
-from prosemill.warc import Page
-from prosemill.warc_reader import BAD_FILE, BadRecord, iter_records
+from prosemill.storage.warc import Page
+from prosemill.storage.warc_reader import BAD_FILE, BadRecord, iter_records
 
 _ARCHIVE = re.compile(r"\.warc(\.\w+)?$", re.IGNORECASE)
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from prosemill.settings import Strip
+from prosemill.config.settings import Strip
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import decode
 from prosemill.strip.extract import Extracted, ExtractionFailed, extract

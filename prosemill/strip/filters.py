@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from lingua import Language, LanguageDetector, LanguageDetectorBuilder
 
+from prosemill.config.settings import Strip
 from prosemill.errors import RecipeError
-from prosemill.settings import Strip
 
 # Told apart in every corpus, wanted or not: the languages most of the web is written in. A text in any other is taken
 # for its nearest relative here, which is not the wanted one either.

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prosemill.config.settings import Strip
 from prosemill.errors import CorpusEmpty, StageDroppedTooMuch, StoreError
-from prosemill.records import DROPPED, LEDGER, LIVE_STATES, Counts, Shard, snapshot_id
-from prosemill.settings import Strip
-from prosemill.storage import SnapshotWriter, Store
+from prosemill.storage.manifest import Counts, Shard, snapshot_id
+from prosemill.storage.schemas import DROPPED, LEDGER, LIVE_STATES
+from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.strip import quarantine
 from prosemill.strip.quarantine import Before, PageKey, Yield
 from prosemill.strip.shard import STAGE_VERSION, settings_for_id

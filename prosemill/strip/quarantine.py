@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
-from prosemill.storage import Store
+from prosemill.storage.store import Store
 
 REASON = "quarantined"
 LEAST_PAGES = 10  # of a few pages, one more or less says nothing

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-from prosemill.settings import Strip
+from prosemill.config.settings import Strip
 
 Check = Callable[[re.Match[str]], bool]
 

@@ -8,14 +8,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosemill.records import DOCUMENT, DROPPED, LEDGER, Counts, document_id, snapshot_id
-from prosemill.settings import Strip
-from prosemill.storage import Store
+from prosemill.config.settings import Strip
+from prosemill.storage.manifest import Counts, document_id, snapshot_id
+from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
+from prosemill.storage.store import Store
+from prosemill.storage.warc import Page
+from prosemill.storage.warc_reader import iter_pages
 from prosemill.strip.document import Stripped
 from prosemill.strip.filters import check_languages
 from prosemill.strip.workers import strip_pages
-from prosemill.warc import Page
-from prosemill.warc_reader import iter_pages
 
 STAGE_VERSION = 2
 DOCUMENTS_FILE, DROPPED_FILE = "documents.parquet", "dropped.parquet"

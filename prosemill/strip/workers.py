@@ -18,10 +18,10 @@ from multiprocessing.process import BaseProcess
 
 import psutil
 
-from prosemill.progress import report, track
-from prosemill.settings import Strip
+from prosemill.config.settings import Strip
+from prosemill.runtime.progress import report, track
+from prosemill.storage.warc import Page
 from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, Stripped, strip_html
-from prosemill.warc import Page
 
 # Of CPU, so that a busy machine drops no other page than an idle one, for each 10 MB begun, which is what the crawler
 # keeps of a page by default. 990 real pages take ≤ 0.4 s, 10 MB of plain prose 2 s, the worst that was thought of 5 s.
@@ -48,7 +48,7 @@ def strip_pages(
     if len(heavy) < _FEW_PAGES and sum(sizes) < _FEW_BYTES and max(sizes, default=0) <= _SMALL_PAGE:
         return [_strip(page, settings, language) for page in track("pages stripped", pages, len(pages))]
     num_workers = min(len(os.sched_getaffinity(0)), -(-len(heavy) // _PAGES_A_WORKER))
-    from_crew = iter(_Crew(settings, language, num_workers, page_seconds).strip(heavy))
+    from_crew = iter(_WorkerPool(settings, language, num_workers, page_seconds).strip(heavy))
     return [_strip(page, settings, language) if _is_light(page) else next(from_crew) for page in pages]
 
 
@@ -98,7 +98,7 @@ class _Worker:
     is_ready: bool = False
 
 
-class _Crew:
+class _WorkerPool:
     def __init__(self, settings: Strip, language: str, num_workers: int, page_seconds: float) -> None:
         self._job = (settings, language)
         self._num_workers, self._page_seconds = num_workers, page_seconds

@@ -1,0 +1,101 @@
+"""The commands about judgement: why a model was taken or refused, its card, its export, whether it can be made again.
+
+Each is registered on `flows.cli.app` by `add_to`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import screen
+from flows.cli.options import JsonOption, StoreOption, open_store
+from prosemill.config import environment
+from prosemill.errors import EXIT_FAILED
+
+Reference = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME (its champion), NAME/3, NAME@previous, or a finetune snapshot.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands of this module on the `prosemill` command."""
+    for command in COMMANDS:
+        app.command()(command)
+
+
+def verdict(model: Reference, store: StoreOption = "", as_json: JsonOption = False) -> None:
+    """Say why a model was promoted or kept out: every slice with its numbers."""
+    from prosemill.gate.stage import read_decision
+
+    opened, version = _version(model, store)
+    decision = read_decision(opened, version.decision)
+    if as_json:
+        print(json.dumps({"model": f"{version.name}/{version.version}", **decision}, ensure_ascii=False))
+        return
+    screen.output.print(f"{version.name}/{version.version}: {decision['verdict']}", markup=False)
+    screen.output.print(decision["reason"], markup=False)
+    for each in decision.get("slices", []):
+        screen.output.print(f"  {each['slice']:>12}  {each['answer']:<18} {each['why']}", markup=False)
+
+
+def card(model: Reference, store: StoreOption = "") -> None:
+    """Print the model card: data, licences, scores with intervals, limits, energy."""
+    from prosemill.registry.export import card_of
+
+    opened, version = _version(model, store)
+    print(card_of(opened, version))
+
+
+def export(
+    model: Reference,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
+    push_to_hub: Annotated[
+        str, typer.Option(metavar="NAME", help="Also upload it to the Hugging Face hub (private); needs HF_TOKEN.")
+    ] = "",
+    store: StoreOption = "",
+) -> None:
+    """Copy a model into a plain Hugging Face directory, with its card."""
+    from prosemill.registry import export as exporting
+
+    opened, version = _version(model, store)
+    files = exporting.export(opened, version, folder)
+    screen.output.print(f"{version.name}/{version.version} is in {folder}: {', '.join(files)}", markup=False)
+    if push_to_hub:
+        url = exporting.push(folder, push_to_hub, environment.hub_token())
+        screen.output.print(f"and at {url}", markup=False)
+
+
+def reproduce(model: Reference, store: StoreOption = "", as_json: JsonOption = False) -> None:
+    """Train a model again from what is recorded and compare the weights; exit code 1 when they differ."""
+    url, opened = open_store(store)
+    from prosemill.registry import reproduce as reproducing
+    from prosemill.registry.registry import Registry
+
+    found = reproducing.reproduce(opened, Registry(url, environment.tracking_uri()).resolve(model))
+    if as_json:
+        facts = {"snapshot": found.snapshot, "same": found.is_same, "recorded": found.recorded, "found": found.found}
+        print(json.dumps({**facts, "differences": found.differences}))
+    else:
+        screen.output.print(f"recorded  {found.recorded}\nfound     {found.found}", markup=False)
+        for line in found.differences:
+            screen.output.print(f"  differs: {line}", markup=False)
+        screen.output.print("The same weights." if found.is_same else "Weights differ.", markup=False)
+    if not found.is_same:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _version(reference: str, store: str) -> tuple[Any, Any]:
+    """The opened store and the model version that is meant."""
+    url, opened = open_store(store)
+    from prosemill.registry.export import version_of
+    from prosemill.registry.registry import Registry
+
+    return opened, version_of(Registry(url, environment.tracking_uri()), reference)
+
+
+COMMANDS: list[Callable[..., Any]] = [verdict, card, export, reproduce]

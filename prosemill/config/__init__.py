@@ -1,0 +1,1 @@
+"""What a person sets: the recipe, its settings, the environment, schedules."""

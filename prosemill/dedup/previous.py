@@ -1,0 +1,90 @@
+"""What earlier nights know: which documents were judged, the keepers' names, line counts, the index."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from prosemill.dedup import judged_index
+from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
+from prosemill.dedup.index import Segment, is_usable, segments_of
+from prosemill.dedup.judged_index import NOT_KEPT, UNKNOWN, Names
+from prosemill.dedup.minhash import Parameters, sign
+from prosemill.storage import arrow
+from prosemill.storage.manifest import Manifest, Shard
+from prosemill.storage.store import Store
+
+BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes
+
+
+@dataclass(frozen=True)
+class Past:
+    """The dedup snapshot of the night before; empty on the first night."""
+
+    store: Store
+    manifest: Manifest | None
+
+    @classmethod
+    def read(cls, store: Store, previous: str) -> Past:
+        return cls(store, store.manifest(previous) if previous else None)
+
+    def shards(self, role: str) -> list[Shard]:
+        return self.manifest.shards_of(role) if self.manifest else []
+
+    @cached_property
+    def names(self) -> Names:
+        return Names.read(self.store, self.manifest)
+
+    def open_again(self, undone: Collection[str]) -> set[str]:
+        """Those of the documents `undone` that were judged and not kept: they are judged once more."""
+        ids = sorted(undone)
+        found = self.names.find(pa.chunked_array([arrow.strings(ids)]))
+        return {id for id, ordinal in zip(ids, found.tolist(), strict=True) if ordinal == NOT_KEPT}
+
+    def is_judged(self, ids: pa.ChunkedArray, open_again: Collection[str]) -> NDArray[np.bool_]:
+        """Which documents an earlier night has kept, removed or dropped."""
+        is_judged: NDArray[np.bool_] = self.names.find(ids) != UNKNOWN
+        if open_again:
+            is_judged &= ~arrow.to_flags(pc.is_in(ids, value_set=arrow.strings(open_again)))
+        return is_judged
+
+    def judged_files(self) -> frozenset[str]:
+        """Paths of the documents' files that were read the night before: all that is in them was judged."""
+        if self.manifest is None or not self.shards(judged_index.ROLE):
+            return frozenset()
+        strips = [each for each in self.manifest.parents if each.startswith("strip-") and self.store.has(each)]
+        return frozenset(shard.path for each in strips for shard in self.store.manifest(each).shards_of("documents"))
+
+    def line_counts(self) -> LineCounts:
+        files = [self.store.local(shard.path) for shard in self.shards("lines")]
+        arrays = {name: [file for file in files if file.name == name] for name in (LINES_FILE, PAGES_FILE)}
+        nights = [
+            (np.load(lines, mmap_mode="r"), np.load(pages, mmap_mode="r"))
+            for lines, pages in zip(*arrays.values(), strict=True)
+        ]
+        return LineCounts(nights, self.names.sources())
+
+    def segments(self, parameters: Parameters) -> list[Segment]:
+        """The index of all keepers; made anew, from their texts, where it was made with other parameters."""
+        if self.manifest is None:
+            return []
+        if is_usable(self.store, self.manifest, parameters):
+            return [Segment.read(self.store, path, parameters) for path in segments_of(self.manifest)]
+        return list(self._sign_again(parameters))
+
+    def index_shards(self, segment: str) -> list[Shard]:
+        return [shard for shard in self.shards("index") if shard.path.startswith(f"{segment}/")]
+
+    def _sign_again(self, parameters: Parameters) -> Iterator[Segment]:
+        for shard in self.shards("keepers"):
+            with pq.ParquetFile(self.store.local(shard.path)) as file:
+                batches = file.iter_batches(batch_size=BATCH_DOCUMENTS, columns=["text"])
+                texts = (text for batch in batches for text in batch["text"].to_pylist())
+                yield Segment.of(sign(texts, parameters), parameters, [shard.path])

@@ -1,0 +1,54 @@
+"""What an earlier evaluation found out that would come out the same now, so that a night costs only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from prosemill.evaluation.continuations import Continuation
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import digest
+from prosemill.storage.store import Store
+
+SCORED_LIKE = ("context_tokens", "stride")  # scores made with other values of these are not comparable
+SAMPLED_LIKE = ("sample_tokens", "sample_seed")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What is known, by what it depends on."""
+
+    scores: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)  # (model id, document): nats, tokens
+    texts: dict[tuple[str, str], str] = field(default_factory=dict)  # (model id, prompt): sample
+    continuations: dict[tuple[str, str], list[Continuation]] = field(default_factory=dict)  # (model id, `asked`)
+
+
+def read_earlier(store: Store, previous: str, used: Mapping[str, Any], version: int) -> Earlier:
+    """What the evaluation `previous` holds; nothing if it was made in another way or by another stage version."""
+    if not previous or not store.has(previous):
+        return Earlier()
+    manifest = store.manifest(previous)
+    if manifest.stage_version != version:
+        return Earlier()
+    earlier = Earlier()
+    if all(manifest.settings.get(name) == used[name] for name in SCORED_LIKE):
+        for shard in manifest.shards_of("scores"):
+            for row in pq.read_table(store.local(shard.path)).to_pylist():
+                earlier.scores[row["model_id"], row["document"]] = (row["nats"], row["num_tokens"])
+    if all(manifest.settings.get(name) == used[name] for name in SAMPLED_LIKE):
+        ids = {label: found["id"] for label, found in read_json(store, previous, "summary")["models"].items()}
+        for sample in read_json(store, previous, "samples"):
+            for label, text in sample["texts"].items():
+                earlier.texts[ids[label], sample["prompt"]] = text
+        for model, found in read_json(store, previous, "continuations").items():
+            texts = [Continuation(**each) for each in found["texts"]]
+            earlier.continuations[model, found["asked"]] = texts
+    return earlier
+
+
+def asked(documents: Mapping[str, Sequence[Mapping[str, Any]]], canaries: Sequence[str]) -> str:
+    """A digest of what a model is to continue."""
+    return digest([{kind: [row["id"] for row in rows] for kind, rows in documents.items()}, list(canaries)])

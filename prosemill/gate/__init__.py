@@ -1,0 +1,1 @@
+"""The decision whether a challenger takes over, and when to retrain."""

@@ -1,0 +1,181 @@
+"""Whether a person let a challenger take over: one question for each decision of the gate, and at most one answer.
+
+    <store>/approvals/<model>/<decision>/asked.json     which challenger, by which run, and until when
+    <store>/approvals/<model>/<decision>/answer.json    yes or no, who, when, why
+
+Each is written once and never changed: of two answers the first one stands. That nobody answered in time is written
+nowhere, it follows from `until`; so a time-out means no, also when nothing runs at that moment. Nor is an approval of
+yesterday's challenger worth anything once another one was judged, or another champion is in use (`superseded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prosemill.errors import ApprovalError
+from prosemill.gate.stage import PROMOTE, read_decision
+from prosemill.registry.registry import CHALLENGER, ModelVersion, Registry
+from prosemill.storage import write_once
+from prosemill.storage.manifest import moment
+from prosemill.storage.store import Store
+
+ASKED, APPROVED, REFUSED, EXPIRED, SUPERSEDED = "asked", "approved", "refused", "expired", "superseded"
+AWAITING, NOT_APPROVED = "awaiting-approval", "not-approved"  # verdicts of a run, beside those of the gate
+
+
+@dataclass(frozen=True)
+class ApprovalState:
+    """How a question stands. Times are ISO 8601, UTC, to the second."""
+
+    state: str  # asked | approved | refused | expired | superseded
+    name: str
+    model: str  # "name/version" of the challenger
+    challenger: str  # its finetune snapshot
+    decision: str  # the gate snapshot that asks
+    asked_at: str
+    until: str
+    run: str  # id of the flow run that asked
+    who: str = ""
+    at: str = ""
+    comment: str = ""
+
+    @property
+    def verdict(self) -> str:
+        return {ASKED: AWAITING, APPROVED: PROMOTE}.get(self.state, NOT_APPROVED)
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for people."""
+        why = f": {self.comment}" if self.comment else ""
+        return {
+            ASKED: f"{self.model} waits until {self.until} for somebody to approve it",
+            APPROVED: f"{self.model} was approved by {self.who} at {self.at}{why}",
+            REFUSED: f"{self.model} was refused by {self.who} at {self.at}{why}",
+            EXPIRED: f"nobody answered for {self.model} until {self.until}, which means no",
+            SUPERSEDED: f"{self.model} is no longer the challenger of the champion it was judged against",
+        }[self.state]
+
+    @property
+    def summary(self) -> str:
+        """ "approved by ada at …": for a list of models."""
+        if self.state in (APPROVED, REFUSED):
+            return f"{self.state} by {self.who} at {self.at}"
+        return f"{self.state}, until {self.until}"
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def ask(
+    store: Store, name: str, *, model: str, challenger: str, decision: str, hours: float, run: str
+) -> ApprovalState:
+    """Put the question; what stands if it was put before: a run that is repeated asks nothing anew."""
+    now = datetime.now(UTC)
+    question = {
+        "model": model, "challenger": challenger, "run": run,
+        "asked_at": moment(now), "until": moment(now + timedelta(hours=hours)),
+    }  # fmt: skip
+    write_once.write(store, _path(name, decision, "asked"), question)
+    found = standing(store, name, decision)
+    assert found is not None  # just written
+    return found
+
+
+def standing(store: Store, name: str, decision: str, now: str = "") -> ApprovalState | None:
+    """How the question about a decision stands, but for being superseded (see `current`); None if it was never put."""
+    question = write_once.read(store, _path(name, decision, "asked"))
+    if question is None:
+        return None
+    answer = write_once.read(store, _path(name, decision, "answer")) or {}
+    state = ASKED if question["until"] >= (now or moment()) else EXPIRED
+    if answer:
+        state = APPROVED if answer["approved"] else REFUSED
+    told = {key: answer[key] for key in ("who", "at", "comment") if key in answer}
+    return ApprovalState(state=state, name=name, decision=decision, **question, **told)
+
+
+def open_question(store: Store, registry: Registry, name: str) -> ApprovalState:
+    """The question about the newest challenger of `name`; ApprovalError where there is none to answer."""
+    newest = _newest(registry, name)
+    found = standing(store, name, newest.decision) if newest else None
+    if found is None:
+        raise ApprovalError(
+            f"no challenger of {name} waits for approval; `prosemill models {name}` lists what there is"
+        )
+    return found
+
+
+def answer(
+    store: Store,
+    registry: Registry,
+    question: ApprovalState,
+    *,
+    approve: bool,
+    who: str,
+    comment: str = "",
+    at: str = "",
+) -> ApprovalState:
+    """Give the one answer and make it true in the registry. ApprovalError if it comes too late, in any sense.
+
+    `at` is when the person answered, where that was before now: a form lies on the server until a worker is free.
+    """
+    before = standing(store, question.name, question.decision, at)
+    assert before is not None  # `question` was read from there
+    if before.state in (APPROVED, REFUSED):
+        raise ApprovalError(f"{before.sentence}; it is decided once")
+    if before.state == EXPIRED:
+        raise ApprovalError(f"too late: {before.sentence}; a run with a new date asks again")
+    if is_superseded(store, registry, before):
+        before = replace(before, state=SUPERSEDED)
+        raise ApprovalError(f"{before.sentence}; `prosemill models {before.name}` shows the newest")
+    given = {"approved": approve, "who": who, "comment": comment, "at": at or moment()}
+    stands, ours = write_once.write(store, _path(before.name, before.decision, "answer"), given)
+    after = standing(store, before.name, before.decision)
+    assert after is not None
+    if not ours and stands["approved"] != approve:
+        raise ApprovalError(f"{after.sentence}; it is decided once")
+    enact(store, registry, after)
+    return after
+
+
+def current(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
+    """How the question stands now; superseded where an answer would no longer count."""
+    found = standing(store, question.name, question.decision) or question
+    return replace(found, state=SUPERSEDED) if found.state == ASKED and is_superseded(store, registry, found) else found
+
+
+def enact(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
+    """Make an approval true: promote, once, unless something else came to be in use. The standing as it is now.
+
+    Safe to repeat: a promotion that was rolled back since is not made again by a run that is.
+    """
+    version = registry.version_of(question.name, question.challenger)
+    tags = {"approval": question.summary, "approval_by": question.who, "approval_comment": question.comment}
+    if question.state == APPROVED and version.promoted_by != question.decision:
+        if is_superseded(store, registry, question):
+            return replace(question, state=SUPERSEDED)
+        registry.promote(question.name, question.challenger)
+        tags["promoted_by"] = question.decision
+    registry.mark(question.name, question.challenger, {key: value for key, value in tags.items() if value})
+    return question
+
+
+def is_superseded(store: Store, registry: Registry, question: ApprovalState) -> bool:
+    """Whether another challenger was judged since, or another champion is in use than the one it was judged against."""
+    newest, champion = _newest(registry, question.name), registry.champion(question.name)
+    in_use = champion.snapshot if champion else ""
+    judged_against = read_decision(store, question.decision)["champion"]
+    is_newest = newest is not None and newest.snapshot == question.challenger
+    return not is_newest or in_use not in (judged_against, question.challenger)
+
+
+def _newest(registry: Registry, name: str) -> ModelVersion | None:
+    versions: Mapping[str, Any] = {alias: each for each in registry.list_versions(name) for alias in each.aliases}
+    return versions.get(CHALLENGER)
+
+
+def _path(name: str, decision: str, what: str) -> str:
+    return f"approvals/{name}/{decision}/{what}.json"

@@ -1,0 +1,86 @@
+"""Is there enough new to retrain for? Counted where the corpus is built; a champion is asked where models are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from prosemill.config.settings import Recipe
+from prosemill.lineage import retractions
+from prosemill.lineage.parents import training_parents
+from prosemill.storage.corpus import training_tokens_of
+from prosemill.storage.store import Store
+
+if TYPE_CHECKING:
+    from prosemill.evaluation.novelty import Known
+
+
+@dataclass(frozen=True)
+class News:
+    """How much the champion has not yet learned from."""
+
+    documents: int
+    tokens: int
+    worth_training: bool
+    reason: str
+    ids: frozenset[str] = frozenset()  # of those documents, where they are all that speaks for training
+
+
+def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
+    """Compare the training documents of `chunk` with those the champion (a finetune snapshot, "" for none) has seen.
+
+    A champion that learned from what was withdrawn since is worth replacing, however little is new. No model is run.
+    """
+    now = training_tokens_of(store, chunk)
+    if not champion:
+        return News(len(now), sum(now.values()), True, "there is no champion yet")
+    known = {document for parent in training_parents(store, champion) for document in training_tokens_of(store, parent)}
+    new = {document: tokens for document, tokens in now.items() if document not in known}
+    documents, tokens = len(new), sum(new.values())
+    if learned := len(retractions.learned(store, chunk, champion)):
+        were = ("document", "was") if learned == 1 else ("documents", "were")
+        return News(documents, tokens, True, f"{learned} {were[0]} that the champion learned from {were[1]} withdrawn")
+    if store.manifest(champion).settings != training_settings(recipe):
+        return News(documents, tokens, True, "the [finetune] settings differ from the champion's")
+    wanted = max(1, recipe.gate.min_new_documents)
+    found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
+    if documents < wanted or tokens < recipe.gate.min_new_tokens:
+        short = f"{recipe.gate.min_new_tokens} tokens" if documents >= wanted else str(wanted)
+        return News(documents, tokens, False, f"{found} since the champion was trained; it takes {short}")
+    return News(documents, tokens, True, found, frozenset(new))
+
+
+def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) -> News:
+    """`news`, unless the champion reads the new pages so much more easily than its test pages that it knows them.
+
+    Runs the champion in a child process: seconds for a small model, minutes for a large one.
+    """
+    asked = _known(store, chunk, champion, recipe, news) if news.ids and recipe.gate.known_margin else None
+    if asked is None:
+        return news
+    told = (
+        f"the champion needs {abs(asked.difference):.3f} bits per byte {'less' if asked.difference < 0 else 'more'} "
+        f"for them than for its test pages (95% interval {asked.low:+.3f} to {asked.high:+.3f})"
+    )
+    if asked.high < -recipe.gate.known_margin:
+        return replace(news, worth_training=False, reason=f"{news.reason} hold little that is new: {told}")
+    return replace(news, reason=f"{news.reason}; {told}")
+
+
+def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) -> Known | None:
+    from prosemill.evaluation.novelty import known
+
+    dedup, split = store.manifest(chunk).parents[:2]
+    model = store.local(f"{champion}/model")
+    return known(store, model, (dedup, split), news.ids, recipe.evaluate, recipe.chunk.chunk_tokens)
+
+
+def settled_at(run: str) -> str:
+    """Where in the store a flow run (its id) keeps what it decided before it trained: it must not ask a second time."""
+    return f"started/{run}.json"
+
+
+def training_settings(recipe: Recipe) -> dict[str, object]:
+    from prosemill.finetune import identity_settings
+
+    return identity_settings(recipe.finetune)

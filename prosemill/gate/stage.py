@@ -1,0 +1,144 @@
+"""The gate: the challenger takes over only if it is shown to be better than what is in use, and no worse elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from prosemill.config.settings import Gate
+from prosemill.errors import ProsemillError
+from prosemill.gate import slices as verdict
+from prosemill.gate.alpha_spending import confidence_of, uses
+from prosemill.gate.slices import KEEP, NOT_ENOUGH_EVIDENCE, PROMOTE
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import Counts, snapshot_id
+from prosemill.storage.store import Store
+
+__all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE_VERSION", "decide", "judge", "read_decision", "read_scores"]
+
+STAGE_VERSION = 2
+# Asked before training, or after the decision: the decision is the same.
+WITHOUT_EFFECT = {"min_new_documents", "min_new_tokens", "known_margin", "approval", "approval_hours"}
+
+Scores = dict[str, list[dict[str, Any]]]
+
+
+def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run_id: str = "") -> str:
+    """Decide on the challenger of `evaluation`: a snapshot with decision.json (see `decide` for the rule).
+
+    A decision, once made, stands: asked again, it is the same. Decisions that the store holds on other evaluations of
+    these test documents make it stricter (`prosemill.gate.alpha_spending`).
+    """
+    used = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    snapshot = snapshot_id("gate", STAGE_VERSION, inputs=[evaluation], settings=used)
+    if store.has(snapshot):
+        return snapshot
+    with store.write(
+        snapshot,
+        stage="gate",
+        version=STAGE_VERSION,
+        parents=[evaluation],
+        settings=used,
+        as_of=as_of,
+        flow_run_id=flow_run_id,
+    ) as writer:
+        scores, summary = read_scores(store, evaluation), read_json(store, evaluation, "summary")
+        use = uses(_test_sizes(scores), earlier_uses(store, evaluation))
+        decision = decide(scores, settings, summary=summary, use=use)
+        writer.path("decision.json").write_text(json.dumps(decision, indent=1), encoding="utf-8")
+        writer.add("decision.json", "decision", 1)
+        writer.counts = Counts(decision["documents"], decision["documents"])
+        writer.totals = {"verdict": decision["verdict"], "difference": decision["difference_bits_per_byte"]}
+    return snapshot
+
+
+def read_decision(store: Store, snapshot: str) -> dict[str, Any]:
+    """decision.json of a gate snapshot."""
+    return read_json(store, snapshot, "decision")  # type: ignore[no-any-return]
+
+
+def read_scores(store: Store, evaluation: str) -> Scores:
+    """Rows of records.SCORE by label, in the order of the documents."""
+    scores: Scores = {}
+    for shard in store.manifest(evaluation).shards_of("scores"):
+        for row in pq.read_table(store.local(shard.path)).to_pylist():
+            scores.setdefault(row["model"], []).append(row)
+    return scores
+
+
+def earlier_uses(store: Store, evaluation: str) -> list[set[str]]:
+    """The test documents of each evaluation that a decision in the store was taken on, this one left out."""
+    decided = [id for id in store.snapshots() if id.startswith("gate-")]
+    judged = {parent for id in decided for parent in store.manifest(id).parents} - {evaluation}
+    return [_test_documents(store, each) for each in sorted(judged) if store.has(each)]
+
+
+def decide(scores: Scores, settings: Gate, *, summary: Mapping[str, Any] | None = None, use: int = 1) -> dict[str, Any]:
+    """The decision on the challenger, against the champion or, when there is none, the base.
+
+    promote: better on the test documents by more than the margin, no worse on old and general text beyond their
+    bounds, within the limits of copying and repetition; keep: shown to fail one of these, which `refused` names;
+    not-enough-evidence: neither. `slices` holds every test with its numbers and its answer. `summary` is that of the
+    evaluation (dates, quality); `use` counts the uses of the test documents, this one included. The difference is
+    paired and in bits per byte, which compares across tokenizers.
+    """
+    against = "champion" if "champion" in scores else "base"
+    if "challenger" not in scores or against not in scores:
+        raise ProsemillError("the evaluation has no challenger, or nothing to compare it with; evaluate both and retry")
+    one, other = scores["challenger"], scores[against]
+    if [row["document"] for row in one] != [row["document"] for row in other]:
+        raise ProsemillError(f"challenger and {against} were scored on different documents; evaluate them together")
+    confidence = confidence_of(use, settings.confidence)
+    pairs = list(zip(one, other, strict=True))
+    test = [pair for pair in pairs if pair[0]["part"] == "test"]
+    numbers = verdict.compare(*_apart(test), settings, confidence)
+    slices = [verdict.superiority(numbers, settings)]
+    if against == "champion":
+        slices += _bounded(pairs, str((summary or {}).get("dates", {}).get("champion", "")), settings)
+    quality = (summary or {}).get("quality") or {}
+    if quality:
+        slices += verdict.limits(quality["models"]["challenger"], quality["natural"], settings)
+    return {
+        **verdict.combine(slices, against),
+        "challenger": one[0]["model_id"],
+        "champion": other[0]["model_id"] if against == "champion" else "",
+        "against": against,
+        **numbers,
+        "margin": settings.margin,
+        "use": use,
+        "slices": slices,
+    }
+
+
+def _bounded(pairs: list[tuple[Any, Any]], known: str, settings: Gate) -> list[dict[str, Any]]:
+    """Old and general text, on which the challenger may lose a little; those that there is any of."""
+    old = [pair for pair in pairs if pair[0]["part"] == "test" and known and pair[0]["first_seen"] <= known]
+    general = [pair for pair in pairs if pair[0]["part"] == "general"]
+    bounds = ((verdict.OLD, old, settings.max_old_loss), (verdict.GENERAL, general, settings.max_general_loss))
+    return [
+        verdict.non_inferiority(name, verdict.compare(*_apart(rows), settings, settings.confidence), bound, settings)
+        for name, rows, bound in bounds
+        if rows
+    ]
+
+
+def _apart(pairs: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    return [one for one, _ in pairs], [other for _, other in pairs]
+
+
+def _test_sizes(scores: Scores) -> dict[str, float]:
+    rows = scores.get("challenger", [])
+    return {row["document"]: float(row["size_bytes"]) for row in rows if row["part"] == "test"}
+
+
+def _test_documents(store: Store, evaluation: str) -> set[str]:
+    found: set[str] = set()
+    for shard in store.manifest(evaluation).shards_of("scores"):
+        path = store.local(shard.path)
+        columns = [name for name in ("document", "part") if name in pq.read_schema(path).names]  # version 1 had no part
+        rows = pq.read_table(path, columns=columns).to_pylist()
+        found.update(row["document"] for row in rows if row.get("part", "test") == "test")
+    return found

@@ -1,0 +1,204 @@
+"""Why a run did what it did: for each stage, whether it was found or made, and on a making, what had changed.
+
+The truth is in the store: the run's log says what it came to, and the manifests what each snapshot was made of. A stage
+is compared with the same stage of the run before, which is the newest earlier run of the recipe that reached it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prosemill.errors import RunUnknown
+from prosemill.storage import run_log
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.run_log import HIT, MAKERS, RunLog, StageRecord
+from prosemill.storage.store import Store
+
+DATED = ("scrape", "strip", "split")  # stages whose snapshots are named by their date as well
+# What a stage depends on that its manifest does not hold, for when nothing else differs.
+UNSEEN = {
+    "scrape": "the files of the source, or the URLs in its list,",
+    "dedup": "which pages are withdrawn",
+    "finetune": "the weights or the tokenizer of the base",
+    "evaluate": "the weights of the base",
+}
+READ_FROM_DISK = ("folder", "warc", "dataset")
+_NONE = "none"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One input that differs from the run before: `what`, and its value then and now."""
+
+    what: str
+    before: str = ""
+    after: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.before} → {self.after}" if self.before or self.after else self.what
+
+
+@dataclass(frozen=True)
+class StageTold:
+    stage: str  # "scrape messages" where the stage has several sources
+    snapshot: str
+    cache: str
+    seconds: float
+    made_by: str  # the run that made the snapshot; "" when it was deleted since
+    why: Sequence[Change]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run, explained. `before` is the run that its stages are compared with, None for the first of a recipe."""
+
+    run: RunLog
+    before: RunLog | None
+    stages: Sequence[StageTold]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "run": asdict(self.run),
+            "before": asdict(self.before) if self.before else None,
+            "stages": [
+                {**asdict(stage), "in_words": [str(each) for each in stage.why]} for stage in self.stages
+            ],
+        }  # fmt: skip
+
+
+def explain(store: Store, reference: str) -> Told:
+    """What became of each stage of a run: its flow run id (or how one begins), its name, a recipe, or "NAME DATE".
+
+    Of several runs it is the newest; RunUnknown where there is none.
+    """
+    logs = run_log.read_all(store)
+    run = find(logs, reference, store.url)
+    family = _family(logs, run)
+    earlier = [each for each in logs if each.recipe == run.recipe and each.started < run.started]
+    earlier = [each for each in earlier if each.id not in family and each.stages]
+    names = {each.id: each.title for each in logs}
+    return Told(
+        run,
+        next((each for each in earlier if each.flow == run.flow), next(iter(earlier), None)),
+        [_tell(store, row, earlier, names) for row in run_log.stages_of(store, run)],
+    )
+
+
+def find(logs: Sequence[RunLog], reference: str, where: str) -> RunLog:
+    """The newest run that answers to `reference`; of a recipe, one that no other run started."""
+    name, _, date = reference.partition(" ")
+    of_the_date = [each for each in logs if (each.recipe, each.as_of) == (name, date)]
+    answers = [
+        *(each for each in logs if each.id == reference or (len(reference) >= 8 and each.id.startswith(reference))),
+        *(each for each in of_the_date if not each.parent and each.flow in MAKERS),
+        *(each for each in logs if each.name == reference),
+        *(each for each in logs if each.recipe == reference and not each.parent and each.flow in MAKERS),
+    ]
+    if answers:
+        return answers[0]
+    there = ", ".join(dict.fromkeys(run.name for run in logs[:20])) or "none: prosemill retrain RECIPE makes the first"
+    raise RunUnknown(f"{where}: no run answers to {reference!r}; give its id, its name, or NAME DATE; there is {there}")
+
+
+def _family(logs: Sequence[RunLog], run: RunLog) -> set[str]:
+    """The run, those that it started, and those that started it."""
+    by_id = {each.id: each for each in logs}
+    found, todo = set(), [run.id]
+    while todo:
+        id = todo.pop()
+        if id in found or id not in by_id:
+            continue
+        found.add(id)
+        todo += [*by_id[id].children, *([by_id[id].parent] if by_id[id].parent else [])]
+    return found
+
+
+def _tell(store: Store, row: StageRecord, earlier: Sequence[RunLog], names: Mapping[str, str]) -> StageTold:
+    manifest = run_log.manifest_or_none(store, row.snapshot)
+    source = str(manifest.totals.get("source", "")) if manifest else ""
+    title = f"{row.stage} {source}" if source else row.stage
+    if manifest is None:
+        return StageTold(title, row.snapshot, row.cache, row.seconds, "", [Change("the snapshot was deleted since")])
+    made_by = names.get(manifest.flow_run_id, manifest.flow_run_id)
+    why = [] if row.cache == HIT else changes(store, manifest, earlier)
+    return StageTold(title, row.snapshot, row.cache, row.seconds, made_by, why)
+
+
+def changes(store: Store, manifest: Manifest, earlier: Sequence[RunLog]) -> list[Change]:
+    """What differs between a snapshot and the one that the newest of the earlier runs had of the same stage."""
+    before = _before(store, manifest, earlier)
+    if before is None:
+        return [Change("first run of this stage" if not manifest.totals.get("source") else "first run of this source")]
+    if before == manifest.id:
+        return [Change("the same inputs as before: the snapshot was deleted in between, and was made again")]
+    old = run_log.manifest_or_none(store, before)
+    if old is None:
+        return [Change(f"cannot be compared: the snapshot of the run before, {before}, was deleted")]
+    return compare(old, manifest)
+
+
+def _before(store: Store, manifest: Manifest, earlier: Sequence[RunLog]) -> str | None:
+    """The snapshot of the same stage (and source) in the newest earlier run that has one."""
+    source = manifest.totals.get("source")
+    for run in earlier:
+        for row in run.stages:
+            if row.stage != manifest.stage:
+                continue
+            if source is None or row.snapshot == manifest.id:
+                return row.snapshot
+            found = run_log.manifest_or_none(store, row.snapshot)
+            if found and found.totals.get("source") == source:
+                return row.snapshot
+    return None
+
+
+def compare(old: Manifest, new: Manifest) -> list[Change]:
+    """What of the inputs of two snapshots of one stage differs, the most telling first."""
+    found = []
+    if old.stage_version != new.stage_version:
+        found.append(Change("stage version", str(old.stage_version), str(new.stage_version)))
+    before, after = _flat(old.settings), _flat(new.settings)
+    for key in sorted({*before, *after}):
+        if before.get(key, _NONE) != after.get(key, _NONE):
+            found.append(Change(f"setting {key}", before.get(key, _NONE), after.get(key, _NONE)))
+    found += _parents(old, new)
+    if new.stage in DATED and old.as_of != new.as_of:
+        found.append(Change("as_of", old.as_of, new.as_of))
+    if new.totals.get("kind") in READ_FROM_DISK and (seen := _seen(old)) != _seen(new):
+        found.insert(0, Change("files of the source", seen, _seen(new)))
+    return found or [Change(f"{UNSEEN.get(new.stage, 'an input that manifests do not hold')} changed")]
+
+
+def _seen(scrape: Manifest) -> str:
+    return f"{scrape.counts.kept:,} pages of {scrape.totals.get('live_bytes', 0):,} bytes"
+
+
+def _parents(old: Manifest, new: Manifest) -> list[Change]:
+    """Parents that changed, by stage; the stage's own earlier snapshot is called the night before."""
+    found = []
+    stages = dict.fromkeys(run_log.stage_of(each) for each in (*new.parents, *old.parents))
+    for stage in stages:
+        before, after = ([each for each in one.parents if run_log.stage_of(each) == stage] for one in (old, new))
+        if before == after:
+            continue
+        what = f"input {stage}" if stage != new.stage else "goes on from"
+        if max(len(before), len(after)) <= 1:
+            found.append(Change(what, *(each[0] if each else _NONE for each in (before, after))))
+            continue
+        came, went = set(after) - set(before), set(before) - set(after)
+        same = len(set(after) & set(before))
+        found.append(Change(f"{what}: {len(came)} new, {len(went)} gone, {same} as before"))
+    return found
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = re.sub(r"\s+", " ", str(value))[:200]
+    return found

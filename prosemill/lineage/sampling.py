@@ -1,0 +1,120 @@
+"""Random documents of a snapshot, kept and dropped, to be skimmed by a person: the check that no figure replaces."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prosemill.errors import RecipeError
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.store import Store
+
+SHOWN_CHARACTERS = 1500  # of a text: enough to judge it by
+# stage → roles that hold what was kept, and what was dropped
+ROLES = {"strip": ("documents", "dropped"), "strip-shard": ("documents", "dropped"), "dedup": ("keepers", "removed")}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One document as it is shown; `beside` is the keeper of a removed one."""
+
+    url: str
+    title: str = ""
+    note: str = ""  # why it was dropped, or the figures that tell something of it
+    text: str = ""
+    beside: Shown | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Documents drawn from a snapshot, in the order of the snapshot, and how many there are to draw from."""
+
+    snapshot: str
+    seed: int
+    num_kept: int
+    num_dropped: int
+    kept: list[Shown] = field(default_factory=list)
+    dropped: list[Shown] = field(default_factory=list)
+
+
+def sample(store: Store, snapshot: str, number: int, seed: int) -> Sample:
+    """`number` kept and as many dropped documents of a strip or dedup snapshot; the same seed draws the same."""
+    manifest = store.manifest(snapshot)
+    if manifest.stage not in ROLES:
+        raise RecipeError(
+            f"{snapshot}: of stage {manifest.stage} no documents can be shown; name one of strip or dedup"
+        )
+    kept_role, dropped_role = ROLES[manifest.stage]
+    kept, num_kept = _draw(store, manifest, kept_role, number, seed)
+    dropped, num_dropped = _draw(store, manifest, dropped_role, number, seed)
+    shown = list(_beside(store, manifest, dropped)) if dropped_role == "removed" else [_dropped(row) for row in dropped]
+    return Sample(snapshot, seed, num_kept, num_dropped, [_document(row) for row in kept], shown)
+
+
+def _draw(store: Store, manifest: Manifest, role: str, number: int, seed: int) -> tuple[list[dict[str, Any]], int]:
+    """Rows drawn without replacement, and how many there are; only the row groups that hold one are read."""
+    files = [pq.ParquetFile(store.local(shard.path)) for shard in manifest.shards_of(role)]
+    groups = [(file, group) for file in files for group in range(file.num_row_groups)]
+    total = sum(file.metadata.num_rows for file in files)
+    chosen = sorted(random.Random(seed).sample(range(total), min(number, total)))
+    rows, first = [], 0
+    for file, group in groups:
+        size = file.metadata.row_group(group).num_rows
+        mine = [row - first for row in chosen if first <= row < first + size]
+        if mine:
+            rows += file.read_row_group(group).take(mine).to_pylist()
+        first += size
+    for file in files:
+        file.close()
+    return rows, total
+
+
+def _document(row: dict[str, Any]) -> Shown:
+    facts = [row["source"], row["language"], row["date"], f"{row['size_bytes']:,} bytes"]
+    if row["scrubbed"]:
+        facts.append(f"{row['scrubbed']} scrubbed")
+    return Shown(row["url"], row["title"], " · ".join(filter(None, facts)), _cut(row["text"]))
+
+
+def _dropped(row: dict[str, Any]) -> Shown:
+    return Shown(row["url"], note=f"{row['reason']}: {row['detail']}" if row["detail"] else row["reason"])
+
+
+def _beside(store: Store, manifest: Manifest, removed: list[dict[str, Any]]) -> Iterator[Shown]:
+    """Removed documents, each beside its keeper."""
+    texts = texts_of(store, manifest, [row["id"] for row in removed])
+    keepers = dict(_rows_of(store, manifest, "keepers", [row["keeper"] for row in removed]))
+    for row in removed:
+        keeper = keepers.get(row["keeper"], {})
+        beside = Shown(row["keeper_url"], keeper.get("title", ""), "the keeper", _cut(keeper.get("text", "")))
+        found = texts.get(row["id"], {})
+        note = "an exact copy" if row["reason"] == "exact" else f"a near-copy, J = {row['similarity']:.3f}"
+        yield Shown(row["url"], found.get("title", ""), note, _cut(found.get("text", "")), beside)
+
+
+def texts_of(store: Store, manifest: Manifest, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Documents by id as strip left them, in the strip snapshots of this dedup snapshot and of those before it."""
+    wanted, found = set(ids), dict[str, dict[str, Any]]()
+    while wanted - found.keys() and manifest.stage == "dedup":
+        strip, *previous = manifest.parents
+        if store.has(strip):
+            found |= dict(_rows_of(store, store.manifest(strip), "documents", sorted(wanted - found.keys())))
+        if not previous or not store.has(previous[0]):
+            break
+        manifest = store.manifest(previous[0])
+    return found
+
+
+def _rows_of(store: Store, manifest: Manifest, role: str, ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for shard in manifest.shards_of(role):
+        for row in pq.read_table(store.local(shard.path), filters=pc.field("id").isin(ids)).to_pylist():
+            yield row["id"], row
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS].rstrip()} …"

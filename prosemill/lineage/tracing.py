@@ -1,0 +1,298 @@
+"""From anything to everything it is connected with: sentence, URL, document, chunk, snapshot, model, and back.
+
+sentence ─▶ page ─▶ document ─▶ chunk ─▶ models            a page that is withdrawn says so
+model ─▶ pages it learned from, snapshots it was made from and those made from it
+snapshot ─▶ ancestors (a tree; the night before is a leaf), what was made from it, models that come of it
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prosemill.errors import RecipeError
+from prosemill.lineage import passages
+from prosemill.lineage.parents import training_parents
+from prosemill.storage import corpus
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.schemas import DOCUMENT
+from prosemill.storage.store import Store
+
+MOST = 5  # pages named for a sentence
+MOST_URLS = 20  # pages named for a model
+_LEDGER_FACTS = ("state", "reason", "http_status", "fetched_at", "opt_out", "warc")
+_KEEPER_COLUMNS = [name for name in DOCUMENT.names if name != "text"]  # the texts are nearly all of a shard
+
+
+@dataclass
+class Found:
+    """One thing on the way, and what it is connected with."""
+
+    kind: str  # sentence | page | document | chunk | snapshot | model
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    leads_to: list[Found] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"kind": self.kind, "name": self.name, **self.facts}
+        return {**found, "leads_to": [each.as_dict() for each in self.leads_to]} if self.leads_to else found
+
+
+class Tracer:
+    """Answers from the corpora as the newest run of each left them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._newest = [
+            record for name in store.corpora() if (runs := store.runs(name)) and "dedup" in (record := runs[max(runs)])
+        ]
+
+    def trace(self, what: str) -> list[Found]:
+        """Everything connected with `what`; RecipeError when nothing in the store answers to it."""
+        found = list(self._dispatch(what.strip()))
+        if not found:
+            raise RecipeError(
+                f"{what!r}: nothing in {self.store.url} answers to it; name a URL, a document, chunk or snapshot id, "
+                "a model, or give a sentence of at least two words"
+            )
+        return found
+
+    def _dispatch(self, what: str) -> Iterator[Found]:
+        if "://" in what and not re.search(r"\s", what):
+            yield from self._pages(what)
+        elif re.fullmatch(r"[0-9a-f]{20}", what):
+            yield from self._documents(what)
+        elif re.fullmatch(r"chunk-[0-9a-f]{16}/\S+#\d+", what):
+            yield self._chunk(what)
+        elif re.fullmatch(r"[a-z-]+-[0-9a-f]{16}", what):
+            yield self._snapshot(what)
+        else:
+            yield from self.closest(what)
+
+    # --- sentences, pages, documents, chunks --------------------------------------------------------------------------
+
+    def closest(self, sentence: str) -> Iterator[Found]:
+        """The training pages that share most of a sentence's runs of words, best first; none if none shares two."""
+        found = []
+        for record in self._newest:
+            training = corpus.assignments_of(self.store, record["split"], "train")
+            files = [
+                self.store.local(shard.path) for shard in self.store.manifest(record["dedup"]).shards_of("keepers")
+            ]
+            found += [(each, record) for each in passages.closest(files, sentence, MOST, training)]
+        longest = max((each.run_words for each, _ in found), default=0)
+        best = [(each, record) for each, record in found if each.run_words == longest]
+        for each, record in sorted(best, key=lambda pair: (-pair[0].shared, pair[0].url))[:MOST]:
+            facts = {
+                "shared_runs": round(each.shared, 3),
+                "run_words": each.run_words,
+                **self._withdrawn(each.document),
+            }
+            page = Found("page", each.url, facts, list(self._documents(each.document, record)))
+            yield Found("sentence", sentence, {"closest": each.url}, [page])
+
+    def _pages(self, url: str) -> Iterator[Found]:
+        for record in self._newest:
+            fate = list(self._fate(record, url))
+            rows = [
+                (snapshot, row)
+                for snapshot in record.get("scrape", {}).values()
+                for row in self._rows(snapshot, "ledger", "url", [url])
+            ]
+            for snapshot, row in rows:
+                facts = {key: row[key] for key in _LEDGER_FACTS if row[key]}
+                yield Found("page", url, {"scrape": snapshot, **facts, **self._effect(fate)}, fate)
+            if fate and not rows:  # it was read once; no source leads to it any more
+                yield Found("page", url, {"state": "not in the newest scrape", **self._effect(fate)}, fate)
+
+    def _effect(self, documents: Sequence[Found]) -> dict[str, Any]:
+        """Whether a page is withdrawn, and which models learned from its documents."""
+        facts: dict[str, Any] = {}
+        for document in documents:
+            facts |= {key: document.facts[key] for key in ("withdrawn", "withdrawn_since") if key in document.facts}
+        models = {model for document in documents for chunk in document.leads_to for model in chunk.facts["models"]}
+        return facts | ({"models": sorted(models)} if models else {})
+
+    def _fate(self, record: dict[str, Any], url: str) -> Iterator[Found]:
+        """What strip and dedup made of a page."""
+        for dropped in self._rows(record["strip"], "dropped", "url", [url]):
+            yield Found("document", "none", {"dropped": dropped["reason"], "detail": dropped["detail"]})
+        for dropped in self._rows(record["dedup"], "dropped", "url", [url]):
+            yield Found("document", dropped["detail"], {"dropped": dropped["reason"]})
+        documents = [
+            row["id"] for role in ("keepers", "removed") for row in self._rows(record["dedup"], role, "url", [url])
+        ]
+        for document in dict.fromkeys(documents):
+            yield from self._documents(document, record)
+
+    def _documents(self, document: str, only: dict[str, Any] | None = None) -> Iterator[Found]:
+        for record in [only] if only else self._newest:
+            for row in self._rows(record["dedup"], "removed", "id", [document]):
+                yield Found("document", document, {key: row[key] for key in ("url", "reason", "keeper", "similarity")})
+            for row in self._rows(record["dedup"], "keepers", "id", [document]):
+                split = next(self._rows(record["split"], "assignments", "id", [document]), {})
+                facts = {
+                    "url": row["url"], "title": row["title"], "split": split.get("split", ""), "dedup": record["dedup"],
+                    **self._withdrawn(document),
+                }  # fmt: skip
+                yield Found(
+                    "document", document, facts, [self._chunk(chunk, deep=False) for chunk in self._chunks(document)]
+                )
+
+    def _chunks(self, document: str) -> list[str]:
+        """Where a document was cut into, in any corpus there is or any model learned from."""
+        rows = self._rows_of(self._map_shards, "document", [document])
+        return list(dict.fromkeys(row["chunk"] for row in rows))
+
+    def _chunk(self, chunk: str, *, deep: bool = True) -> Found:
+        shard, _, _ = chunk.partition("#")
+        found = Found("chunk", chunk, {"models": self._learners.get(shard, [])})
+        if deep:
+            rows = list(self._rows(shard.split("/")[0], "map", "chunk", [chunk]))
+            keys = ("url", "chunk_start", "document_start", "num_tokens")
+            found.leads_to = [
+                Found("document", row["document"], {key: row[key] for key in keys} | self._withdrawn(row["document"]))
+                for row in rows
+            ]
+        return found
+
+    def _withdrawn(self, document: str) -> dict[str, str]:
+        row = self._all_withdrawn.get(document)
+        return {"withdrawn": row["reason"], "withdrawn_since": row["since"]} if row else {}
+
+    # --- snapshots and models -----------------------------------------------------------------------------------------
+
+    def _snapshot(self, snapshot: str) -> Found:
+        manifest = self.store.manifest(snapshot)
+        counts = manifest.counts
+        descendants = self._related(snapshot, self._children)
+        facts = {
+            "stage": manifest.stage, "as_of": manifest.as_of, "seen": counts.seen, "kept": counts.kept,
+            "dropped": dict(counts.dropped), "created_at": manifest.created_at, "code_commit": manifest.code_commit,
+            "used_by": self._children.get(snapshot, []),
+            "models": [each for each in descendants if each.startswith("finetune-")],
+            "ancestors": _by_stage(self._related(snapshot, self._parents)),
+            "descendants": _by_stage(descendants),
+        }  # fmt: skip
+        kind = "snapshot"
+        if manifest.stage == "finetune":
+            kind, facts = "model", {**facts, **self._learned_from(snapshot)}
+        return Found(kind, snapshot, facts, self._ancestors(snapshot, set()))
+
+    def _ancestors(self, snapshot: str, seen: set[str]) -> list[Found]:
+        """Parents and theirs, each once. What the same stage made the night before is not followed: trace that."""
+        stage = self.store.manifest(snapshot).stage
+        found = []
+        for parent in self._parents.get(snapshot, []):
+            if parent not in seen:
+                seen.add(parent)
+                manifest = self.store.manifest(parent)
+                above = self._ancestors(parent, seen) if manifest.stage != stage else []
+                found.append(Found("snapshot", parent, {"as_of": manifest.as_of}, above))
+        return found
+
+    def _learned_from(self, model: str) -> dict[str, Any]:
+        """Of a model: how many documents it was trained on, the first of their pages, and those withdrawn since."""
+        shards = self._maps_of(model)
+        if not shards:
+            return {}
+        tables = [pq.read_table(self.store.local(path), columns=["split", "document", "url"]) for path in shards]
+        table = pa.concat_tables(tables).filter(pc.field("split") == "train")
+        urls = dict(zip(table["document"].to_pylist(), table["url"].to_pylist(), strict=True))
+        pages = sorted(set(urls.values()))
+        facts: dict[str, Any] = {"documents": len(urls), "pages": len(pages), "urls": pages[:MOST_URLS]}
+        withdrawn = sorted({url for document, url in urls.items() if document in self._all_withdrawn})
+        return facts | ({"withdrawn": withdrawn} if withdrawn else {})
+
+    def _maps_of(self, model: str) -> list[str]:
+        """Chunk maps of all that a model was trained on."""
+        parents = self._models.get(model, [])
+        return sorted({shard.path for parent in parents for shard in self.store.manifest(parent).shards_of("map")})
+
+    def _related(self, snapshot: str, edges: dict[str, list[str]]) -> list[str]:
+        """All that can be reached from `snapshot`, sorted."""
+        found: set[str] = set()
+        todo = list(edges.get(snapshot, []))
+        while todo:
+            if (each := todo.pop()) not in found:
+                found.add(each)
+                todo += edges.get(each, [])
+        return sorted(found)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _rows(self, snapshot: str, role: str, column: str, values: list[str]) -> Iterator[dict[str, Any]]:
+        shards = [shard.path for shard in self.store.manifest(snapshot).shards_of(role)]
+        yield from self._rows_of(shards, column, values, _KEEPER_COLUMNS if role == "keepers" else None)
+
+    def _rows_of(
+        self, shards: Sequence[str], column: str, values: list[str], columns: list[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        wanted = pc.field(column).isin(values)
+        for shard in shards:
+            yield from pq.read_table(self.store.local(shard), columns=columns, filters=wanted).to_pylist()
+
+    @functools.cached_property
+    def _manifests(self) -> dict[str, Manifest]:
+        return {each: self.store.manifest(each) for each in self.store.snapshots()}
+
+    @functools.cached_property
+    def _parents(self) -> dict[str, list[str]]:
+        return {
+            each: [parent for parent in manifest.parents if parent in self._manifests]
+            for each, manifest in self._manifests.items()
+        }
+
+    @functools.cached_property
+    def _children(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for each, parents in self._parents.items():
+            for parent in dict.fromkeys(parents):
+                found.setdefault(parent, []).append(each)
+        return found
+
+    @functools.cached_property
+    def _models(self) -> dict[str, list[str]]:
+        """By model, the chunk snapshots it learned from, its champion's before it included."""
+        models = [each for each in self.store.snapshots() if each.startswith("finetune-")]
+        return {
+            each: [parent for parent in training_parents(self.store, each) if self.store.has(parent)] for each in models
+        }
+
+    @functools.cached_property
+    def _learners(self) -> dict[str, list[str]]:
+        """By path of a chunk file, the models that were trained on it."""
+        found: dict[str, list[str]] = {}
+        for model, parents in self._models.items():
+            paths = {shard.path for parent in parents for shard in self.store.manifest(parent).shards_of("train")}
+            for path in paths:
+                found.setdefault(path, []).append(model)
+        return found
+
+    @functools.cached_property
+    def _map_shards(self) -> list[str]:
+        snapshots = [record["chunk"] for record in self._newest if "chunk" in record]
+        snapshots += [parent for parents in self._models.values() for parent in parents]
+        return list(
+            dict.fromkeys(shard.path for each in snapshots for shard in self.store.manifest(each).shards_of("map"))
+        )
+
+    @functools.cached_property
+    def _all_withdrawn(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for record in self._newest:
+            found |= corpus.withdrawn_of(self.store, record["dedup"])
+        return found
+
+
+def _by_stage(snapshots: Sequence[str]) -> dict[str, int]:
+    """{"scrape": 2, "dedup": 1}"""
+    return dict(Counter(each.rsplit("-", 1)[0] for each in snapshots))

@@ -1,0 +1,1 @@
+"""Bases, loading, generation, and the baselines."""

@@ -1,0 +1,1 @@
+"""What an operator needs of a store: backup, databases, health."""

@@ -1,0 +1,1 @@
+"""Versions of models and their aliases, model card, metrics, export, reproduction."""

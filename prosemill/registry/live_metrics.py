@@ -1,0 +1,67 @@
+"""The curves of a training while it goes on, in MLflow: loss, learning rate, speed, and what the machine does.
+
+`Registry.record` goes on with the same MLflow run when the model is judged. What the machine does is asked of MLflow's
+own monitors (processors, memory, disk, network, GPUs), under the names by which its page of system metrics knows them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prosemill.registry.registry import Registry
+
+SYSTEM_SECONDS = 10.0  # between two looks at the machine, as in MLflow
+CURVES = ("loss", "validation_loss", "learning_rate", "grad_norm", "tokens_per_second", "utilisation")
+
+
+class Curves:
+    """One training of the model `name`, begun by the flow run `flow_run`; a run that is tried again goes on with it.
+
+    Every method may raise RegistryError, where the MLflow server is away.
+    """
+
+    def __init__(self, registry: Registry, name: str, run_name: str, flow_run: str) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._registry = registry
+        known = registry.find_run(name, "flow_run", flow_run) if flow_run else ""
+        self.run = known or registry.open_run(name, run_name, {"flow_run": flow_run})
+        self._monitor = SystemMetricsMonitor(self.run, tracking_uri=registry.uri, resume_logging=bool(known))
+        self._looked_at, self._looks = 0.0, self._monitor._logging_step
+
+    def log(self, messages: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Put points on the curves, from pairs of a time (ms since 1970) and a message of the training."""
+        from mlflow.entities import Metric
+
+        found = [
+            Metric(name, float(message[name]), at, int(message["step"]))
+            for at, message in messages
+            for name in CURVES
+            if name in message
+        ]
+        self._registry.add_to_run(self.run, [*found, *self._look()])
+
+    def end(self, snapshot: str) -> None:
+        """The training is over: it made `snapshot`, or failed if that is ""."""
+        self._looked_at = 0.0
+        self.log([])
+        self._registry.close_run(
+            self.run, "FINISHED" if snapshot else "FAILED", {"snapshot": snapshot} if snapshot else {}
+        )
+
+    def _look(self) -> list[Any]:
+        """What the machine does, if it is time to look."""
+        from mlflow.entities import Metric
+
+        if time.monotonic() - self._looked_at < SYSTEM_SECONDS and self._looked_at:
+            return []
+        self._looked_at = time.monotonic()
+        self._monitor.collect_metrics()
+        seen = self._monitor.aggregate_metrics()
+        for each in self._monitor.monitors:
+            each.clear_metrics()
+        self._looks += 1
+        now = int(time.time() * 1000)
+        return [Metric(f"system/{name}", float(value), now, self._looks - 1) for name, value in seen.items()]

@@ -1,0 +1,306 @@
+"""Which models there are, how they scored, which one is in use: in MLflow, an SQLite file in the store by default.
+
+A model version stands for one finetune snapshot, which its tag names. Aliases: `champion` is in use, `previous` was
+before it, `challenger` is the newest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prosemill.errors import RegistryError
+from prosemill.registry.metrics import figures_of
+from prosemill.registry.mlflow_client import TAG, AlreadyExists, DoesNotExist, Tracking
+from prosemill.registry.model_card import model_card
+from prosemill.storage.json_shards import read_json
+from prosemill.storage.store import Store
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+MOST_MODELS = 1000  # a page of the API; without asking it is 100
+DESCRIPTION_CHARACTERS = 5000  # nor more than this, on PostgreSQL
+SNAPSHOT = re.compile(r"finetune-[0-9a-f]{16}")
+REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]{0,39})(?:@(?P<alias>[a-z]+)|/(?P<version>[0-9]+))?")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a model. The decision and scores are those it got when it was last judged, as challenger."""
+
+    name: str
+    version: int
+    snapshot: str
+    evaluation: str
+    decision: str
+    as_of: str
+    verdict: str
+    metrics: Mapping[str, float]  # perplexity, bits_per_byte, validation_loss
+    aliases: tuple[str, ...]
+    approval: str = ""  # "approved by ada at …", where a person was asked
+    promoted_by: str = ""  # the decision by which it took over after an approval
+
+
+class Registry(Tracking):
+    """The models of a store."""
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def list_models(self) -> list[str]:
+        """Names of all models, sorted."""
+        if self.is_empty():
+            return []
+        with self.errors():
+            return sorted(model.name for model in self.client().search_registered_models(max_results=MOST_MODELS))
+
+    def list_versions(self, name: str) -> list[ModelVersion]:
+        """All versions, newest first; none for an unknown name."""
+        if self.is_empty():
+            return []
+        with self.errors():
+            by_version: dict[int, list[str]] = {}
+            for alias, version in self._aliases(name).items():
+                by_version.setdefault(version, []).append(alias)
+            found = self.client().search_model_versions(f"name='{name}'")
+            versions = [_version_of(each, by_version.get(int(each.version), [])) for each in found]
+        return sorted(versions, key=lambda each: -each.version)
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """The version in use, if any."""
+        return next((each for each in self.list_versions(name) if CHAMPION in each.aliases), None)
+
+    def version_of(self, name: str, snapshot: str) -> ModelVersion:
+        """The version that stands for the finetune snapshot."""
+        for each in self._versions_of_known(name):
+            if each.snapshot == snapshot:
+                return each
+        raise RegistryError(f"{snapshot} is no version of {name}; record it first")
+
+    def previous(self, name: str) -> ModelVersion | None:
+        """The version that was in use before the champion, if any."""
+        return next((each for each in self.list_versions(name) if PREVIOUS in each.aliases), None)
+
+    def describe(self, name: str) -> list[dict[str, Any]]:
+        """One row a version, newest first, for people: model, aliases, as_of, scores, verdict, snapshot."""
+        return [
+            {
+                "model": f"{name}/{each.version}",
+                "aliases": list(each.aliases),
+                "as_of": each.as_of,
+                "perplexity": each.metrics.get("perplexity"),
+                "bits_per_byte": each.metrics.get("bits_per_byte"),
+                "verdict": each.verdict,
+                "approval": each.approval,
+                "snapshot": each.snapshot,
+            }
+            for each in self._versions_of_known(name)
+        ]
+
+    def resolve(self, reference: str) -> str:
+        """The finetune snapshot of "name" (its champion), "name@champion", "name/3" or a snapshot id."""
+        if SNAPSHOT.fullmatch(reference):
+            self.store.require(reference)
+            return reference
+        match = REFERENCE.fullmatch(reference)
+        if match is None:
+            raise RegistryError(
+                f"{reference!r} names no model; write name, name@champion, name/3 or a snapshot id "
+                "(`prosemill models` lists them)"
+            )
+        name, version = match["name"], match["version"]
+        alias = match["alias"] or CHAMPION
+        for each in self._versions_of_known(name):
+            if each.version == int(version) if version else alias in each.aliases:
+                return each.snapshot
+        missing = f"version {version}" if version else alias
+        raise RegistryError(f"{name} has no {missing}; `prosemill models {name}` lists what there is")
+
+    def resolve_or_none(self, reference: str) -> str | None:
+        """As `resolve`, and None for what is no model: a sentence, a URL, a name nobody gave."""
+        try:
+            return self.resolve(reference)
+        except RegistryError:
+            return None
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def record(self, name: str, finetune: str, evaluation: str, decision: str) -> int:
+        """Make the finetune snapshot the newest version of `name`, with scores, loss curve and decision; its number.
+
+        A snapshot that is a version already keeps its number and gets this evaluation and decision.
+        """
+        facts = _Facts(self.store, finetune, evaluation, decision)
+        known = next((each for each in self.list_versions(name) if each.snapshot == finetune), None)
+        with self.errors():
+            client = self.client()
+            if known is None:
+                run = self._record_run(name, facts)
+                self.add_to_run(run, facts.figures())
+                with contextlib.suppress(AlreadyExists), self.errors():
+                    client.create_registered_model(name)
+                source = self._source(finetune, run)
+                made = client.create_model_version(
+                    name,
+                    source,
+                    run_id=run,
+                    tags=facts.tags,
+                    description=facts.reason[:DESCRIPTION_CHARACTERS],
+                    await_creation_for=0,
+                )
+                version = int(made.version)
+            else:
+                version = known.version
+                for key, value in facts.tags.items():
+                    client.set_model_version_tag(name, str(version), key, value)
+                client.update_model_version(name, str(version), description=facts.reason[:DESCRIPTION_CHARACTERS])
+                run = client.get_model_version(name, str(version)).run_id
+                self.add_to_run(run, facts.figures())
+            client.log_text(run, model_card(self.store, name, version, finetune, evaluation, decision), "README.md")
+            client.set_registered_model_alias(name, CHALLENGER, str(version))
+        return version
+
+    def promote(self, name: str, snapshot: str) -> bool:
+        """Make the version of `snapshot` the champion and the old champion the previous one. Safe to repeat.
+
+        Whether this changed anything.
+        """
+        versions = self._versions_of_known(name)
+        new = next((each for each in versions if each.snapshot == snapshot), None)
+        if new is None:
+            raise RegistryError(f"{snapshot} is no version of {name}; record it first")
+        old = next((each for each in versions if CHAMPION in each.aliases), None)
+        if old == new:
+            return False
+        if old is not None:
+            self.put(self.client().set_registered_model_alias, name, PREVIOUS, str(old.version))
+        self.put(self.client().set_registered_model_alias, name, CHAMPION, str(new.version))
+        return True
+
+    def mark(self, name: str, snapshot: str, tags: Mapping[str, str]) -> None:
+        """Put tags on the version of `snapshot`, for example who approved it."""
+        version = self.version_of(name, snapshot).version
+        for key, value in tags.items():
+            self.put(self.client().set_model_version_tag, name, str(version), TAG + key, value)
+
+    def roll_back(self, name: str) -> ModelVersion:
+        """Exchange champion and previous; the champion from now on."""
+        versions = self._versions_of_known(name)
+        old = next((each for each in versions if CHAMPION in each.aliases), None)
+        new = next((each for each in versions if PREVIOUS in each.aliases), None)
+        if old is None or new is None or old == new:
+            raise RegistryError(f"{name} has had no champion before this one; nothing to roll back to")
+        self.put(self.client().set_registered_model_alias, name, CHAMPION, str(new.version))
+        self.put(self.client().set_registered_model_alias, name, PREVIOUS, str(old.version))
+        return next(each for each in self.list_versions(name) if each.version == new.version)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _versions_of_known(self, name: str) -> list[ModelVersion]:
+        versions = self.list_versions(name)
+        if not versions:
+            names = self.list_models()
+            there = f"there is {', '.join(names[:5])}" if names else "there is none yet: prosemill retrain RECIPE"
+            raise RegistryError(f"no model is named {name}; {there}")
+        return versions
+
+    def _record_run(self, name: str, facts: _Facts) -> str:
+        """An MLflow run with everything about the training, that which followed it if there was one; its id."""
+        from mlflow.entities import Param, RunTag
+
+        client, run_name = self.client(), facts.as_of or facts.snapshot
+        run = self.find_run(name, "snapshot", facts.snapshot) or self.open_run(name, run_name, {})
+        params = [Param(key, str(value)[:500]) for key, value in facts.params.items()]
+        tags = [RunTag(key, value) for key, value in {**facts.tags, "mlflow.runName": run_name}.items()]
+        client.log_batch(run, params=params, tags=tags)
+        metrics = facts.metrics()
+        known = {
+            (key, each.step)
+            for key in {metric.key for metric in metrics}
+            for each in client.get_metric_history(run, key)
+        }
+        self.add_to_run(run, [metric for metric in metrics if (metric.key, metric.step) not in known])
+        client.log_dict(run, facts.decision, "decision.json")
+        client.set_terminated(run)
+        return run
+
+    def _source(self, snapshot: str, run: str) -> str:
+        """Where the model lies. A server refuses paths on a disk that is not its own."""
+        if self.tracking_uri.startswith("http") and self.store.is_local:
+            return f"runs:/{run}"
+        at = self.store.root if self.store.is_local else self.store.url.rstrip("/")
+        return f"{at}/snapshots/{snapshot}/model"
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        try:
+            with self.errors():
+                aliases = self.client().get_registered_model(name).aliases
+        except DoesNotExist:
+            return {}
+        return {alias: int(version) for alias, version in aliases.items()}
+
+
+class _Facts:
+    """What a version is recorded with, gathered from its snapshots."""
+
+    def __init__(self, store: Store, finetune: str, evaluation: str, decision: str) -> None:
+        self.snapshot = finetune
+        self.tuned = store.manifest(finetune)
+        self.summary = read_json(store, evaluation, "summary")
+        self.decision = read_json(store, decision, "decision")
+        self.as_of = store.manifest(decision).as_of
+        self.reason = self.decision["reason"]
+        (log,) = self.tuned.shards_of("log")
+        with store.open(log.path) as file:
+            self.log = [json.loads(line) for line in file.read().decode().splitlines()]
+        self.params = {**self.tuned.settings, "precision": self.tuned.totals.get("precision", "")}
+        scores = self.summary["models"]["challenger"]
+        figures = {name: scores[name] for name in ("perplexity", "bits_per_byte")}
+        if self.tuned.totals.get("validation_loss") is not None:
+            figures["validation_loss"] = self.tuned.totals["validation_loss"]
+        self.tags = {
+            f"{TAG}snapshot": finetune,
+            f"{TAG}evaluation": evaluation,
+            f"{TAG}decision": decision,
+            f"{TAG}as_of": self.as_of,
+            f"{TAG}verdict": self.decision["verdict"],
+            f"{TAG}metrics": json.dumps(figures),
+        }
+
+    def metrics(self) -> list[Any]:
+        """The loss curve by step, as MLflow metrics."""
+        from mlflow.entities import Metric
+
+        return [
+            Metric(name, float(value), 0, row["step"])
+            for row in self.log
+            for name, value in row.items()
+            if name != "step" and value is not None
+        ]
+
+    def figures(self) -> list[Any]:
+        """The figures of the model card, as MLflow metrics; their latest value is that of the latest judgement."""
+        from mlflow.entities import Metric
+
+        now, found = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
+        return [Metric(name, value, now, 0) for name, value in found.items()]
+
+
+def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
+    tags = {key.removeprefix(TAG): value for key, value in found.tags.items() if key.startswith(TAG)}
+    return ModelVersion(
+        name=found.name,
+        version=int(found.version),
+        snapshot=tags.get("snapshot", ""),
+        evaluation=tags.get("evaluation", ""),
+        decision=tags.get("decision", ""),
+        as_of=tags.get("as_of", ""),
+        verdict=tags.get("verdict", ""),
+        metrics=json.loads(tags.get("metrics", "{}")),
+        aliases=tuple(sorted(aliases)),
+        approval=tags.get("approval", ""),
+        promoted_by=tags.get("promoted_by", ""),
+    )

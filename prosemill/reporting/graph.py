@@ -1,0 +1,112 @@
+"""From which snapshots some snapshots were made, as a graph small enough to be looked at.
+
+Shards of one stage that fed the same snapshot are one node, and the stage's own snapshot of the night before is a leaf:
+a corpus of a year has thousands of ancestors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prosemill.reporting import summary
+from prosemill.storage import run_log
+from prosemill.storage.manifest import Manifest
+from prosemill.storage.store import Store
+
+FEW = 3  # parents of one stage that are drawn one by one
+
+
+@dataclass(frozen=True)
+class Node:
+    """A snapshot, or `number` of one stage that one snapshot was made from: then `id` says so, and names none."""
+
+    id: str
+    stage: str
+    as_of: str = ""
+    made: str = ""  # "52 documents, 12 new documents"
+    run: str = ""  # the flow run that made it
+    number: int = 0
+    origins: Sequence[str] = ()  # what a scrape read: start URLs, a path
+
+
+@dataclass
+class Graph:
+    """Nodes with those that were asked for first, and edges (parent, child)."""
+
+    nodes: list[Node] = field(default_factory=list)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+
+    def parents_of(self, id: str) -> list[str]:
+        return [parent for parent, child in self.edges if child == id]
+
+    def add(self, node: Node) -> bool:
+        """Whether it is new."""
+        if any(each.id == node.id for each in self.nodes):
+            return False
+        self.nodes.append(node)
+        return True
+
+
+def ancestry(store: Store, snapshots: Sequence[str]) -> Graph:
+    """These snapshots and what they were made from."""
+    graph = Graph()
+    todo = list(snapshots)
+    while todo:
+        snapshot = todo.pop(0)
+        manifest = run_log.manifest_or_none(store, snapshot)
+        if not graph.add(_node(snapshot, manifest)) or manifest is None:
+            continue
+        for stage, parents in _by_stage(manifest.parents).items():
+            if len(parents) > FEW:
+                group = Node(f"{len(parents):,} × {stage}", stage, number=len(parents))
+                graph.add(group)
+                graph.edges.append((group.id, snapshot))
+                continue
+            graph.edges += [(parent, snapshot) for parent in parents]
+            if stage != manifest.stage:
+                todo += parents
+            else:  # its own night before, and no further
+                for parent in parents:
+                    graph.add(_node(parent, run_log.manifest_or_none(store, parent)))
+    return graph
+
+
+def _by_stage(parents: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for parent in parents:
+        found.setdefault(run_log.stage_of(parent), []).append(parent)
+    return found
+
+
+def _node(snapshot: str, manifest: Manifest | None) -> Node:
+    stage = run_log.stage_of(snapshot)
+    if manifest is None:
+        return Node(snapshot, stage, made="deleted")
+    source = manifest.settings.get("source", {}) if stage == "scrape" else {}
+    made = _made(manifest)
+    return Node(
+        snapshot,
+        f"{stage} {source['name']}" if source else stage,
+        manifest.as_of,
+        made,
+        manifest.flow_run_id,
+        origins=[*source.get("urls", ()), source["path"]] if source.get("path") else _start(source),
+    )
+
+
+def _start(source: Mapping[str, Any]) -> list[str]:
+    """The start URLs; of a folder, whose snapshots are the same wherever it lies, its name in the recipe."""
+    return list(source.get("urls", ())) or ([f"{source['kind']} {source['name']}"] if source else [])
+
+
+def _made(manifest: Manifest) -> str:
+    """The figures that tell most of it."""
+    totals = manifest.totals
+    if manifest.stage == "finetune":
+        return f"{totals.get('steps', 0):,} steps"
+    if manifest.stage == "gate":
+        return str(totals.get("verdict", ""))
+    told = summary.made({"stage": manifest.stage, **totals})
+    return told or f"{manifest.counts.kept:,} kept"

@@ -1,0 +1,52 @@
+"""The web page of a sample of documents, kept and dropped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from prosemill.lineage.sampling import Sample, Shown
+
+_STYLE = """
+body { font: 16px/1.5 Georgia, "Noto Serif CJK SC", serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+h1, h2, h3, .note { font-family: system-ui, sans-serif; }
+h3 { font-size: 1rem; margin: 0; } .note { color: #555; font-size: .85rem; margin: 0 0 .5rem; }
+article { border-top: 1px solid #ccc; padding: 1rem 0; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 2rem; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; } a { color: #124d8c; overflow-wrap: anywhere; }
+@media (max-width: 50rem) { .pair { grid-template-columns: 1fr; } }
+@media (prefers-color-scheme: dark) {
+  body { background: #16181d; color: #ddd; }
+  article { border-color: #444; } .note { color: #999; } a { color: #8ab8f0; }
+}
+"""
+
+
+def page(drawn: Sample) -> str:
+    """A web page that needs nothing else: no script, no other file."""
+    title = f"{drawn.snapshot}, seed {drawn.seed}"
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
+            f"<h2>Kept: {len(drawn.kept)} of {drawn.num_kept:,}</h2>",
+            *map(_article, drawn.kept),
+            f"<h2>Dropped: {len(drawn.dropped)} of {drawn.num_dropped:,}</h2>",
+            *map(_article, drawn.dropped),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _article(shown: Shown) -> str:
+    if shown.beside is None:
+        return f"<article>{_inside(shown)}</article>"
+    return f'<article class="pair"><div>{_inside(shown)}</div><div>{_inside(shown.beside)}</div></article>'
+
+
+def _inside(shown: Shown) -> str:
+    url = escape(shown.url, quote=True)
+    link = f'<a href="{url}">{url}</a>' if shown.url.startswith(("http://", "https://")) else url
+    heading = f"<h3>{escape(shown.title)}</h3>" if shown.title else ""
+    text = f'<p class="text">{escape(shown.text)}</p>' if shown.text else ""
+    return f'{heading}<p class="note">{link}<br>{escape(shown.note)}</p>{text}'

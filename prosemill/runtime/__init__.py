@@ -1,0 +1,1 @@
+"""Child processes, the GPU lock, the cache of compiled kernels, progress."""

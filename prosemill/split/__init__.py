@@ -1,0 +1,1 @@
+"""Splits, and what keeps held-out text out of training."""

@@ -1,0 +1,1 @@
+"""The store: snapshots, manifests, schemas, files on disk and on remote storage."""

@@ -1,0 +1,1 @@
+"""What serves the tasks: caching, restarts, events, live progress, reporting."""
