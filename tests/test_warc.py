@@ -101,6 +101,9 @@ READABLE: dict[str, Make] = {
     "a folded header": lambda body: response(body, "X-Long: one", "  two"),
     "a header without a colon": lambda body: response(body, "nonsense", ": empty", "Set-Cookie: a=\xff"),
     "40 KiB of headers": lambda body: response(body, *(f"X-{number}: {'y' * 1000}" for number in range(40))),
+    "gzip called br": lambda body: response(gzip.compress(body), "Content-Encoding: br"),
+    "100 Continue": lambda body: b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 103 Hints\r\n\r\n" + response(body),
+    "ICY": lambda body: response(body, status="ICY 200 OK"),
     "a wrong Content-Length": lambda body: response(body, "Content-Length: 7"),
 }  # fmt: skip
 # Each costs itself, with this reason.
@@ -207,6 +210,16 @@ def test_a_length_that_lies_costs_no_later_record(tmp_path: Path) -> None:
         )
     )
     assert told(path) == ["0", "bad_record", "2", "bad_record", "4"]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("kind", ["response", "request"])
+def test_a_length_beyond_the_end_of_the_file_costs_no_later_record(tmp_path: Path, packed: bool, kind: str) -> None:
+    records = [record(url, block) for url, block in THREE]
+    records[1] = record(*THREE[1], length=10_000_000).replace(b"WARC-Type: response", f"WARC-Type: {kind}".encode())
+    path = tmp_path / "a.warc"
+    path.write_bytes(b"".join(gzip.compress(each) if packed else each for each in records))
+    assert told(path) == (["0", "bad_record", "2"] if kind == "response" else ["0", "2"])
 
 
 def test_what_is_not_an_archive_at_all_says_so(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def _check_whole(decoder: zlib._Decompress, out: bytes, max_bytes: int) -> None:
 
 
 def _brotli(raw: bytes, max_bytes: int) -> bytes:
+    if raw.startswith(_GZIP):  # a server that changed the header alone
+        return _gzip(raw, max_bytes)
     return _by_arrow(raw, "brotli", max_bytes) if raw else raw
 
 

@@ -11,7 +11,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +29,7 @@ _PLAIN_RECORD = re.compile(rb"(?:^|(?<=\n))WARC/1\.[01]\r?\n")
 _CONTENT_LENGTH = re.compile(rb"^content-length:[ \t]*(\d+)", re.IGNORECASE | re.MULTILINE)
 _WINDOW, _OVERLAP, _SNIFFED, _BLOCK = 1 << 22, 16, 4096, 1 << 20  # bytes that are read at once
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE = re.compile(r"\s*HTTP/\S*\s+(\d{3})\b", re.IGNORECASE)
+_STATUS_LINE = re.compile(r"\s*(?:HTTP/\S*|ICY)\s+(\d{3})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,18 @@ def iter_records(path: Path, *, max_body_bytes: int = UNBOUNDED, start: int = 0)
                 failed = " ".join(str(error).split()) or type(error).__name__
         if last < 0:
             raise ValueError(failed or "it holds no record")
-        checked = _checked(path, page, last) if failed and page is not None else page
-        if checked is not None:
-            yield checked
-        at = _next_record(path, max(at, last) + 1) if failed else -1
-        if failed and (at < 0 or checked is page):
-            yield BadRecord("", last, CUT_OFF if at < 0 else BAD_FILE, f"the archive is damaged after it ({failed})")
-        elif (
-            not failed and not (isinstance(page, BadRecord) and page.reason == CUT_OFF) and not _ends_whole(path, last)
-        ):
-            yield BadRecord("", last, CUT_OFF, "the archive ends within the record after it")
+        is_cut = isinstance(page, BadRecord) and page.reason == CUT_OFF
+        is_incomplete = bool(failed) or is_cut or not _ends_whole(path, last)
+        at = _next_record(path, max(at, last) + 1) if is_incomplete else -1
+        told = _checked(path, page, last) if failed and page is not None else page
+        if isinstance(told, BadRecord) and is_cut and at >= 0:  # there is more: its length lies
+            told = replace(told, reason=BAD_RECORD)
+        if told is not None:
+            yield told
+        if failed and at >= 0 and told is page:
+            yield BadRecord("", last, BAD_FILE, f"the archive is damaged after it ({failed})")
+        elif is_incomplete and at < 0 and not is_cut:
+            yield BadRecord("", last, CUT_OFF, f"the archive ends within the record after it ({failed or 'cut off'})")
 
 
 def _page_of(record: WarcRecord, max_body_bytes: int) -> Page | BadRecord | None:
@@ -134,8 +136,9 @@ def _ends_whole(path: Path, offset: int) -> bool:
             return True  # FastWARC says so when a frame is cut off
         file.seek(0)
         if file.read(2) == _GZIP_MAGIC:
-            file.seek(offset if magic == _GZIP_MAGIC else 0)  # not at a member: all records are in one
-            return _members_are_whole(file)
+            at_member = magic == _GZIP_MAGIC  # else all records are in one
+            file.seek(offset if at_member else 0)
+            return _members_are_whole(file) and not (at_member and _next_record(path, offset + 1) >= 0)
         file.seek(offset)
         head = _read_head(file)
         length = _CONTENT_LENGTH.search(head)
@@ -239,6 +242,8 @@ def _parse_http(block: bytes) -> tuple[int, list[Header], bytes]:
     status = _STATUS_LINE.match(first)
     if status is None:
         raise BadBody(f"its block does not begin with an HTTP status line but with {first[:40]!r}")
+    if status[1].startswith("1") and _STATUS_LINE.match(body[:_SNIFFED].decode("latin-1")):
+        return _parse_http(body)  # "100 Continue" and the like come before the answer (RFC 9110 §15.2)
     headers: list[Header] = []
     for line in lines:
         name, colon, value = line.partition(":")
