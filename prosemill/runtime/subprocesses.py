@@ -3,7 +3,7 @@
 The parent calls `run_child("prosemill.x.child", job, …)`; that module ends with
 
     if __name__ == "__main__":
-        children.serve(work)      # work(job) tells what happens by children.tell(step=1, …)
+        subprocesses.serve(work)  # work(job) tells what happens by subprocesses.tell(step=1, …)
 
 The child is a process group of its own. It dies with its parent (Linux: PR_SET_PDEATHSIG), on time-out, and when the
 parent is interrupted. Messages are JSON objects, one a line, on what was its standard output; whatever else is printed
