@@ -87,6 +87,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
         ("in.parquet", "new/removed.parquet", "is where the removed rows are listed", True),
         ("in.parquet", "new/Removed.Parquet", "is where the removed rows are listed", True),
         ("in.parquet", "out", "out: is a folder", True),
+        ("in.parquet", "out/..", "is a folder", True),
+        ("in.parquet", "/", "/: is a folder", True),
         ("in.parquet", "other.txt/out.parquet", "cannot be written", True),
         ("in.parquet", "other.txt", "other.txt: exists already", False),
         ("in.parquet", "dangling.parquet", "dangling.parquet: exists already", False),
@@ -139,6 +141,19 @@ def test_what_came_meanwhile_is_not_overwritten_either(tmp_path: Path) -> None:
     assert (tmp_path / "second.parquet").read_text() == "old"
     _move_into_place(aside, overwrite=True)
     assert [path.read_text() for path in aside.values()] == ["new", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "first.parquet", "second.parquet"]
+
+
+def test_what_is_overwritten_comes_back_if_the_second_file_cannot_be_placed(tmp_path: Path) -> None:
+    aside = {tmp_path / name: tmp_path / f"{name}.parquet" for name in ("first", "second")}
+    for path in aside:
+        path.write_text("new")
+    (tmp_path / "first.parquet").write_text("old")
+    (tmp_path / "second.parquet").mkdir()  # came meanwhile
+    with pytest.raises(OSError, match=r"second\.parquet"):
+        _move_into_place(aside, overwrite=True)
+    assert (tmp_path / "first.parquet").read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_chunk_replaces_not_even_a_link_that_leads_nowhere(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:

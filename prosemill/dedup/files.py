@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections import Counter
@@ -151,17 +152,50 @@ def _aside(path: Path) -> Iterator[Path]:
 
 
 def _move_into_place(made: Mapping[Path, Path], overwrite: bool) -> None:
-    """All files or none. Without `overwrite` they are linked: that replaces nothing which came meanwhile."""
+    """All files or none: where one cannot be placed, what stood in the place of the others is put back."""
     for aside in made:
         sync_path(aside)
-    placed: list[Path] = []
-    try:
+    with contextlib.ExitStack() as undo:
         for aside, path in made.items():
-            (os.replace if overwrite else os.link)(aside, path)
-            placed.append(path)
+            try:
+                _place(aside, path, undo, overwrite)
+            except FileExistsError:
+                raise _exists(path) from None
+        undo.pop_all()
+    for path in made.values():
+        _old(path).unlink(missing_ok=True)
+
+
+def _place(aside: Path, path: Path, undo: contextlib.ExitStack, overwrite: bool) -> None:
+    """Without `overwrite` by a link, which replaces nothing that came meanwhile."""
+    if not (overwrite and os.path.lexists(path)):
+        _link(aside, path)
+        undo.callback(path.unlink)
+        return
+    if path.is_dir():  # it came meanwhile
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _link(path, _old(path))
+    undo.callback(_put_back, path)
+    os.replace(aside, path)
+
+
+def _link(file: Path, name: Path) -> None:
+    """Give a file another name, which nobody has; where the file system has no links (exFAT), instead of its own."""
+    try:
+        os.link(file, name, follow_symlinks=False)
     except OSError as error:
-        for path in placed if not overwrite else []:
-            path.unlink()
-        if isinstance(error, FileExistsError):
-            raise _exists(Path(error.filename2)) from None
-        raise
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if os.path.lexists(name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name)) from None
+        os.rename(file, name)
+
+
+def _put_back(path: Path) -> None:
+    os.replace(_old(path), path)
+    _old(path).unlink(missing_ok=True)  # both are names of one file where `path` was not replaced yet
+
+
+def _old(path: Path) -> Path:
+    """Where what is overwritten stays until all is in its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.old")

@@ -21,11 +21,7 @@ _SNIFFED = 512  # bytes that show whether something is text
 
 
 class BadBody(ValueError):
-    """What is wrong with a body, in a few words; `is_cut` when it only ends too soon."""
-
-    def __init__(self, why: str, *, is_cut: bool = False) -> None:
-        self.is_cut = is_cut
-        super().__init__(why)
+    """What is wrong with a body, in a few words."""
 
 
 def decode(raw: bytes, transfer: Sequence[str], content: Sequence[str], max_bytes: int = UNBOUNDED) -> bytes:
@@ -58,7 +54,7 @@ def _chunked(raw: bytes, max_bytes: int) -> bytes:
         if len(data) < length:
             if not parts and line[2] != b"\r\n":  # a text whose first line happens to look like a number
                 return raw
-            raise BadBody("a chunk of its body is cut off", is_cut=True)
+            raise BadBody("a chunk of its body is cut off")
         if end is None:
             break
         parts.append(data)
@@ -106,7 +102,7 @@ def _deflate(raw: bytes, max_bytes: int) -> bytes:
 
 def _check_whole(decoder: zlib._Decompress, out: bytes, max_bytes: int) -> None:
     if not decoder.eof and len(out) <= max_bytes:
-        raise BadBody("its compressed body is cut off", is_cut=True)
+        raise BadBody("its compressed body is cut off")
 
 
 def _brotli(raw: bytes, max_bytes: int) -> bytes:
@@ -128,7 +124,7 @@ def _by_arrow(raw: bytes, codec: str, max_bytes: int) -> bytes:
             return bytes(out)
     except OSError as error:
         if "truncated" in str(error).lower() and not _is_text(raw):
-            raise BadBody("its compressed body is cut off", is_cut=True) from None
+            raise BadBody("its compressed body is cut off") from None
         return _plain_or_bad(raw, codec)
 
 

@@ -113,8 +113,8 @@ def _page_of(record: WarcRecord, max_body_bytes: int) -> Page | BadRecord | None
 
 
 def _checked(path: Path, page: Page | BadRecord, offset: int) -> Page | BadRecord:
-    """A page after which no record was found: if its record does not end where it says, it is not the page's fault."""
-    with _plain(path, offset) as file:
+    """`page`, after which no record was found; a bad record where its own does not end as its Content-Length says."""
+    with _uncompressed(path, offset) as file:
         try:
             head = _read_head(file)
             length = _CONTENT_LENGTH.search(head)
@@ -162,12 +162,14 @@ def _members_are_whole(file: IO[bytes]) -> bool:
     return True
 
 
-def _plain(path: Path, offset: int) -> IO[bytes]:
-    file = open(path, "rb")  # noqa: SIM115 - closed by the caller
-    file.seek(offset)
-    magic = file.read(2)
-    file.seek(offset)
-    return gzip.GzipFile(fileobj=file) if magic == _GZIP_MAGIC else file  # type: ignore[return-value]
+@contextlib.contextmanager
+def _uncompressed(path: Path, offset: int) -> Iterator[IO[bytes]]:
+    """The file from `offset` on, without the gzip of its members."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        is_gzip = file.read(2) == _GZIP_MAGIC
+        file.seek(offset)
+        yield gzip.GzipFile(fileobj=file) if is_gzip else file  # type: ignore[misc]
 
 
 def _read_head(file: IO[bytes]) -> bytes:
