@@ -11,7 +11,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 # Where Debian puts what is not on everybody's PATH.
 _ELSEWHERE = ("/usr/sbin", "/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
-_PACKAGES = {"initdb": "postgresql", "pg_ctl": "postgresql", "pg_dump": "postgresql", "nginx": "nginx-light"}
+_PACKAGES = {
+    "initdb": "postgresql", "pg_ctl": "postgresql", "pg_dump": "postgresql",
+    "nginx": "nginx-light", "systemd-analyze": "systemd",
+}  # fmt: skip
 
 
 def need(name: str) -> Path:

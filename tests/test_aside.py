@@ -17,7 +17,7 @@ from prosemill.storage.disk import ABANDONED_SECONDS, aside, in_use, remove_unus
 from prosemill.storage.store import Store
 from tests.test_storage import write
 
-WRITERS, FOLDERS, SNAPSHOTS = 4, 300, 30
+WRITERS, FOLDERS = 4, 300
 
 PROCESS = """
 import sys
@@ -29,15 +29,6 @@ for number in range(int(sys.argv[2])):
     with aside(Path(sys.argv[1]), "note") as folder:
         (folder / "note.txt").write_text(str(number))
         assert (folder / "note.txt").read_text() == str(number)
-"""
-
-SWEEPER = """
-import select, sys
-from prosemill.storage.store import Store
-store = Store(sys.argv[1])
-print("ready", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
-    store.check_writable()
 """
 
 
@@ -64,28 +55,6 @@ def long_ago(*paths: Path) -> None:
     then = time.time() - ABANDONED_SECONDS - 60
     for path in paths:
         os.utime(path, (then, then))
-
-
-def test_no_snapshot_that_is_begun_is_lost_to_a_sweep(store: Store) -> None:
-    def begin(name: str) -> None:
-        with store.write(name, stage="note", version=1, parents=[], settings={}) as w:
-            w.path("note.txt").write_text(name)
-            assert (w.folder / "note.txt").read_text() == name
-
-    def writer() -> None:
-        for number in range(SNAPSHOTS):
-            begin(f"note-{threading.get_ident()}-{number}")
-
-    store.check_writable()
-    command = [sys.executable, "-c", SWEEPER, store.url]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sweeper:
-        assert sweeper.stdout
-        assert sweeper.stdout.readline() == b"ready\n"
-        wrong = at_once(*[writer] * WRITERS)
-        sweeper.communicate(b"enough\n")
-    assert wrong == []
-    assert len(store.snapshots()) == WRITERS * SNAPSHOTS
-    assert list(Path(store.root, "tmp").iterdir()) == []
 
 
 def test_no_folder_is_lost_to_a_sweep_between_its_making_and_its_lock(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import make_base, make_chunks, make_corpus, texts
 
 from prosemill.config import environment
 from prosemill.config.settings import Evaluate, Finetune, Gate
@@ -25,6 +24,7 @@ from prosemill.models.bases import Base
 from prosemill.registry import export, reproduce
 from prosemill.registry.registry import Registry
 from prosemill.storage.store import Store
+from tests.tiny import make_base, make_chunks, make_corpus, texts
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.config.environment.prepare does
 

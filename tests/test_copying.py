@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from tiny import sentences
 
 from prosemill.evaluation.continuations import gives_away, halves
 from prosemill.evaluation.copying import COPIED_WORDS, SEED_WORDS, Verbatim
 from prosemill.evaluation.ngrams import distinct, repetition, words
 from prosemill.evaluation.style import Style, passages
+from tests.tiny import sentences
 
 
 def plain_longest(text: list[str], documents: list[list[str]]) -> int:

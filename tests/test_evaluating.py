@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import encode, make_base, make_corpus, teach, texts
 
 from prosemill.config.settings import Evaluate
 from prosemill.errors import CorpusEmpty
@@ -21,6 +20,7 @@ from prosemill.models import bases, loading
 from prosemill.models.bases import Base
 from prosemill.models.generation import Writer
 from prosemill.storage.store import Store
+from tests.tiny import encode, make_base, make_corpus, teach, texts
 
 SETTINGS = Evaluate(stride=32, sample_tokens=8, batch_windows=4, other_kilobytes=0, continuations=0)
 DOCUMENTS = {"blog": texts(8), "news": texts(5, seed=3, words=4)}

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import encode, make_base, make_corpus, teach, texts
 
 from prosemill.config.settings import Evaluate
 from prosemill.errors import RecipeError
@@ -20,6 +19,7 @@ from prosemill.evaluation.scorer import ModelRef
 from prosemill.evaluation.stage import evaluate
 from prosemill.models.bases import Base
 from prosemill.storage.store import Store
+from tests.tiny import encode, make_base, make_corpus, teach, texts
 
 CANARY = "The miller hid the golden key under the seventh stone"
 SETTINGS = Evaluate(

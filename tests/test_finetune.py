@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_base, make_chunks, pack, sentences, texts
 
 from prosemill.config.settings import Finetune
 from prosemill.errors import BaseModelError, CorpusEmpty, TrainingError
@@ -30,6 +29,7 @@ from prosemill.models import bases, loading
 from prosemill.models.bases import Base
 from prosemill.runtime import progress, subprocesses
 from prosemill.storage.store import Store
+from tests.tiny import make_base, make_chunks, pack, sentences, texts
 
 QUICK = Finetune(
     epochs=2, learning_rate=3e-3, batch_chunks=4, micro_batch_chunks=2, evals=4, precision="fp32", warmup_share=0.1

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from tiny import make_base, make_chunks, pack, sentences, texts
 
 from prosemill.config.settings import Finetune
 from prosemill.errors import TrainingError
@@ -27,6 +26,7 @@ from prosemill.finetune.training import train
 from prosemill.models import loading
 from prosemill.models.bases import Base
 from prosemill.storage.store import Store
+from tests.tiny import make_base, make_chunks, pack, sentences, texts
 
 ROOT = Path(__file__).parent.parent
 QUICK = Finetune(epochs=1, learning_rate=3e-3, batch_chunks=4, micro_batch_chunks=2, evals=2, precision="fp32")

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import encode, make_base, make_corpus, teach, texts
 
 from prosemill.config.settings import Recipe
 from prosemill.finetune import identity_settings
@@ -18,6 +17,7 @@ from prosemill.gate import retrain_policy
 from prosemill.models.bases import Base
 from prosemill.storage.schemas import CHUNK_MAP
 from prosemill.storage.store import Store
+from tests.tiny import encode, make_base, make_corpus, teach, texts
 
 TEST = texts(12, seed=3, words=10)
 OLD = texts(20, seed=4, words=12)

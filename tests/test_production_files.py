@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.production import FILES, ROOT, read_env
+from tests.programs import need
 
 GUIDE = ROOT / "deployments" / "README.md"
 UNITS = sorted((FILES / "systemd").iterdir())
@@ -148,12 +148,10 @@ def test_values_have_the_keys_that_the_charts_take(path: Path) -> None:
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_systemd_takes_the_units(path: Path, tmp_path: Path) -> None:
-    verify = shutil.which("systemd-analyze")
     text = path.read_text(encoding="utf-8")
     sections = re.findall(r"^\[(\w+)\]$", text, re.MULTILINE)
     assert sections[0] == "Unit"
-    if verify is None:
-        return
+    verify = need("systemd-analyze")
     here = text.replace("/opt/prosemill/.venv/bin/", "/usr/bin/env ").replace("User=prosemill", "User=root")
     name = path.name.replace("@", "@0")
     (tmp_path / name).write_text(here.replace("%i", "0"), encoding="utf-8")

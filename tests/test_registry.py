@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,18 @@ def test_a_second_database_is_a_copy_of_the_first(tmp_path: Path, monkeypatch: p
         assert list(path.parent.iterdir()) == [path]
     (first,) = (tmp_path / "cache").iterdir()
     assert made[0].read_bytes() == made[1].read_bytes() == first.read_bytes()
+
+
+def test_threads_that_make_the_same_database_leave_one(tmp_path: Path) -> None:
+    make_database(tmp_path / "first.db")
+    together = threading.Barrier(8)
+
+    def make() -> None:
+        together.wait()
+        make_database(tmp_path / "store" / "mlflow.db")
+
+    with ThreadPoolExecutor(8) as threads:
+        for made in [threads.submit(make) for _ in range(8)]:
+            made.result()
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["mlflow.db"]
+    assert (tmp_path / "store" / "mlflow.db").read_bytes() == (tmp_path / "first.db").read_bytes()

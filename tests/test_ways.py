@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import make_base, pack, texts
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -27,6 +26,7 @@ from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, ComputeMode
 from prosemill.finetune.rates import HIGHEST, LOWEST, TRIALS, best_rate, find_rate
 from prosemill.models import loading
 from prosemill.models.bases import Base
+from tests.tiny import make_base, pack, texts
 
 PLAIN = ComputeMode("fp32", MASKED, LOGITS)
 

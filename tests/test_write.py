@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import make_base, sentences
 from transformers import DynamicCache
 
 from prosemill.config.settings import Write
@@ -17,6 +16,7 @@ from prosemill.models.bases import Base, end_of_text_id
 from prosemill.models.generation import Writer, choose, generate, penalise
 from prosemill.models.kv_cache import RoomyLayer, with_room
 from prosemill.models.loading import load_model
+from tests.tiny import make_base, sentences
 
 PROMPT = "The miller waits"
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_chunks, texts
 
 from prosemill.config.base_names import KINDS
 from prosemill.config.recipe import parse_recipe
@@ -18,6 +17,7 @@ from prosemill.models import bases, loading
 from prosemill.models.baselines.vectors import as_embedding, read_vectors
 from prosemill.models.generation import Writer
 from prosemill.storage.store import Store
+from tests.tiny import make_chunks, texts
 
 
 @pytest.mark.parametrize("kind", KINDS)

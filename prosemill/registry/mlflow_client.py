@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def make_database(path: Path) -> None:
 
     first = environment.cache_folder() / f"mlflow-{version}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # threads of one process share no name either
     try:
         shutil.copyfile(first, aside)
     except OSError:  # there is none yet, or no room for it
