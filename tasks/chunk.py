@@ -12,7 +12,7 @@ from tasks.support.caching import by_ids
 @task(
     name="chunk",
     task_run_name="chunk",
-    cache_policy=by_ids("chunk", chunk.STAGE_VERSION),
+    cache_policy=by_ids("chunk"),
     persist_result=True,
     result_serializer="json",
 )

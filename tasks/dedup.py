@@ -11,7 +11,7 @@ from tasks.support.caching import by_ids
 @task(
     name="dedup",
     task_run_name="dedup",
-    cache_policy=by_ids("dedup", dedup.STAGE_VERSION),
+    cache_policy=by_ids("dedup"),
     persist_result=True,
     result_serializer="json",
 )

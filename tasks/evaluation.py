@@ -4,7 +4,7 @@ from prefect import runtime, task
 
 from prosemill.config.settings import Evaluate
 from prosemill.evaluation.scorer import ModelRef
-from prosemill.evaluation.stage import STAGE_VERSION, evaluate
+from prosemill.evaluation.stage import evaluate
 from prosemill.models import bases
 from prosemill.storage.store import Store
 from tasks.support.caching import by_ids
@@ -13,7 +13,7 @@ from tasks.support.caching import by_ids
 @task(
     name="evaluate",
     task_run_name="evaluate",
-    cache_policy=by_ids("evaluate", STAGE_VERSION),
+    cache_policy=by_ids("evaluate"),
     persist_result=True,
     result_serializer="json",
 )

@@ -24,7 +24,7 @@ def was_killed(_task: Any, _run: Any, state: Any) -> bool:
 @task(
     name="finetune",
     task_run_name="finetune",
-    cache_policy=by_ids("finetune", finetune.STAGE_VERSION),
+    cache_policy=by_ids("finetune"),
     retries=2,  # where the machine ran out of memory, a third time shows it
     retry_delay_seconds=5,
     retry_condition_fn=was_killed,

@@ -15,7 +15,7 @@ from tasks.support.caching import by_ids
 @task(
     name="gate",
     task_run_name="gate",
-    cache_policy=by_ids("gate", stage.STAGE_VERSION),
+    cache_policy=by_ids("gate"),
     persist_result=True,
     result_serializer="json",
 )

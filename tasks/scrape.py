@@ -14,7 +14,7 @@ from tasks.support.caching import by_ids, only_on
 @task(
     name="scrape",
     task_run_name="scrape {source.name}",
-    cache_policy=by_ids("scrape", scrape.STAGE_VERSION),
+    cache_policy=by_ids("scrape"),
     retries=2,
     retry_jitter_factor=1,
     retry_condition_fn=only_on(SourceUnreachable),

@@ -11,7 +11,7 @@ from tasks.support.caching import by_ids
 @task(
     name="split",
     task_run_name="split",
-    cache_policy=by_ids("split", stage.STAGE_VERSION),
+    cache_policy=by_ids("split"),
     persist_result=True,
     result_serializer="json",
 )

@@ -11,7 +11,7 @@ from tasks.support.caching import by_ids
 @task(
     name="strip",
     task_run_name=lambda: _name(len(runtime.task_run.parameters["warcs"])),
-    cache_policy=by_ids("strip-shard", strip.STAGE_VERSION),
+    cache_policy=by_ids("strip-shard"),
     persist_result=True,
     result_serializer="json",
 )
@@ -29,7 +29,7 @@ def _name(num_files: int) -> str:
 @task(
     name="merge",
     task_run_name="merge",
-    cache_policy=by_ids("strip", strip.STAGE_VERSION),
+    cache_policy=by_ids("strip"),
     persist_result=True,
     result_serializer="json",
 )

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prosemill.chunk import STAGE_VERSION, chunk, pack, pieces_of
+from prosemill.chunk import chunk, pack, pieces_of
 from prosemill.config.settings import Chunk
 from prosemill.errors import CorpusEmpty, RecipeError
 from prosemill.models.bases import Base, load_tokenizer, resolve
+from prosemill.storage import stages
 from prosemill.storage.manifest import digest
 from prosemill.storage.schemas import DOCUMENT, SPLIT
 from prosemill.storage.store import Store
@@ -248,7 +249,7 @@ def test_output_is_pinned(store, base):
     content = [rows_of(store, id, role) for role in ("train", "validation", "map")]
     for row in [row for rows in content for row in rows]:
         row["chunk"] = row["chunk"].split("/")[1]
-    assert (STAGE_VERSION, digest(content)[:16]) == GOLDEN, "output changed: raise STAGE_VERSION"
+    assert (stages.of("chunk").version, digest(content)[:16]) == GOLDEN, "output changed: raise the version"
 
 
 GOLDEN = (1, "eb9b0790832ec5d2")

@@ -11,7 +11,7 @@ from flows.cli import run as prosemill
 from prosemill.errors import EXIT_REFUSED, RunUnknown
 from prosemill.lineage.explain import Told, explain
 from prosemill.storage import run_log
-from prosemill.storage.manifest import Counts, snapshot_id
+from prosemill.storage.manifest import Counts, snapshot_id, stage_of
 from prosemill.storage.run_log import RunLog
 from prosemill.storage.store import Store
 
@@ -40,7 +40,7 @@ def log_run(store: Store, run: str, *snapshots: str, name: str = "", flow: str =
     date = STARTED[run][:10]
     run_log.begin(store, RunLog(run, flow, name or f"docs {date} corpus", "docs", date, STARTED[run], **more))
     for snapshot in snapshots:
-        run_log.add(store, run, run_log.stage_of(snapshot), [snapshot], 0.25)
+        run_log.add(store, run, stage_of(snapshot), [snapshot], 0.25)
     ended = run_log.end(store, run, state="COMPLETED", ended=STARTED[run])
     assert ended is not None
     return ended

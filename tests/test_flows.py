@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prosemill.config.recipe import parse_recipe
@@ -16,7 +18,9 @@ from prosemill.errors import RecipeError
 from prosemill.lineage.diff import diff
 from prosemill.lineage.tracing import Tracer
 from prosemill.registry.registry import Registry
+from prosemill.storage import stages
 from prosemill.storage.corpus import documents_of
+from prosemill.storage.manifest import stage_of
 from prosemill.storage.store import Store
 from tests.serving import ROOT
 from tests.stories import write_corpus
@@ -87,6 +91,22 @@ def test_three_weeks_of_a_models_life(home: Path) -> None:
     old = store.manifest(first["snapshots"]["chunk"])
     assert {shard.path for shard in old.shards_of("train")} < {shard.path for shard in new.shards_of("train")}
     json.dumps(second)
+
+
+def test_snapshots_are_as_the_table_of_stages_has_them(home: Path) -> None:
+    store = Store(str(home / "store"))
+    seen = set[str]()
+    for manifest in map(store.manifest, store.snapshots()):
+        stage = stages.of(manifest.stage)
+        assert manifest.stage_version == stage.version
+        assert {stage_of(parent) for parent in manifest.parents} <= set(stage.parents)
+        assert set(stage.figures) & manifest.totals.keys()
+        for shard in manifest.shards:
+            columns = stage.roles[shard.role]
+            if isinstance(columns, pa.Schema):
+                assert pq.read_schema(store.local(shard.path)).equals(columns), shard
+        seen.add(stage.name)
+    assert seen == {stage.name for stage in stages.STAGES.values() if stage.makes_snapshots}
 
 
 def _all_ids(store: Store, outcome: dict[str, Any]) -> set[str]:

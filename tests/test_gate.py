@@ -15,6 +15,7 @@ from prosemill.config.settings import Gate
 from prosemill.errors import ProsemillError
 from prosemill.evaluation.bootstrap import ratio_interval
 from prosemill.gate import stage
+from prosemill.storage import stages
 from prosemill.storage.schemas import SCORE
 from prosemill.storage.store import Store
 
@@ -136,4 +137,4 @@ def test_the_decision_is_a_snapshot_and_its_numbers_have_not_changed(store: Stor
     assert (manifest.as_of, manifest.parents, manifest.flow_run_id) == ("2026-01-02", ["evaluate-1"], "run")
     found = [round(value, 6) for value in (decision["difference_bits_per_byte"], *decision["interval"])]
     golden = [-0.047815, -0.05291, -0.042935]
-    assert (stage.STAGE_VERSION, found) == (2, golden), "output changed: raise STAGE_VERSION"
+    assert (stages.of("gate").version, found) == (2, golden), "output changed: raise the version"

@@ -7,7 +7,7 @@ import pytest
 
 from prosemill.chunk import chunk
 from prosemill.config.settings import Chunk, Dedup, Recipe, Split
-from prosemill.dedup import STAGE_VERSION, dedup
+from prosemill.dedup import dedup
 from prosemill.errors import CorpusEmpty
 from prosemill.gate import retrain_policy
 from prosemill.lineage import retractions
@@ -15,6 +15,7 @@ from prosemill.lineage.tracing import Tracer
 from prosemill.models.bases import Base
 from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
 from prosemill.split.stage import split
+from prosemill.storage import stages
 from prosemill.storage.corpus import documents_of, training_tokens_of, withdrawn_of
 from prosemill.storage.manifest import Shard, document_id, snapshot_id
 from prosemill.storage.store import Store
@@ -255,14 +256,14 @@ def test_a_night_without_opt_outs_is_named_and_made_as_ever(corpus: Corpus) -> N
     store, (first, _) = corpus.store, corpus.nights
     options = SETTINGS[0].model_dump()
     inputs = [f"strip-{NIGHTS[1]}", first["dedup"]]
-    assert second["dedup"] == snapshot_id("dedup", STAGE_VERSION, inputs=inputs, settings=options)
+    assert second["dedup"] == snapshot_id("dedup", stages.of("dedup").version, inputs=inputs, settings=options)
     assert (first, second) == GOLDEN
     assert not store.manifest(second["dedup"]).shards_of("withdrawn")
     assert not {"withdrawn", "newly_withdrawn"} & set(store.manifest(second["dedup"]).totals)
     assert shards_of(store, first, "chunk") < shards_of(store, second, "chunk")
     with_opt_out = corpus.night(range(45), opted_out={0: "meta:noai"})
     inputs = [f"strip-{NIGHTS[2]}", second["dedup"]]
-    assert with_opt_out["dedup"] != snapshot_id("dedup", STAGE_VERSION, inputs=inputs, settings=options)
+    assert with_opt_out["dedup"] != snapshot_id("dedup", stages.of("dedup").version, inputs=inputs, settings=options)
 
 
 GOLDEN = (

@@ -9,7 +9,8 @@ import pytest
 
 from prosemill.config.settings import Split
 from prosemill.errors import CorpusEmpty
-from prosemill.split.stage import STAGE_VERSION, assign, split
+from prosemill.split.stage import assign, split
+from prosemill.storage import stages
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.manifest import digest
 from prosemill.storage.schemas import DOCUMENT, PAIR
@@ -169,7 +170,9 @@ def test_documents_of_a_split_in_order_of_arrival(store):
 
 def test_output_is_pinned(store):
     id = split(store, write_dedup(store, "1", [ids(100)], [(ids(2)[0], ids(2)[1])]), SETTINGS, as_of="2026-01-01")
-    assert (STAGE_VERSION, digest(list(read(store, id).values()))[:16]) == GOLDEN, "output changed: raise STAGE_VERSION"
+    assert (stages.of("split").version, digest(list(read(store, id).values()))[:16]) == GOLDEN, (
+        "output changed: raise the version"
+    )
 
 
 GOLDEN = (2, "4531cfed486b643c")

@@ -2,6 +2,6 @@
 
 from prosemill.chunk.files import Chunked, chunk_file
 from prosemill.chunk.packing import Piece, pack, pieces_of
-from prosemill.chunk.stage import STAGE, STAGE_VERSION, check_length, chunk
+from prosemill.chunk.stage import check_length, chunk
 
-__all__ = ["STAGE", "STAGE_VERSION", "Chunked", "Piece", "check_length", "chunk", "chunk_file", "pack", "pieces_of"]
+__all__ = ["Chunked", "Piece", "check_length", "chunk", "chunk_file", "pack", "pieces_of"]

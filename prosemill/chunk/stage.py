@@ -20,12 +20,12 @@ from prosemill.config.settings import Chunk
 from prosemill.errors import CorpusEmpty, RecipeError
 from prosemill.models.bases import Base
 from prosemill.runtime.progress import report
+from prosemill.storage import stages
 from prosemill.storage.corpus import assignments_of, documents_of
 from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 
-STAGE = "chunk"
-STAGE_VERSION = 1
+STAGE = stages.of("chunk")
 PARTS = ("train", "validation")  # test documents are scored one by one, never chunked
 
 
@@ -60,13 +60,19 @@ def chunk(
     dtype = dtype_for(base.vocabulary_size)
     options = settings.model_dump() | {"tokenizer": base.tokenizer_digest, "dtype": dtype.name}
     parents = [dedup, split, previous] if previous else [dedup, split]
-    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=options)
+    id = snapshot_id(STAGE.name, STAGE.version, inputs=parents, settings=options)
     if store.has(id):
         return id
     store.require(*parents)
-    past = read_past(store, previous, options, STAGE_VERSION, dedup, split)
+    past = read_past(store, previous, options, STAGE.version, dedup, split)
     with store.write(
-        id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
+        id,
+        stage=STAGE.name,
+        version=STAGE.version,
+        parents=parents,
+        settings=options,
+        as_of=as_of,
+        flow_run_id=flow_run_id,
     ) as writer:
         writer.inherit(past.shards)
         encoder = Encoder.of(base.folder, settings.chunk_tokens, base.vocabulary_size)

@@ -2,6 +2,6 @@
 
 from prosemill.dedup.api import Deduplicated, remove_duplicates
 from prosemill.dedup.files import dedup_file
-from prosemill.dedup.stage import STAGE, STAGE_VERSION, dedup
+from prosemill.dedup.stage import dedup
 
-__all__ = ["STAGE", "STAGE_VERSION", "Deduplicated", "dedup", "dedup_file", "remove_duplicates"]
+__all__ = ["Deduplicated", "dedup", "dedup_file", "remove_duplicates"]

@@ -34,13 +34,12 @@ from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
 from prosemill.errors import CorpusEmpty
-from prosemill.storage import arrow
+from prosemill.storage import arrow, stages
 from prosemill.storage.manifest import Counts, digest, snapshot_id
 from prosemill.storage.schemas import DOCUMENT, DROPPED
 from prosemill.storage.store import SnapshotWriter, Store
 
-STAGE = "dedup"
-STAGE_VERSION = 2
+STAGE = stages.of("dedup")
 INHERITED = ("keepers", "removed", "dropped", "pairs", "lines")  # names too, and the index while the parameters last
 KEEPERS = "keepers-00000.parquet"
 
@@ -71,13 +70,13 @@ def dedup(
     withdrawn = retractions.find(store, strip, past, as_of)
     # What is withdrawn follows from the inputs; naming it keeps apart what was made of them before this was looked at.
     named = options | ({"withdrawn": digest(withdrawn)} if withdrawn else {})
-    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=named)
+    id = snapshot_id(STAGE.name, STAGE.version, inputs=parents, settings=named)
     if store.has(id):
         return id
     store.require(*parents)
     with (
         store.write(
-            id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of,
+            id, stage=STAGE.name, version=STAGE.version, parents=parents, settings=options, as_of=as_of,
             flow_run_id=flow_run_id,
         ) as writer,
         tempfile.TemporaryDirectory(dir=writer.folder, prefix=".arrivals-") as folder,

@@ -19,12 +19,12 @@ from prosemill.evaluation.reuse import SCORED_LIKE, read_earlier
 from prosemill.evaluation.scorer import Examiner, ModelRef, samples_of, write_json
 from prosemill.evaluation.summary import LABELS, summarise
 from prosemill.models import bases
-from prosemill.storage import corpus
+from prosemill.storage import corpus, stages
 from prosemill.storage.manifest import Counts, digest, snapshot_id
 from prosemill.storage.schemas import SCORE
 from prosemill.storage.store import SnapshotWriter, Store
 
-STAGE_VERSION = 2
+STAGE = stages.of("evaluate")
 WITHOUT_EFFECT = {"batch_windows"}
 
 _UNSPACED = re.compile(
@@ -54,7 +54,7 @@ def evaluate(
     used = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"context_tokens": context_tokens}
     named = [f"{label}={models[label].id}" for label in LABELS if label in models]
     inputs = [dedup, split, *named, _general_digest(settings)]
-    snapshot = snapshot_id("evaluate", STAGE_VERSION, inputs=inputs, settings=used)
+    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=inputs, settings=used)
     if store.has(snapshot):
         return snapshot
     rows, num_empty = scored_documents(store, dedup, split, settings)
@@ -62,12 +62,12 @@ def evaluate(
     if not test:
         raise CorpusEmpty(f"{split}: no test document to score models on; add pages or raise split.test_share")
     prompts = settings.prompts or default_prompts([row["text"] for row in test])
-    earlier = read_earlier(store, previous, used, STAGE_VERSION)
+    earlier = read_earlier(store, previous, used, STAGE.version)
     examiner = Examiner(rows, prompts, settings, context_tokens, earlier)
     with store.write(
         snapshot,
-        stage="evaluate",
-        version=STAGE_VERSION,
+        stage=STAGE.name,
+        version=STAGE.version,
         parents=[dedup, split, *(ref.id for ref in models.values() if store.has(ref.id))],
         settings=used,
         as_of=as_of,

@@ -8,9 +8,9 @@ hence nothing is imported here before it is asked for.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prosemill.finetune.stage import STAGE_VERSION, finetune, identity_settings
+    from prosemill.finetune.stage import finetune, identity_settings
 
-__all__ = ["STAGE_VERSION", "finetune", "identity_settings"]
+__all__ = ["finetune", "identity_settings"]
 
 
 def __getattr__(name: str) -> Any:

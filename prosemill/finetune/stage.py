@@ -15,6 +15,7 @@ from prosemill.errors import CorpusEmpty, TrainingError
 from prosemill.finetune.replay import Replay, plan_replay
 from prosemill.runtime import progress
 from prosemill.runtime.subprocesses import ChildDied, Message, run_child
+from prosemill.storage import stages
 from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGE_VERSION = 2
+STAGE = stages.of("finetune")
 
 # Two runs that differ in nothing else make the same model. What `start` led to is in the id itself.
 _WITHOUT_EFFECT = {"checkpoint_minutes", "max_hours", "start"}
@@ -57,7 +58,7 @@ def finetune(
     # The base is in the inputs by its digest: the same files make the same model wherever they lie. So is a text.
     by_digest = {"base", "replay"} if replay.digest else {"base"}
     named = {key: value for key, value in identity.items() if key not in by_digest}
-    snapshot = snapshot_id("finetune", STAGE_VERSION, inputs=inputs, settings=named)
+    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=inputs, settings=named)
     if store.has(snapshot):
         return snapshot
     num_chunks = sum(shard.rows for shard in replay.train)
@@ -65,8 +66,8 @@ def finetune(
         raise CorpusEmpty(f"{chunk}: no chunk to train on; add sources or lower split.test_share and validation_share")
     with store.write(
         snapshot,
-        stage="finetune",
-        version=STAGE_VERSION,
+        stage=STAGE.name,
+        version=STAGE.version,
         parents=[chunk, *filter(None, [start]), *replay.parents],
         settings=identity,
         flow_run_id=flow_run_id,

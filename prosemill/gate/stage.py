@@ -13,13 +13,14 @@ from prosemill.errors import ProsemillError
 from prosemill.gate import slices as verdict
 from prosemill.gate.alpha_spending import confidence_of, uses
 from prosemill.gate.slices import KEEP, NOT_ENOUGH_EVIDENCE, PROMOTE
+from prosemill.storage import stages
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import Store
 
-__all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE_VERSION", "decide", "judge", "read_decision", "read_scores"]
+__all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE", "decide", "judge", "read_decision", "read_scores"]
 
-STAGE_VERSION = 2
+STAGE = stages.of("gate")
 # Asked before training, or after the decision: the decision is the same.
 WITHOUT_EFFECT = {"min_new_documents", "min_new_tokens", "known_margin", "approval", "approval_hours"}
 
@@ -33,13 +34,13 @@ def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run
     these test documents make it stricter (`prosemill.gate.alpha_spending`).
     """
     used = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    snapshot = snapshot_id("gate", STAGE_VERSION, inputs=[evaluation], settings=used)
+    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=[evaluation], settings=used)
     if store.has(snapshot):
         return snapshot
     with store.write(
         snapshot,
-        stage="gate",
-        version=STAGE_VERSION,
+        stage=STAGE.name,
+        version=STAGE.version,
         parents=[evaluation],
         settings=used,
         as_of=as_of,

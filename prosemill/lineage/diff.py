@@ -8,18 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
+from prosemill.storage import stages
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.schemas import LIVE_STATES
+from prosemill.storage.stages import Members
 from prosemill.storage.store import Store
 
-# stage → role of the shards, column that names a member, column that tells whether it changed
-_MEMBERS = {
-    "scrape": ("ledger", "url", "content_sha256"),
-    "strip": ("documents", "url", "id"),
-    "dedup": ("keepers", "id", "url"),
-    "split": ("assignments", "id", "split"),
-    "chunk": ("map", "document", "split"),
-}
 EXAMPLES = 5
 
 
@@ -29,8 +23,8 @@ def diff(store: Store, before: str, after: str) -> dict[str, Any]:
     if old.stage != new.stage:
         raise RecipeError(f"{before} is of stage {old.stage}, {after} of stage {new.stage}: compare two of one stage")
     members = {}
-    if old.stage in _MEMBERS:
-        was, now = _members(store, old), _members(store, new)
+    if columns := stages.of(old.stage).members:
+        was, now = _members(store, old, columns), _members(store, new, columns)
         members = {
             "added": _listed(sorted(now.keys() - was.keys())),
             "removed": _listed(sorted(was.keys() - now.keys())),
@@ -45,14 +39,13 @@ def diff(store: Store, before: str, after: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _members(store: Store, manifest: Manifest) -> dict[str, str]:
-    role, name, value = _MEMBERS[manifest.stage]
-    columns = [name, value, *(["state"] if manifest.stage == "scrape" else [])]
+def _members(store: Store, manifest: Manifest, of: Members) -> dict[str, str]:
+    columns = [of.name, of.value, *(["state"] if of.role == "ledger" else [])]
     members: dict[str, str] = {}
-    for shard in manifest.shards_of(role):
+    for shard in manifest.shards_of(of.role):
         for row in pq.read_table(store.local(shard.path), columns=columns).to_pylist():
             if row.get("state", LIVE_STATES[0]) in LIVE_STATES:
-                members[row[name]] = row[value]
+                members[row[of.name]] = row[of.value]
     return members
 
 

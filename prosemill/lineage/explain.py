@@ -12,19 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prosemill.errors import RunUnknown
-from prosemill.storage import run_log
-from prosemill.storage.manifest import Manifest
+from prosemill.storage import run_log, stages
+from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.run_log import HIT, MAKERS, RunLog, StageRecord
 from prosemill.storage.store import Store
 
-DATED = ("scrape", "strip", "split")  # stages whose snapshots are named by their date as well
-# What a stage depends on that its manifest does not hold, for when nothing else differs.
-UNSEEN = {
-    "scrape": "the files of the source, or the URLs in its list,",
-    "dedup": "which pages are withdrawn",
-    "finetune": "the weights or the tokenizer of the base",
-    "evaluate": "the weights of the base",
-}
 READ_FROM_DISK = ("folder", "warc", "dataset")
 _NONE = "none"
 
@@ -165,11 +157,11 @@ def compare(old: Manifest, new: Manifest) -> list[Change]:
         if before.get(key, _NONE) != after.get(key, _NONE):
             found.append(Change(f"setting {key}", before.get(key, _NONE), after.get(key, _NONE)))
     found += _parents(old, new)
-    if new.stage in DATED and old.as_of != new.as_of:
+    if stages.of(new.stage).is_dated and old.as_of != new.as_of:
         found.append(Change("as_of", old.as_of, new.as_of))
     if new.totals.get("kind") in READ_FROM_DISK and (seen := _seen(old)) != _seen(new):
         found.insert(0, Change("files of the source", seen, _seen(new)))
-    return found or [Change(f"{UNSEEN.get(new.stage, 'an input that manifests do not hold')} changed")]
+    return found or [Change(f"{stages.of(new.stage).unseen} changed")]
 
 
 def _seen(scrape: Manifest) -> str:
@@ -179,9 +171,8 @@ def _seen(scrape: Manifest) -> str:
 def _parents(old: Manifest, new: Manifest) -> list[Change]:
     """Parents that changed, by stage; the stage's own earlier snapshot is called the night before."""
     found = []
-    stages = dict.fromkeys(run_log.stage_of(each) for each in (*new.parents, *old.parents))
-    for stage in stages:
-        before, after = ([each for each in one.parents if run_log.stage_of(each) == stage] for one in (old, new))
+    for stage in dict.fromkeys(stage_of(each) for each in (*new.parents, *old.parents)):
+        before, after = ([each for each in one.parents if stage_of(each) == stage] for one in (old, new))
         if before == after:
             continue
         what = f"input {stage}" if stage != new.stage else "goes on from"

@@ -23,8 +23,8 @@ from prosemill.config import environment
 from prosemill.errors import ProsemillError
 from prosemill.lineage import sinks
 from prosemill.lineage.dataset_names import model_name, origin_name, snapshot_name
-from prosemill.storage import provenance
-from prosemill.storage.manifest import Manifest
+from prosemill.storage import provenance, stages
+from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.stage_run import StageRun, Tell
 
 if TYPE_CHECKING:
@@ -37,25 +37,6 @@ FACET = "prosemill_stage"
 FACET_SCHEMA = Path(__file__).parent / "schemas" / "1-0-0" / "ProsemillStageRunFacet.json"
 FACET_URL = "urn:prosemill:schemas:1-0-0:ProsemillStageRunFacet.json#/$defs/ProsemillStageRunFacet"
 LONGEST_MESSAGE = 500
-
-STAGES = {  # what each job is documented with
-    "scrape": "Read one source: pages as WARC, and a ledger with a row for every URL that was met.",
-    "strip-shard": "Turn the pages of one WARC file into documents, or say why not.",
-    "strip": "All live documents.",
-    "dedup": "Remove duplicates among the new documents and against everything kept before.",
-    "split": "Decide which documents are held out, once and for all.",
-    "chunk": "Cut training and validation documents into chunks of the base's own tokens.",
-    "finetune": "Fine-tune the base, or the champion, on the training chunks.",
-    "evaluate": "Score base, champion and challenger on the same held-out documents.",
-    "gate": "Decide whether the challenger takes over.",
-    "register": "Record the challenger and its decision in the registry; promote it when that is the decision.",
-}
-_TRAINING = (
-    "finetune",
-    "evaluate",
-    "gate",
-    "register",
-)  # stages of the flow train-model; the others are build-corpus's
 
 
 def observer(run: StageRun) -> Tell:
@@ -112,7 +93,7 @@ def _run_facets(run: StageRun, error: BaseException | None) -> dict[str, Any]:
         ),
     }
     if _is_uuid(run.flow_run_id):
-        job = parent_run.Job(environment.lineage_namespace(), _flow(run.stage))
+        job = parent_run.Job(environment.lineage_namespace(), stages.of(run.stage).flow)
         facets["parent"] = parent_run.ParentRunFacet(parent_run.Run(run.flow_run_id), job, **by)
     if run.as_of:
         facets["nominalTime"] = nominal_time_run.NominalTimeRunFacet(_instant(run.as_of), **by)
@@ -163,13 +144,9 @@ def _job_facets(run: StageRun) -> dict[str, Any]:
             "git", url, repoUrl=None if url.startswith("file:") else url, version=commit or None, **by
         ),
     }
-    if run.stage in STAGES:
-        facets["documentation"] = documentation_job.DocumentationJobFacet(STAGES[run.stage], "text/plain", **by)
+    if documentation := stages.of(run.stage).documentation:
+        facets["documentation"] = documentation_job.DocumentationJobFacet(documentation, "text/plain", **by)
     return facets
-
-
-def _flow(stage: str) -> str:
-    return "train-model" if stage in _TRAINING else "build-corpus"
 
 
 # --- datasets --------------------------------------------------------------------------------------------------------
@@ -218,7 +195,7 @@ def _identity(version: str, kind: str = "") -> dict[str, Any]:
     """Version and type of a dataset: a finetune snapshot is a model, every other one files."""
     from openlineage.client.facet_v2 import dataset_type_dataset, dataset_version_dataset
 
-    kind = kind or ("MODEL" if version.startswith("finetune-") else "FILE")
+    kind = kind or ("MODEL" if stages.of(stage_of(version)).makes_models else "FILE")
     return {
         "version": dataset_version_dataset.DatasetVersionDatasetFacet(version, producer=producer()),
         "datasetType": dataset_type_dataset.DatasetTypeDatasetFacet(kind, producer=producer()),

@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
+from prosemill.storage import stages
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
 
 SHOWN_CHARACTERS = 1500  # of a text: enough to judge it by
-# stage → roles that hold what was kept, and what was dropped
-ROLES = {"strip": ("documents", "dropped"), "strip-shard": ("documents", "dropped"), "dedup": ("keepers", "removed")}
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,16 @@ class Sample:
 def sample(store: Store, snapshot: str, number: int, seed: int) -> Sample:
     """`number` kept and as many dropped documents of a strip or dedup snapshot; the same seed draws the same."""
     manifest = store.manifest(snapshot)
-    if manifest.stage not in ROLES:
+    roles = stages.of(manifest.stage).samples
+    if roles is None:
         raise RecipeError(
             f"{snapshot}: of stage {manifest.stage} no documents can be shown; name one of strip or dedup"
         )
-    kept_role, dropped_role = ROLES[manifest.stage]
-    kept, num_kept = _draw(store, manifest, kept_role, number, seed)
-    dropped, num_dropped = _draw(store, manifest, dropped_role, number, seed)
-    shown = list(_beside(store, manifest, dropped)) if dropped_role == "removed" else [_dropped(row) for row in dropped]
+    kept, num_kept = _draw(store, manifest, roles.kept, number, seed)
+    dropped, num_dropped = _draw(store, manifest, roles.dropped, number, seed)
+    shown = (
+        list(_beside(store, manifest, dropped)) if roles.dropped == "removed" else [_dropped(row) for row in dropped]
+    )
     return Sample(snapshot, seed, num_kept, num_dropped, [_document(row) for row in kept], shown)
 
 

@@ -22,7 +22,7 @@ from prosemill.errors import RecipeError
 from prosemill.lineage import passages
 from prosemill.lineage.parents import training_parents
 from prosemill.storage import corpus
-from prosemill.storage.manifest import Manifest
+from prosemill.storage.manifest import Manifest, is_snapshot_id
 from prosemill.storage.schemas import DOCUMENT
 from prosemill.storage.store import Store
 
@@ -72,7 +72,7 @@ class Tracer:
             yield from self._documents(what)
         elif re.fullmatch(r"chunk-[0-9a-f]{16}/\S+#\d+", what):
             yield self._chunk(what)
-        elif re.fullmatch(r"[a-z-]+-[0-9a-f]{16}", what):
+        elif is_snapshot_id(what):
             yield self._snapshot(what)
         else:
             yield from self.closest(what)

@@ -19,12 +19,12 @@ from prosemill.registry.metrics import figures_of
 from prosemill.registry.mlflow_client import TAG, AlreadyExists, DoesNotExist, Tracking
 from prosemill.registry.model_card import model_card
 from prosemill.storage.json_shards import read_json
+from prosemill.storage.manifest import is_snapshot_id
 from prosemill.storage.store import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 MOST_MODELS = 1000  # a page of the API; without asking it is 100
 DESCRIPTION_CHARACTERS = 5000  # nor more than this, on PostgreSQL
-SNAPSHOT = re.compile(r"finetune-[0-9a-f]{16}")
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]{0,39})(?:@(?P<alias>[a-z]+)|/(?P<version>[0-9]+))?")
 
 
@@ -102,7 +102,7 @@ class Registry(Tracking):
 
     def resolve(self, reference: str) -> str:
         """The finetune snapshot of "name" (its champion), "name@champion", "name/3" or a snapshot id."""
-        if SNAPSHOT.fullmatch(reference):
+        if is_snapshot_id(reference, "finetune"):
             self.store.require(reference)
             return reference
         match = REFERENCE.fullmatch(reference)

@@ -12,7 +12,7 @@ from typing import Any
 
 from prosemill.reporting import summary
 from prosemill.storage import run_log
-from prosemill.storage.manifest import Manifest
+from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.store import Store
 
 FEW = 3  # parents of one stage that are drawn one by one
@@ -76,12 +76,12 @@ def ancestry(store: Store, snapshots: Sequence[str]) -> Graph:
 def _by_stage(parents: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for parent in parents:
-        found.setdefault(run_log.stage_of(parent), []).append(parent)
+        found.setdefault(stage_of(parent), []).append(parent)
     return found
 
 
 def _node(snapshot: str, manifest: Manifest | None) -> Node:
-    stage = run_log.stage_of(snapshot)
+    stage = stage_of(snapshot)
     if manifest is None:
         return Node(snapshot, stage, made="deleted")
     source = manifest.settings.get("source", {}) if stage == "scrape" else {}
@@ -103,10 +103,4 @@ def _start(source: Mapping[str, Any]) -> list[str]:
 
 def _made(manifest: Manifest) -> str:
     """The figures that tell most of it."""
-    totals = manifest.totals
-    if manifest.stage == "finetune":
-        return f"{totals.get('steps', 0):,} steps"
-    if manifest.stage == "gate":
-        return str(totals.get("verdict", ""))
-    told = summary.made({"stage": manifest.stage, **totals})
-    return told or f"{manifest.counts.kept:,} kept"
+    return summary.made({"stage": manifest.stage, **manifest.totals}) or f"{manifest.counts.kept:,} kept"

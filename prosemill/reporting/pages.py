@@ -16,6 +16,7 @@ from prosemill.reporting import plots
 from prosemill.reporting import summary as report
 from prosemill.reporting.graph import Graph
 from prosemill.storage import run_log
+from prosemill.storage import stages as stage_table
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.run_log import RunLog, StageRecord
 from prosemill.storage.store import Store
@@ -195,7 +196,7 @@ def stages_markdown(stages: Sequence[StageRecord]) -> str:
 def failure_markdown(store: Store, run: RunLog, stages: Sequence[StageRecord]) -> str:
     """What a run reached that did not come to its end, and why it did not."""
     reached = stages_markdown(stages) or "No stage was complete."
-    counted = [row.snapshot for row in stages if row.stage in ("scrape", "strip", "dedup", "split", "chunk")]
+    counted = [row.snapshot for row in stages if stage_table.of(row.stage).flow == stage_table.BUILD_CORPUS]
     funnel = funnel_markdown(report.funnel_of(store, counted)) if counted else ""
     parts = [f"## {run.state.lower()}", "", plain(run.reason), "", "### What it reached", "", reached, "", funnel, ""]
     again = "What is complete is kept: the same run started again goes on from there."

@@ -13,18 +13,12 @@ from typing_extensions import TypedDict  # pydantic asks for it below Python 3.1
 
 from prosemill.config.settings import Recipe, Write
 from prosemill.errors import RecipeError
+from prosemill.storage import stages
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.run_log import MISS, StageRecord
 from prosemill.storage.store import Store
 
-_TELLING = {
-    "scrape": ("fetched", "unchanged"),
-    "strip": ("scrubbed",),
-    "dedup": ("documents", "new_documents", "withdrawn"),
-    "split": ("train", "validation", "test"),
-    "chunk": ("train_chunks", "train_tokens", "new_train_tokens", "validation_chunks"),
-}
 LABELS = ("base", "champion", "challenger")
 SCORED_LABELS = ("base", "previous", "champion", "challenger")
 
@@ -125,8 +119,10 @@ def stage_name(row: Mapping[str, Any]) -> str:
 
 def made(row: Mapping[str, Any]) -> str:
     """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
-    found = [(key, row[key]) for key in _TELLING.get(row["stage"], ()) if row.get(key)]
-    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in found)
+    figures = [(key, row[key]) for key in stages.of(row["stage"]).figures if row.get(key)]
+    return ", ".join(
+        f"{value:,} {key.replace('_', ' ')}" if isinstance(value, int) else str(value) for key, value in figures
+    )
 
 
 def reasons(dropped: Mapping[str, int]) -> str:

@@ -16,13 +16,13 @@ from prosemill.scrape.dataset import hub_items, is_hub_name, iter_dataset
 from prosemill.scrape.job import Job
 from prosemill.scrape.ledger import LEDGER_FILE, Row, counts, read_ledger, write_ledger
 from prosemill.scrape.web_archive import iter_warc
+from prosemill.storage import stages
 from prosemill.storage.manifest import digest, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.storage.warc import PageArchive
 from prosemill.storage.warc_reader import BAD_FILE, BAD_RECORD, CUT_OFF, INCOMPLETE
 
-STAGE = "scrape"
-STAGE_VERSION = 1
+STAGE = stages.of("scrape")
 _WEB = ("site", "urls")
 # Version 1 lost the records after one whose encodings misled it. Pages that it read have the same ids still.
 _READER_VERSIONS = {"warc": 2}
@@ -57,13 +57,13 @@ def scrape_source(
     starts = _start_urls(source) if source.kind in _WEB else []
     described = source.model_dump(exclude=set() if is_hub_name(source) else {"path"})
     inputs = [digest(described), digest(starts) if starts else _digest_of(source, files), previous]
-    snapshot = snapshot_id(STAGE, STAGE_VERSION, inputs=inputs, settings=settings.model_dump(), as_of=as_of)
+    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=inputs, settings=settings.model_dump(), as_of=as_of)
     if store.has(snapshot):
         return snapshot
     with store.write(
         snapshot,
-        stage=STAGE,
-        version=STAGE_VERSION,
+        stage=STAGE.name,
+        version=STAGE.version,
         parents=[previous] if previous else [],
         settings={"source": described, **settings.model_dump()},
         as_of=as_of,

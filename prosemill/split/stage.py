@@ -24,14 +24,13 @@ from prosemill.errors import CorpusEmpty
 from prosemill.split import sketches
 from prosemill.split.codes import HELD_OUT, NEW, PARTS, Parts, codes_of
 from prosemill.split.decontamination import without_leaks
-from prosemill.storage import arrow
+from prosemill.storage import arrow, stages
 from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.manifest import Counts, digest, snapshot_id
 from prosemill.storage.schemas import PAIR, SPLIT
 from prosemill.storage.store import Store
 
-STAGE = "split"
-STAGE_VERSION = 2
+STAGE = stages.of("split")
 # A test set that lags behind (its share was raised) catches up at this many times its share of each night, at most:
 # what is new is there to be learned.
 CATCH_UP = 2
@@ -46,7 +45,7 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     """
     options = settings.model_dump()
     parents = [dedup, previous] if previous else [dedup]
-    id = snapshot_id(STAGE, STAGE_VERSION, inputs=parents, settings=options, as_of=as_of)  # rows hold the date
+    id = snapshot_id(STAGE.name, STAGE.version, inputs=parents, settings=options, as_of=as_of)  # rows hold the date
     if store.has(id):
         return id
     store.require(*parents)
@@ -65,7 +64,13 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     totals = _totals(past, keepers, assigned, withdrawn)
     _check(totals, len(new), len(withdrawn))
     with store.write(
-        id, stage=STAGE, version=STAGE_VERSION, parents=parents, settings=options, as_of=as_of, flow_run_id=flow_run_id
+        id,
+        stage=STAGE.name,
+        version=STAGE.version,
+        parents=parents,
+        settings=options,
+        as_of=as_of,
+        flow_run_id=flow_run_id,
     ) as writer:
         writer.inherit([shard for shard in earlier if shard.role in ("assignments", "containers")])
         table = _table(assigned, fresh, leaks.containers, as_of)

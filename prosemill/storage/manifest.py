@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -81,6 +82,16 @@ def snapshot_id(
     """The name of what `stage` makes of these inputs: equal inputs, settings, version (and date) give equal names."""
     key = {"stage": stage, "version": version, "inputs": list(inputs), "settings": dict(settings), "as_of": as_of}
     return f"{stage}-{digest(key)[:16]}"
+
+
+def is_snapshot_id(text: str, stage: str = r"[a-z]+(?:-[a-z]+)*") -> bool:
+    """Whether `text` is the name of a snapshot (of this stage)."""
+    return re.fullmatch(rf"(?:{stage})-[0-9a-f]{{16}}", text) is not None
+
+
+def stage_of(snapshot: str) -> str:
+    """The stage that a snapshot's id names."""
+    return snapshot.rpartition("-")[0]
 
 
 def document_id(url: str, text: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import secrets
 import time
 from collections import defaultdict
@@ -23,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prosemill.storage import remote
-from prosemill.storage.manifest import Manifest
+from prosemill.storage.manifest import Manifest, is_snapshot_id
 from prosemill.storage.remote import store_errors
 from prosemill.storage.store import Store
 
@@ -33,7 +32,6 @@ RUNNING, COMPLETED = "RUNNING", "COMPLETED"
 HIT, MISS = "hit", "miss"
 MAKERS = ("retrain", "build-corpus", "train-model")  # the flows that make snapshots; others look after what there is
 Event = dict[str, Any]  # begin: a RunLog; child: id; set: changed fields; stages: StageRecords
-SNAPSHOT = re.compile(r"(?P<stage>[a-z]+(?:-[a-z]+)*)-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,7 @@ def stages_of(store: Store, run: RunLog) -> Sequence[StageRecord]:
 
 def snapshots_in(results: Iterable[Any]) -> list[str]:
     """Those of the results of tasks that are ids of snapshots; batches of shards and model versions are not."""
-    return [each for each in results if isinstance(each, str) and SNAPSHOT.fullmatch(each)]
-
-
-def stage_of(snapshot: str) -> str:
-    return snapshot.rpartition("-")[0]
+    return [each for each in results if isinstance(each, str) and is_snapshot_id(each)]
 
 
 def manifest_or_none(store: Store, snapshot: str) -> Manifest | None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosemill.config.settings import Strip
+from prosemill.storage import stages
 from prosemill.storage.manifest import Counts, document_id, snapshot_id
 from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
 from prosemill.storage.store import Store
@@ -18,7 +19,7 @@ from prosemill.strip.document import Stripped
 from prosemill.strip.filters import check_languages
 from prosemill.strip.workers import strip_pages
 
-STAGE_VERSION = 2
+STAGE = stages.of("strip-shard")
 DOCUMENTS_FILE, DROPPED_FILE = "documents.parquet", "dropped.parquet"
 
 
@@ -30,7 +31,7 @@ def strip_shard(store: Store, warc: str, settings: Strip, *, language: str, flow
     """
     check_languages([*settings.languages, language])
     dumped = settings_for_id(settings, language)
-    snapshot = snapshot_id("strip-shard", STAGE_VERSION, inputs=[warc], settings=dumped)
+    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=[warc], settings=dumped)
     if store.has(snapshot):
         return snapshot
     scrape = warc.partition("/")[0]
@@ -39,8 +40,8 @@ def strip_shard(store: Store, warc: str, settings: Strip, *, language: str, flow
     results = strip_pages(pages, settings, language)
     with store.write(
         snapshot,
-        stage="strip-shard",
-        version=STAGE_VERSION,
+        stage=STAGE.name,
+        version=STAGE.version,
         parents=[scrape],
         settings=dumped,
         flow_run_id=flow_run_id,

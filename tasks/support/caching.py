@@ -11,14 +11,15 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
+from prosemill.storage import stages
 from prosemill.storage.manifest import digest
 
 
-def by_ids(stage: str, version: int) -> CachePolicy:
+def by_ids(stage: str) -> CachePolicy:
     """Key: stage, its version, and the task's parameters, which are ids, settings and the store."""
 
     def key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-        return stage_key(stage, version, parameters)
+        return stage_key(stage, stages.of(stage).version, parameters)
 
     return CachePolicy.from_cache_key_fn(key)
 

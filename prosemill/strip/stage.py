@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 
 from prosemill.config.settings import Strip
 from prosemill.errors import CorpusEmpty, StageDroppedTooMuch, StoreError
+from prosemill.storage import stages
 from prosemill.storage.manifest import Counts, Shard, snapshot_id
 from prosemill.storage.schemas import DROPPED, LEDGER, LIVE_STATES
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.strip import quarantine
 from prosemill.strip.quarantine import Before, PageKey, Yield
-from prosemill.strip.shard import STAGE_VERSION, settings_for_id
+from prosemill.strip.shard import settings_for_id
+
+STAGE = stages.of("strip")
 
 
 def shards_to_strip(store: Store, scrapes: Sequence[str]) -> list[str]:
@@ -49,7 +52,7 @@ def merge_shards(
     collapsed = quarantine.collapsed(before, merged.new, settings.quarantine_share)
     # That a source is quarantined follows from the night before; what is made then has another name.
     named = dumped | ({"quarantined": collapsed} if collapsed else {})
-    snapshot = snapshot_id("strip", STAGE_VERSION, inputs=[*scrapes, *shards], settings=named, as_of=as_of)
+    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=[*scrapes, *shards], settings=named, as_of=as_of)
     if store.has(snapshot):
         return snapshot
     if collapsed:
@@ -57,8 +60,8 @@ def merge_shards(
     _check(merged, live, settings)
     with store.write(
         snapshot,
-        stage="strip",
-        version=STAGE_VERSION,
+        stage=STAGE.name,
+        version=STAGE.version,
         parents=[*scrapes, *shards],
         settings=dumped,
         as_of=as_of,
