@@ -17,6 +17,11 @@ from prosemill.dedup.search import choose
 # Every way of tokens: separators, accents, letters that lower-case to other sizes or by their place, ideographs of
 # three planes, kana, Hangul, combining marks, joiners, digits of other scripts, emoji, mathematical letters.
 LETTERS = "aAbBzZ09_ -.,\n\tÀéßẞσΣİıȺ汉字かカ한ｶǅ\u0300\u200d😀𝐀𝔸\U00010400\U0001f600½²٣\U00020000\U000e0001"
+# Of scripts with vowel signs, points and spaces, or none of these; compatibility ideographs, jamo, tags.
+MORE_LETTERS = (
+    "कडिी़्தொோাো้ำກຳကျွေ្កབོད་العَبֿשּ\u200c\u093c\u09c7\u09be"
+    "\u1100\u1161\u11a8\u115f\ufe0f\uf900\U0002f800é\u0323\u0301가゙๑１ \u00ad.।"
+)
 EDGES = ["", "!!!", "one", "a b c d e", "a b c d e f", "Ω Σας ΑΣ", "İstanbul x", "汉字測試 abc def 漢字", "x\u0300y"]
 
 
@@ -28,7 +33,14 @@ def made(seed: int, texts: int, letters: str) -> list[str]:
 @pytest.mark.parametrize("num_perm", [64, 128, 256])
 @pytest.mark.parametrize("words", [1, 5])
 def test_the_bits_of_the_python_road(num_perm: int, words: int) -> None:
-    texts = [*EDGES, *made(0, 300, LETTERS), *made(1, 300, LETTERS.replace("Σ", "").replace("İ", "")), "word " * 3000]
+    texts = [
+        *EDGES,
+        *made(0, 300, LETTERS),
+        *made(2, 300, MORE_LETTERS),
+        *made(3, 200, LETTERS + MORE_LETTERS),
+        *made(1, 300, LETTERS.replace("Σ", "").replace("İ", "")),
+        "word " * 3000,
+    ]
     parameters = Parameters.of(Dedup(num_perm=num_perm, shingle_words=words))
     fast = compiled()
     assert fast is not None, "numba is among the dependencies"
@@ -55,14 +67,32 @@ def test_shingles_spilled_to_a_file_are_the_same(tmp_path: Path) -> None:
 
 
 def test_what_only_python_can_lower_is_left_to_it() -> None:
-    texts = ["ΟΔΟΣ αβγ", "plain words", "İ"]
+    texts = ["ΟΔΟΣ αβγ", "plain words", "İ", "e\u0301"]
     array = pa.array(texts, pa.large_string())
     _, offsets, data = array.buffers()
     factors = np.ones(4, np.uint32)
-    _, _, counts, _ = signing.sign_batch(
-        np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:4], 5, factors, factors
-    )
-    assert (counts < 0).tolist() == [True, False, True]
+    arguments = np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[:5], 5, factors, factors
+    for is_nfc, left in ((False, [True, False, True, True]), (True, [True, False, True, False])):
+        _, _, counts, _ = signing.sign_batch(*arguments, is_nfc=is_nfc)
+        assert (counts < 0).tolist() == left
+
+
+def test_the_kernel_knows_every_character() -> None:
+    """Each behind a letter, behind a separator, in front of a letter; of ideographs and what is unassigned some."""
+    codes = [*range(0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0x17000), *range(0x18B00, 0x20000)]
+    codes += [
+        *range(0x2F800, 0x2FA20),
+        *range(0xE0000, 0xE0200),
+        *range(0x3400, 0xD800, 41),
+        *range(0x20000, 0x110000, 997),
+    ]
+    pieces = [f"a{chr(code)}b {chr(code)}か{chr(code)}" for code in codes]
+    array = pa.array([" ".join(pieces[at : at + 4]) for at in range(0, len(pieces), 4)], pa.large_string())
+    parameters = Parameters.of(Dedup(num_perm=64, shingle_words=12))
+    fast = compiled()
+    assert fast is not None
+    for found, expected in zip(fast(array, parameters), sign_in_python(array, parameters), strict=True):
+        assert np.array_equal(found, expected)
 
 
 def test_xxh64_is_xxhash() -> None:

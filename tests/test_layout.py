@@ -23,7 +23,7 @@ FORBIDDEN = {
 FLOORS = (
     ("prosemill.errors",),
     ("prosemill.config", "prosemill.demo"),
-    ("prosemill.storage",),
+    ("prosemill.storage", "prosemill.text"),
     ("prosemill.models", "prosemill.runtime"),
     (
         "prosemill.scrape",

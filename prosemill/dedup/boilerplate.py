@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from xxhash import xxh64_intdigest
 
 from prosemill.config.settings import Dedup
-from prosemill.dedup.shingles import Hashes, tokens_of
+from prosemill.dedup.shingles import Hashes
+from prosemill.text.words import words
 
 LINES_FILE = "lines-hashes.npy"  # ascending, the source's name hashed too; how many pages each is on lies beside it
 PAGES_FILE = "lines-pages.npy"
@@ -116,7 +117,7 @@ def without(text: str, source: str, boilerplate: Set[int]) -> str:
 
 
 def is_too_short(text: str) -> bool:
-    return len(tokens_of(text)) < MIN_WORDS_LEFT
+    return len(words(text)) < MIN_WORDS_LEFT
 
 
 def count(lines: Lines, documents: NDArray[np.int64]) -> tuple[Hashes, NDArray[np.int32]]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from prosemill.dedup.unicode_tables import ALONE, BEYOND, IDEOGRAPHS, SEPARATOR, TABLE_SIZE, WORD
+from prosemill.text.scripts import ALONE, LETTER, MARK, SEPARATOR
+from prosemill.text.tables import LEFT
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -128,26 +129,27 @@ def _tokens(data, start, end, kinds, lower, out, firsts):  # type: ignore[no-unt
     The number of tokens, -1 where the text has to be left to Python, and the size of what was written.
     """
     at, size, count = start, 0, 0
-    inside = False
+    in_word = takes_marks = False
     while at < end:
         code, at = _decode(data, at)
-        if code < TABLE_SIZE:
-            kind, code = kinds[code], lower[code]
-        else:
-            kind = ALONE if IDEOGRAPHS[0] <= code <= IDEOGRAPHS[1] else BEYOND
-        if kind == BEYOND:
-            return -1, 0
+        kind = kinds[code]
         if kind == SEPARATOR:
-            inside = False
+            in_word = takes_marks = False
             continue
-        if kind == ALONE or not inside:
+        if kind > ALONE:  # MARK, IGNORED, LEFT: three comparisons less for a letter
+            if kind == LEFT:
+                return -1, 0
+            if kind == MARK and takes_marks:
+                size = _encode(lower[code], out, size)
+            continue
+        if kind == ALONE or not in_word:
             if count:
                 out[size] = 32
                 size += 1
             firsts[count] = size
             count += 1
-        size = _encode(code, out, size)
-        inside = kind == WORD
+            in_word, takes_marks = kind == LETTER, True
+        size = _encode(lower[code], out, size)
     return count, size
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -18,13 +19,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from prosemill.config.settings import Dedup
-from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, mapped, shingles_of, text_hash
+from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, mapped, text_hash
 from prosemill.runtime.progress import report
+from prosemill.text.ngrams import shingles_of
 
 Signatures = NDArray[np.uint32]
 
 SEED = 1  # datasketch's default
-INDEX_VERSION = 2  # raise when tokens, shingles, signatures, band keys or files change: old segments are then made anew
+INDEX_VERSION = 3  # raise when tokens, shingles, signatures, band keys or files change: old segments are then made anew
 MIN_FOUND = 0.995  # probability with which a pair exactly at the loose threshold becomes a candidate
 BATCH_TEXTS = 512  # some megabytes
 BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB, which stays in the second-level cache
@@ -115,6 +117,7 @@ def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, s
 
 # Hashes of whole texts; shingle hashes end to end, how many each text has; signatures.
 Batch = tuple[Hashes, Hashes, NDArray[np.int64], Signatures]
+SignBatch = Callable[[pa.LargeStringArray, Parameters], Batch]
 NO_HASHES: Hashes = np.empty(0, np.uint64)
 
 
@@ -147,7 +150,7 @@ def sign_in_python(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
 
 
 @functools.cache
-def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
+def compiled() -> SignBatch | None:
     """The same by the kernel; None where numba is not installed."""
     try:
         from prosemill.dedup import signing
@@ -157,21 +160,32 @@ def compiled() -> Callable[[pa.LargeStringArray, Parameters], Batch] | None:
     except ImportError:
         return None
 
-    def sign_batch(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
+    def run(array: pa.LargeStringArray, parameters: Parameters, *, is_nfc: bool) -> Batch:
         _, ends, data = array.buffers()
         offsets = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1]
         utf8 = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        batch = signing.sign_batch(utf8, offsets, parameters.shingle_words, *_permutations(parameters.num_perm))
-        return _completed(array, parameters, batch) if (batch[2] < 0).any() else batch
+        permutations = _permutations(parameters.num_perm)
+        return signing.sign_batch(utf8, offsets, parameters.shingle_words, *permutations, is_nfc=is_nfc)
+
+    def sign_normalized(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
+        texts = pa.array([unicodedata.normalize("NFC", text) for text in array.to_pylist()], pa.large_string())
+        return _completed(texts, parameters, run(texts, parameters, is_nfc=True), sign_in_python)
+
+    def sign_batch(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
+        return _completed(array, parameters, run(array, parameters, is_nfc=False), sign_normalized)
 
     return sign_batch
 
 
-def _completed(array: pa.LargeStringArray, parameters: Parameters, batch: Batch) -> Batch:
-    """With those texts that the kernel left to Python: letters whose lower case depends on more than themselves."""
+def _completed(array: pa.LargeStringArray, parameters: Parameters, batch: Batch, sign_left: SignBatch) -> Batch:
+    """With those texts that the kernel left: some may not be in NFC; some have letters whose lower case depends on more
+    than themselves, which only Python knows."""
     whole, hashes, sizes, signatures = batch
     left = np.flatnonzero(sizes < 0)
-    _, again, again_sizes, signatures[left] = sign_in_python(array.take(pa.array(left)), parameters)
+    if not len(left):
+        return batch
+    hashes = hashes.copy()  # the kernel's room is used again
+    _, again, again_sizes, signatures[left] = sign_left(array.take(pa.array(left)), parameters)
     done = np.split(hashes, np.cumsum(np.maximum(sizes, 0))[:-1])
     for row, one in zip(left.tolist(), np.split(again, np.cumsum(again_sizes)[:-1]), strict=True):
         done[row] = one

@@ -1,9 +1,8 @@
-"""From a text to the set of its shingles, as sorted 64-bit hashes, and the exact Jaccard similarity of two sets."""
+"""Sets of shingles, as sorted 64-bit hashes, and the exact Jaccard similarity of two sets."""
 
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,41 +16,6 @@ Hashes = NDArray[np.uint64]
 
 BLOCK_HASHES = 1 << 20  # 8 MB
 BLOCK_SETS = 2000
-
-# Scripts written without spaces, and Hangul, whose syllables behave alike: one character is one token.
-CJK = (
-    "\u2e80-\u2fdf"  # radicals
-    "\u3005-\u3007"  # iteration marks
-    "\u3041-\u30ff"  # kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # ideographs
-    "\uac00-\ud7a3"  # Hangul syllables
-    "\uff66-\uff9f"  # half-width kana
-)
-_TOKEN = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
-# For ASCII, the same by a byte table: lower case, everything that is not \w a space. Twice as fast as the expression.
-_ASCII_WORDS = bytes(ord(chr(byte).lower()) if re.match(r"\w", chr(byte), re.ASCII) else 32 for byte in range(256))
-
-
-def tokens_of(text: str) -> list[bytes]:
-    r"""Lower-cased `\w+` in UTF-8; each Chinese, Japanese or Korean character is a token of its own."""
-    if text.isascii():
-        return text.encode().translate(_ASCII_WORDS).split()
-    return " ".join(_TOKEN.findall(text.lower())).encode().split()
-
-
-def shingles_of(text: str, shingle_words: int) -> list[bytes]:
-    """Every run of `shingle_words` tokens, joined by spaces; a shorter text is one shingle, one without tokens none.
-
-    Slices of one buffer: three times as fast as joining each run.
-    """
-    tokens = tokens_of(text)
-    if len(tokens) <= shingle_words:
-        return [b" ".join(tokens)] if tokens else []
-    buffer = b" ".join(tokens)
-    spaces = np.flatnonzero(np.frombuffer(buffer, np.uint8) == 32)
-    starts = [0, *(spaces[: len(tokens) - shingle_words] + 1).tolist()]
-    ends = [*spaces[shingle_words - 1 :].tolist(), len(buffer)]
-    return list(map(buffer.__getitem__, map(slice, starts, ends)))
 
 
 def hash_set(shingles: Sequence[bytes]) -> Hashes:

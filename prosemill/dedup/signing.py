@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosemill.dedup.shingles import CJK, Hashes
-from prosemill.dedup.unicode_tables import tables
+from prosemill.dedup.shingles import Hashes
 from prosemill.runtime import kernel_cache
+from prosemill.text import scripts, tables
 
 Counts = NDArray[np.int64]
 Signatures = NDArray[np.uint32]
@@ -22,19 +22,25 @@ SIGN_TEXTS = kernel_cache.Kernel(
     "sign_texts",
     "uint8* int64* int64 int64 uint8* int32* uint32* uint32* int64 "
     "uint8* int64* uint64* int64* uint64* uint64* int64* uint32*",
-    (HERE / "kernel.py", HERE / "unicode_tables.py"),
+    (HERE / "kernel.py", Path(scripts.__file__), Path(tables.__file__)),
 )
 _room = threading.local()
 
 
 def sign_batch(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], words: int, factors: Signatures, terms: Signatures
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    words: int,
+    factors: Signatures,
+    terms: Signatures,
+    *,
+    is_nfc: bool,
 ) -> tuple[Hashes, Hashes, Counts, Signatures]:
     """Hashes of whole texts; shingle hashes, distinct and ascending, end to end; how many each text has (-1: left to
     Python); signatures. The shingle hashes are good until the same thread signs the next batch.
 
     data: UTF-8 of all texts end to end [bytes]. offsets [texts + 1]. words: tokens a shingle. factors, terms: the
-    permutations [num_perm].
+    permutations [num_perm]. is_nfc: whether all texts are in NFC; else those that may not be are left.
     """
     texts, size = len(offsets) - 1, int(offsets[-1] - offsets[0]) + len(offsets)
     longest = int(np.diff(offsets).max(initial=0))
@@ -49,7 +55,17 @@ def sign_batch(
     signatures = np.full((texts, len(factors)), 0xFFFFFFFF, np.uint32)
     permutations = (factors, terms, len(factors))
     kernel_cache.function(SIGN_TEXTS)(
-        data, offsets, texts, words, *tables(CJK), *permutations, *room, whole, hashes, counts, signatures.ravel()
+        data,
+        offsets,
+        texts,
+        words,
+        *tables.tables(is_nfc),
+        *permutations,
+        *room,
+        whole,
+        hashes,
+        counts,
+        signatures.ravel(),
     )
     return whole, hashes[: int(np.maximum(counts, 0).sum())], counts, signatures
 

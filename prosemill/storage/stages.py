@@ -103,7 +103,7 @@ _TABLE = (
     ),
     Stage(
         "dedup",
-        version=2,
+        version=3,
         entry="prosemill.dedup.stage:dedup",
         documentation="Remove duplicates among the new documents and against everything kept before.",
         parents=("strip", "dedup"),

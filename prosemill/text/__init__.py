@@ -1,0 +1,1 @@
+"""What every stage needs to know of scripts, words and n-grams: one definition."""
