@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prosemill.config.settings import Scrape, Source
+from prosemill.config.settings import Scrape
+from prosemill.config.sources import DatasetSource, FolderSource, WarcSource
 from prosemill.errors import RecipeError, SourceEmpty, SourceError
 from prosemill.scrape import scrape_source
 from prosemill.scrape.ledger import Row, read_ledger
@@ -91,7 +92,7 @@ def pages_of(store: Store, snapshot: str) -> dict[str, Page]:
 
 
 def test_a_folder_of_everything(store: Store, folder: Path) -> None:
-    source = Source(name="writing", kind="folder", path=str(folder), exclude=["nothing like this"])
+    source = FolderSource(name="writing", path=str(folder), exclude=["nothing like this"])
     snapshot = scrape_source(store, source, Scrape(), as_of="2026-11-21")
     found = {name: (row.state, row.reason) for name, row in rows_of(store, snapshot).items()}
     assert found == {
@@ -121,7 +122,7 @@ def test_a_folder_of_everything(store: Store, folder: Path) -> None:
 
 
 def test_a_folder_is_read_again_only_where_it_changed(store: Store, folder: Path, tmp_path: Path) -> None:
-    source = Source(name="writing", kind="folder", path=str(folder))
+    source = FolderSource(name="writing", path=str(folder))
     first = scrape_source(store, source, Scrape(), as_of="2026-11-21")
     assert scrape_source(store, source, Scrape(), as_of="2026-11-21") == first
 
@@ -140,7 +141,7 @@ def test_a_folder_is_read_again_only_where_it_changed(store: Store, folder: Path
 
 
 def test_include_and_exclude_choose_files(store: Store, folder: Path) -> None:
-    source = Source(name="writing", kind="folder", path=str(folder), include=["^notes/"], exclude=["may 1"])
+    source = FolderSource(name="writing", path=str(folder), include=["^notes/"], exclude=["may 1"])
     rows = rows_of(store, scrape_source(store, source, Scrape(), as_of="2026-11-21"))
     assert {name for name, row in rows.items() if row.is_live} == {"notes/六月.txt"}
     assert rows["notes/may%201.md"].reason == "excluded"
@@ -150,7 +151,7 @@ def test_include_and_exclude_choose_files(store: Store, folder: Path) -> None:
 
 def test_the_limit_of_size_holds_for_files_and_that_of_pages_does_not(store: Store, folder: Path) -> None:
     (folder / "long.txt").write_text("A long sentence. " * 10_000)
-    source = Source(name="writing", kind="folder", path=str(folder))
+    source = FolderSource(name="writing", path=str(folder))
     settings = Scrape(max_page_megabytes=0.1, max_pages=3)
     rows = rows_of(store, scrape_source(store, source, settings, as_of="2026-11-21"))
     assert rows["long.txt"].reason == "too_large"
@@ -159,7 +160,7 @@ def test_the_limit_of_size_holds_for_files_and_that_of_pages_does_not(store: Sto
 
 
 def test_missing_and_empty_folders_say_so(store: Store, tmp_path: Path) -> None:
-    source = Source(name="writing", kind="folder", path=str(tmp_path / "nowhere"))
+    source = FolderSource(name="writing", path=str(tmp_path / "nowhere"))
     with pytest.raises(SourceError, match=r"source writing: .*nowhere: no such file or folder"):
         scrape_source(store, source, Scrape(), as_of="2026-11-21")
     (tmp_path / "nowhere").mkdir()
@@ -199,7 +200,7 @@ def test_a_web_archive(store: Store, tmp_path: Path) -> None:
         archive.add(page("/c", b"gone", 1, status=404))
         archive.add(page("/d", b"<p>not for machines</p>", 1, X_Robots_Tag="noai"))
         archive.add(page("/e", b"\x89PNG...." + bytes(range(256)) * 9, 1))
-    source = Source(name="old", kind="warc", path=str(tmp_path / "pages-00000.warc.gz"))
+    source = WarcSource(name="old", path=str(tmp_path / "pages-00000.warc.gz"))
     snapshot = scrape_source(store, source, Scrape(), as_of="2026-11-21")
     found = {name: (row.state, row.reason) for name, row in rows_of(store, snapshot).items()}
     assert found == {
@@ -226,7 +227,7 @@ def test_local_data_sets(store: Store, tmp_path: Path) -> None:
         csv.writer(file).writerows([["id", "story"], ["1", "A row of a table."], ["2", "Another, with a comma."]])
     (root / "c.jsonl").write_text('{"story": "A row of JSON."}\n')
     (root / "d.bin").write_bytes(b"?")
-    source = Source(name="rows", kind="dataset", path=str(root), text_column="story")
+    source = DatasetSource(name="rows", path=str(root), text_column="story")
     snapshot = scrape_source(store, source, Scrape(), as_of="2026-11-21")
     pages = pages_of(store, snapshot)
     assert {name: page.body.decode() for name, page in pages.items()} == {
@@ -250,10 +251,11 @@ def test_a_hub_that_cannot_be_reached_is_one_line(store: Store, tmp_path: Path) 
         "import sys\n"
         "from prosemill.errors import SourceUnreachable\n"
         "from prosemill.scrape import scrape_source\n"
-        "from prosemill.config.settings import Scrape, Source\n"
+        "from prosemill.config.settings import Scrape\n"
+        "from prosemill.config.sources import DatasetSource, FolderSource, WarcSource\n"
         "from prosemill.storage.store import Store\n"
         "try:\n"
-        "    source = Source(name='hub', kind='dataset', path='no/such')\n"
+        "    source = DatasetSource(name='hub', path='no/such')\n"
         f"    scrape_source(Store({store.url!r}), source, Scrape(), as_of='2026')\n"
         "except SourceUnreachable as error:\n"
         "    print(error)\n"
@@ -273,7 +275,7 @@ def test_importing_scrape_stays_light() -> None:
 
 
 def test_golden_digest(store: Store, folder: Path) -> None:
-    snapshot = scrape_source(store, Source(name="w", kind="folder", path=str(folder)), Scrape(), as_of="2026-11-21")
+    snapshot = scrape_source(store, FolderSource(name="w", path=str(folder)), Scrape(), as_of="2026-11-21")
     told = [(name, row.state, row.reason, row.content_sha256) for name, row in rows_of(store, snapshot).items()]
     told += [(name, page.title, page.content_type, page.fetched_at) for name, page in pages_of(store, snapshot).items()]
     digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

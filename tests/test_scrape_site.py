@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from prosemill.config.settings import Scrape, Source
+from prosemill.config.settings import Scrape
+from prosemill.config.sources import SiteSource, UrlsSource
 from prosemill.errors import CrawlerDied, RecipeError, SourceEmpty, SourceUnreachable
 from prosemill.runtime import progress
 from prosemill.scrape import scrape_source
@@ -343,7 +344,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, S
     seen: list[int] = []
     progress.listen(lambda what, done, total: seen.append(done))
     with serve(hostile_site()) as site:
-        source = Source(name="hostile", urls=[site.url])
+        source = SiteSource(name="hostile", urls=[site.url])
         settings = SETTINGS.model_copy(update={"max_depth": 2})
         snapshot = scrape_source(store, source, settings, as_of="2026-11-21")
         progress.listen(None)
@@ -424,7 +425,7 @@ def library(num_pages: int = 12) -> Site:
 
 def test_second_crawl_downloads_only_what_changed(store: Store) -> None:
     with serve(library()) as site:
-        source = Source(name="library", urls=[f"{site.url}/"])
+        source = SiteSource(name="library", urls=[f"{site.url}/"])
         first = scrape_source(store, source, SETTINGS, as_of="2026-11-21")
         order = [row.url for row in rows_of(store, first).values()]
         again = Store(store.url + "-again")
@@ -467,7 +468,7 @@ def test_second_crawl_downloads_only_what_changed(store: Store) -> None:
 
 def test_a_site_that_is_down_loses_nothing_and_one_never_seen_is_an_error(store: Store) -> None:
     with serve(library(6)) as site:
-        source = Source(name="library", urls=[f"{site.url}/"])
+        source = SiteSource(name="library", urls=[f"{site.url}/"])
         first = scrape_source(store, source, SETTINGS, as_of="2026-11-21")
     second = scrape_source(store, source, SETTINGS, as_of="2026-11-22", previous=first)
     assert store.manifest(second).partial
@@ -485,7 +486,7 @@ def test_a_site_that_dies_half_way_gives_a_partial_snapshot(store: Store) -> Non
 
     site.pages["/book/4"] = last_words
     with serve(site):
-        snapshot = scrape_source(store, Source(name="library", urls=[f"{site.url}/"]), SETTINGS, as_of="2026-11-21")
+        snapshot = scrape_source(store, SiteSource(name="library", urls=[f"{site.url}/"]), SETTINGS, as_of="2026-11-21")
         asked = len(site.asked)
     rows = by_path(store, snapshot, site)
     assert store.manifest(snapshot).partial
@@ -518,7 +519,7 @@ def test_each_host_has_its_own_rules_and_troubles(store: Store, tmp_path: Path) 
     }
     broken.pages = {"/robots.txt": with_headers(b"oh", status=500), "/": page("nothing")}
     with serve(slow, "localhost"), serve(broken), serve(untrusted, tls=self_signed(tmp_path)):
-        source = Source(name="hosts", urls=[f"{slow.url}/", f"{broken.url}/", f"{untrusted.url}/"])
+        source = SiteSource(name="hosts", urls=[f"{slow.url}/", f"{broken.url}/", f"{untrusted.url}/"])
         snapshot = scrape_source(store, source, SETTINGS, as_of="2026-11-21")
     times = [at for path, at in slow.asked if path in ("/", "/1", "/2")]
     gaps = [later - earlier for earlier, later in pairwise(times)]
@@ -535,7 +536,7 @@ def test_urls_reads_just_these_and_page_limit_is_told(store: Store, tmp_path: Pa
     with serve(library()) as site:
         listed = tmp_path / "urls.txt"
         listed.write_text(f"# books\n{site.url}/book/1\n{site.url}/book/2\n\n{site.url}/book/3\n")
-        source = Source(name="list", kind="urls", urls=[f"{site.url}/"], path=str(listed), exclude=["/book/1$"])
+        source = UrlsSource(name="list", urls=[f"{site.url}/"], path=str(listed), exclude=["/book/1$"])
         snapshot = scrape_source(store, source, SETTINGS.model_copy(update={"max_pages": 2}), as_of="2026-11-21")
         rows = by_path(store, snapshot, site)
     assert {path: (row.state, row.reason) for path, row in rows.items()} == {
@@ -551,14 +552,16 @@ def test_private_addresses_are_refused_also_by_name(store: Store) -> None:
         port = site.url.rsplit(":", 1)[1]
         for address in (site.url, f"http://127.1:{port}/"):  # the second one only resolves to loopback
             with pytest.raises(SourceEmpty, match="allow_private_addresses"):
-                scrape_source(store, Source(name="inside", urls=[address]), Scrape(delay_seconds=0), as_of="2026-11-21")
+                scrape_source(
+                    store, SiteSource(name="inside", urls=[address]), Scrape(delay_seconds=0), as_of="2026-11-21"
+                )
         assert site.asked == []
 
 
 def test_a_wrong_pattern_is_refused_before_any_work(store: Store) -> None:
     with pytest.raises(RecipeError, match=r"source site: include '\('"):
         scrape_source(
-            store, Source(name="site", urls=["http://x.example"], include=["("]), Scrape(), as_of="2026-11-21"
+            store, SiteSource(name="site", urls=["http://x.example"], include=["("]), Scrape(), as_of="2026-11-21"
         )
 
 
@@ -580,7 +583,7 @@ def test_a_killed_child_is_one_clear_error_and_leaves_nothing(store: Store) -> N
     progress.listen(kill)
     try:
         with serve(library()) as site:
-            source = Source(name="library", urls=[site.url])
+            source = SiteSource(name="library", urls=[site.url])
             settings = SETTINGS.model_copy(update={"delay_seconds": 0.2})
             with pytest.raises(CrawlerDied, match=r"source library: .*ended with SIGKILL.*crawl\.log"):
                 scrape_source(store, source, settings, as_of="2026-11-21")
@@ -596,10 +599,11 @@ def test_the_child_dies_with_its_parent(store: Store, how: signal.Signals) -> No
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a shell ignores it
         "from prosemill.scrape import scrape_source\n"
-        "from prosemill.config.settings import Scrape, Source\n"
+        "from prosemill.config.settings import Scrape\n"
+        "from prosemill.config.sources import SiteSource, UrlsSource\n"
         "from prosemill.storage.store import Store\n"
         "settings = Scrape(delay_seconds=0.1, allow_private_addresses=True)\n"
-        "scrape_source(Store({store!r}), Source(name='s', urls=[{url!r}]), settings, as_of='2026')\n"
+        "scrape_source(Store({store!r}), SiteSource(name='s', urls=[{url!r}]), settings, as_of='2026')\n"
     )
     with serve(library(200)) as site:
         given = code.format(store=store.url, url=site.url)
@@ -627,7 +631,7 @@ def test_time_limit_ends_even_a_long_pause(store: Store) -> None:
     site.pages["/robots.txt"] = with_headers(b"User-agent: *\nCrawl-delay: 500\n", Content_Type="text/plain")
     with serve(site):
         settings = SETTINGS.model_copy(update={"max_minutes": 2 / 60, "obey_opt_outs": False})
-        source = Source(name="patient", kind="urls", urls=[f"{site.url}/book/1", f"{site.url}/book/2"])
+        source = UrlsSource(name="patient", urls=[f"{site.url}/book/1", f"{site.url}/book/2"])
         with pytest.raises(SourceEmpty, match="time_limit 2"):
             scrape_source(store, source, settings, as_of="2026-11-21")
         assert site.paths() == ["/robots.txt"]

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 from warcio.archiveiterator import ArchiveIterator as Warcio
 
-from prosemill.config.settings import Scrape, Source
+from prosemill.config.settings import Scrape
+from prosemill.config.sources import WarcSource
 from prosemill.scrape.ledger import read_ledger
 from prosemill.scrape.stage import scrape_source
 from prosemill.storage import http_body
@@ -304,7 +305,7 @@ def test_a_source_of_damaged_archives_is_partial_and_loses_nothing(store: Store,
     bad = ("http://e.example/bad", UNREADABLE["damaged gzip"](HTML))
     whole = archive(folder / "one.warc.gz", [*THREE, bad], packed=True)
     (folder / "README.txt").write_text("What is in these files.")
-    source = Source(name="old", kind="warc", path=str(folder))
+    source = WarcSource(name="old", path=str(folder))
     first = scrape_source(store, source, Scrape(), as_of="2026-01-05")
     live = dict.fromkeys((url for url, _ in THREE), ("fetched", ""))
     others = {
@@ -329,7 +330,7 @@ def test_the_cut_off_record_of_a_page_that_is_there_is_named_by_its_place(store:
     path = archive(tmp_path / "a.warc", [THREE[0], THREE[0]], packed=False)
     second = path.stat().st_size // 2
     path.write_bytes(path.read_bytes()[:-200])
-    snapshot = scrape_source(store, Source(name="old", kind="warc", path=str(path)), Scrape(), as_of="2026-01-05")
+    snapshot = scrape_source(store, WarcSource(name="old", path=str(path)), Scrape(), as_of="2026-01-05")
     assert rows_of(store, snapshot) == {
         THREE[0][0]: ("fetched", ""), f"warc://old/a.warc#byte-{second}": ("failed", "cut_off"),
     }  # fmt: skip

@@ -5,6 +5,7 @@ PROSEMILL_CACHE       where files of a remote store, and an empty MLflow databas
                       (default: ~/.cache/prosemill)
 PROSEMILL_CACHE_GB    how large that may become before what was used longest ago goes (default: 50)
 PROSEMILL_RETRY_SECONDS   pause before a source that cannot be reached is asked again, then twice as long (default: 5)
+PROSEMILL_PLUGINS     modules to import before a recipe is read, with commas between (see prosemill/config/plugins.py)
 PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
@@ -67,6 +68,11 @@ _PREFECT = {
 def task_runner(environ: MutableMapping[str, str] = os.environ) -> str:
     """Where the tasks of a flow run, as `flows.support.task_runners` understands it."""
     return environ.get("PROSEMILL_TASK_RUNNER", "").strip() or "threads"
+
+
+def plugins(environ: MutableMapping[str, str] = os.environ) -> list[str]:
+    """PROSEMILL_PLUGINS: modules that register source kinds, filters and gate slices."""
+    return [name.strip() for name in environ.get("PROSEMILL_PLUGINS", "").split(",") if name.strip()]
 
 
 def store_url(given: str = "", environ: MutableMapping[str, str] = os.environ) -> str:
@@ -217,6 +223,8 @@ def of_job(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[s
         job["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] = RESULTS_BLOCK
     else:
         job["PREFECT_LOCAL_STORAGE_PATH"] = str(_local_home(store) / "results")
+    if names := plugins(environ):
+        job["PROSEMILL_PLUGINS"] = ",".join(names)
     if tracking := tracking_uri(environ):
         if "@" in tracking:
             raise StoreError(

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from prosemill.config.base_names import is_yardstick
 from prosemill.config.settings import Deploy, Evaluate, Finetune, Recipe, RecipeFile, Source
+from prosemill.config.sources import DEFAULT_KIND, kinds
 from prosemill.errors import RecipeError
 
 _ORDER = ("extra_forbidden", "missing")  # a misspelt key also shows up as a missing one: name the misspelling first
@@ -55,7 +56,7 @@ def parse_recipe(fields: Mapping[str, Any], *, where: str, folder: Path) -> Reci
     _check_patterns(recipe, where)
     return recipe.model_copy(
         update={
-            "sources": [_absolute_source(source, folder) for source in recipe.sources],
+            "sources": [source.absolute(folder) for source in recipe.sources],
             "finetune": _absolute_replay(_absolute_base(recipe.finetune, folder), folder),
             "evaluate": _absolute_general(recipe.evaluate, folder),
         }
@@ -66,7 +67,7 @@ def _validated(fields: Mapping[str, Any], where: str) -> RecipeFile:
     try:
         return RecipeFile.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_first_problem(error)}") from None
+        raise RecipeError(f"{where}: {_first_problem(error, fields)}") from None
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -75,58 +76,63 @@ def check_sources(recipe: Recipe) -> None:
     if general and not Path(general).exists():
         raise RecipeError(f"evaluate.general_path = {general!r}: does not exist; correct it in the recipe")
     for source in recipe.sources:
-        is_local = source.kind in ("folder", "warc", "urls") and source.path
-        if is_local and not Path(source.path).exists():
-            raise RecipeError(f"source {source.name!r}: path {source.path} does not exist; correct it in the recipe")
-        if source.kind == "folder" and not Path(source.path).is_dir():
-            raise RecipeError(f"source {source.name!r}: path {source.path} is a file; kind folder needs a folder")
-        if source.kind == "warc" and not Path(source.path).is_file():
-            raise RecipeError(f"source {source.name!r}: path {source.path} is a folder; kind warc needs a file")
+        source.check()
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, fields: Mapping[str, Any]) -> str:
     problems = sorted(error.errors(), key=lambda each: _ORDER.index(each["type"]) if each["type"] in _ORDER else 9)
     rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return _sentence(problems[0]) + rest
+    return _sentence(problems[0], fields) + rest
 
 
-def _sentence(problem: ErrorDetails) -> str:
-    place = _place(problem["loc"])
+def _sentence(problem: ErrorDetails, fields: Mapping[str, Any]) -> str:
+    place, model = _place(problem["loc"]), _model_at(problem["loc"][:-1], fields)
     if problem["type"] == "extra_forbidden":
-        known = list(_model_at(problem["loc"][:-1]).model_fields)
+        known = [
+            name for name, field in model.model_fields.items() if field.exclude_if is None
+        ]  # what is only let through
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
         return f"unknown key {place}{_did_you_mean(near) or '; known here: ' + ', '.join(known)}"
     if problem["type"] == "missing":
-        return f"{place} is missing{_description(problem['loc'])}"
+        return f"{place} is missing{_description(problem['loc'], model)}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "value_error":
         return f"{place}: {message}" if place else message
     value = "" if isinstance(problem["input"], dict | list) else f" = {problem['input']!r}"
-    return f"{place}{value}: {_plain(message)}{_description(problem['loc'])}"
+    return f"{place}{value}: {_plain(message)}{_description(problem['loc'], model)}"
 
 
 def _plain(message: str) -> str:
     return re.sub(r"^should match pattern '.*'$", "is not of the allowed form", message)
 
 
-def _description(loc: tuple[int | str, ...]) -> str:
+def _description(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """What the field means, as the settings describe it."""
     names = [part for part in loc if isinstance(part, str)]
-    field = _model_at(loc[:-1]).model_fields.get(names[-1]) if names else None
+    field = model.model_fields.get(names[-1]) if names else None
     return f" ({field.description.rstrip('.')})" if field and field.description else ""
 
 
-def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:
-    """The settings class that a place of the recipe is checked by."""
+def _model_at(loc: tuple[int | str, ...], fields: Mapping[str, Any]) -> type[BaseModel]:
+    """The settings class that a place of the recipe is checked by; of a source, the class of its kind."""
     model: type[BaseModel] = RecipeFile
     for part in loc:
         if isinstance(part, int):
             continue
-        annotation = Source if part == "sources" else model.model_fields[part].annotation
+        if part == "sources":
+            model = _source_at(loc, fields)
+            continue
+        annotation = model.model_fields[part].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return model
         model = annotation
     return model
+
+
+def _source_at(loc: tuple[int | str, ...], fields: Mapping[str, Any]) -> type[BaseModel]:
+    source = fields["sources"][loc[1]] if len(loc) > 1 else None
+    kind = source.get("kind", DEFAULT_KIND) if isinstance(source, Mapping) else DEFAULT_KIND
+    return kinds().get(kind, Source) if isinstance(kind, str) else Source
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
@@ -146,14 +152,6 @@ def _check_patterns(recipe: Recipe, where: str) -> None:
                     raise RecipeError(
                         f"{where}: sources[{number}].{key} = {pattern!r}: not a regular expression ({error})"
                     ) from None
-
-
-def _absolute_source(source: Source, folder: Path) -> Source:
-    """A folder, archive or list is a path; a data set only if something lies there (else it is a hub name)."""
-    here = folder / Path(source.path).expanduser()
-    if not source.path or (source.kind == "dataset" and not here.exists()):
-        return source
-    return source.model_copy(update={"path": str(here.resolve())})
 
 
 def _absolute_base(finetune: Finetune, folder: Path) -> Finetune:

@@ -1,35 +1,21 @@
-"""Sources on disk and in data sets: folder, warc, dataset. Each gives items in a fixed order, and a fingerprint."""
+"""What readers of files share: items, the files of a folder and their fingerprint, texts in JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceError
-from prosemill.scrape.epub import BadEpub, iter_chapters
 from prosemill.scrape.texts import iter_texts
-from prosemill.scrape.urls import Filter
 from prosemill.storage.disk import file_sha256
 from prosemill.storage.manifest import digest
 from prosemill.storage.warc import Page
 
-_TYPES = {
-    ".html": "text/html",
-    ".htm": "text/html",
-    ".xhtml": "application/xhtml+xml",
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-}
-_CONTAINERS = (".epub", ".jsonl", ".ndjson", ".json")
 UTF8_TEXT = "text/plain; charset=utf-8"
 _UNSAFE = re.compile(r"[\x00-\x20%#?\x7f]")
 
@@ -52,13 +38,13 @@ class File:
     name: str
 
 
-def list_files(source: Source) -> list[File]:
+def list_files(source: str, path: str) -> list[File]:
     """All files of a source in order of their names; hidden ones (`.git`, `.DS_Store`) are not looked at."""
-    root = Path(source.path)
+    root = Path(path)
     if root.is_file():
         return [File(root, root.name)]
     if not root.is_dir():
-        raise SourceError(f"source {source.name}: {root}: no such file or folder; correct `path` in the recipe")
+        raise SourceError(f"source {source}: {root}: no such file or folder; correct `path` in the recipe")
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -69,59 +55,13 @@ def list_files(source: Source) -> list[File]:
 
 def fingerprint(files: list[File]) -> str:
     """Digest of names and contents: a moved folder is the same, a changed file is not."""
-    return digest([[file.name, file_sha256(file.path) if _is_readable(file.path) else ""] for file in files])
+    return digest([[file.name, file_sha256(file.path) if is_readable(file.path) else ""] for file in files])
 
 
 def url_of(kind: str, source: str, name: str, entry: str = "") -> str:
     """folder://notes/2024/may.txt, folder://poems/tang.json#17: readable, also in Chinese, and safe in a header."""
     safe = _UNSAFE.sub(lambda match: quote(match.group()), name)
     return f"{kind}://{source}/{safe}" + (f"#{_UNSAFE.sub(lambda m: quote(m.group()), entry)}" if entry else "")
-
-
-def iter_folder(source: Source, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
-    """Every file (and every text within a .json, .jsonl or .epub) of a folder."""
-    chosen = Filter.of(source.name, source.include, source.exclude)
-    limit = int(settings.max_page_megabytes * (1 << 20))
-    for file in files:
-        url, suffix = url_of("folder", source.name, file.name), file.path.suffix.lower()
-        reason = chosen.reason(file.name)
-        if not reason and ((suffix not in _TYPES and suffix not in _CONTAINERS) or not file.path.is_file()):
-            reason = "unsupported_type"
-        if not reason and not _is_readable(file.path):
-            reason = "unreadable"
-        if reason:
-            yield Item(url, reason=reason)
-        elif suffix in _TYPES:
-            yield _whole_file(file, url, _TYPES[suffix], fetched_at, limit)
-        else:
-            for item in _iter_entries(source, file, suffix, fetched_at):
-                too_large = item.page is not None and len(item.page.body) > limit
-                yield Item(item.url, reason="too_large") if too_large else item
-
-
-def _whole_file(file: File, url: str, content_type: str, fetched_at: str, limit: int) -> Item:
-    if file.path.stat().st_size > limit:
-        return Item(url, reason="too_large")
-    return page_item(url, content_type, file.path.read_bytes(), fetched_at)
-
-
-def _iter_entries(source: Source, file: File, suffix: str, fetched_at: str) -> Iterator[Item]:
-    url = url_of("folder", source.name, file.name)
-    if suffix == ".epub":
-        yield from _iter_epub(source, file, fetched_at)
-    elif suffix == ".json":
-        yield from iter_json(file.path, url, source.text_column, fetched_at)
-    else:
-        yield from iter_jsonl(file.path, url, source.text_column, fetched_at)
-
-
-def _iter_epub(source: Source, file: File, fetched_at: str) -> Iterator[Item]:
-    try:
-        for chapter in iter_chapters(file.path):
-            url = url_of("folder", source.name, file.name, chapter.name)
-            yield page_item(url, "application/xhtml+xml", chapter.body, fetched_at, chapter.book)
-    except (BadEpub, zipfile.BadZipFile):
-        yield Item(url_of("folder", source.name, file.name), reason="bad_epub")
 
 
 def iter_json(path: Path, url: str, text_column: str, fetched_at: str) -> Iterator[Item]:
@@ -166,5 +106,11 @@ def page_item(url: str, content_type: str, body: bytes, fetched_at: str, title: 
     return Item(url, Page(url, content_type, body, fetched_at, title=title))
 
 
-def _is_readable(path: Path) -> bool:
+def bounded(items: Iterable[Item], max_bytes: int) -> Iterator[Item]:
+    for item in items:
+        too_large = item.page is not None and len(item.page.body) > max_bytes
+        yield Item(item.url, reason="too_large") if too_large else item
+
+
+def is_readable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.R_OK)

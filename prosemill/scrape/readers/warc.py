@@ -6,10 +6,12 @@ import logging
 import re
 from collections.abc import Iterator
 
-from prosemill.config.settings import Scrape, Source
+from prosemill.config.settings import Scrape
+from prosemill.config.sources import WarcSource
 from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.links import outline
 from prosemill.scrape.local import File, Item, url_of
+from prosemill.scrape.readers import LocalReader
 from prosemill.scrape.robots import product_token
 from prosemill.storage.warc import Page
 from prosemill.storage.warc_reader import BAD_FILE, BadRecord, iter_records
@@ -18,14 +20,24 @@ _ARCHIVE = re.compile(r"\.warc(\.\w+)?$", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
-def iter_warc(source: Source, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
+class WarcReader(LocalReader):
     """The newest good answer for every URL of the archives, in the order in which they hold it.
 
     A record that cannot be read has an item of its own: by its URL, or by file and offset where the URL is unknown or
     another record has given a page for it.
     """
+
+    kind = "warc"
+    version = 2  # 1 lost the records after one whose encodings misled it. Pages that it read have the same ids still.
+    source: WarcSource
+
+    def items(self, fetched_at: str) -> Iterator[Item]:
+        return _iter_warc(self.source, self.settings, fetched_at, self.files)
+
+
+def _iter_warc(source: WarcSource, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
     chosen = urls.Filter.of(source.name, source.include, source.exclude)
-    limit = int(settings.max_page_megabytes * (1 << 20))
+    limit = settings.max_page_bytes
     newest: dict[str, tuple[str, int]] = {}
     for number, (_, page) in enumerate(_iter_all(source, files, limit)):
         if isinstance(page, Page) and page.http_status in (0, 200):
@@ -48,7 +60,7 @@ def iter_warc(source: Source, settings: Scrape, fetched_at: str, files: list[Fil
             yield _item(url, page, chosen.reason(url), settings, limit, fetched_at)
 
 
-def _iter_all(source: Source, files: list[File], limit: int) -> Iterator[tuple[File, Page | BadRecord]]:
+def _iter_all(source: WarcSource, files: list[File], limit: int) -> Iterator[tuple[File, Page | BadRecord]]:
     for file in files:
         if len(files) > 1 and not _ARCHIVE.search(file.name):  # a list of contents, a checksum …
             yield file, BadRecord("", 0, "unsupported_type", "not named as a web archive")
