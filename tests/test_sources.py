@@ -78,7 +78,7 @@ def test_a_source_tells_its_own_fields_only() -> None:
 
 
 def test_a_kind_has_one_class() -> None:
-    with pytest.raises(TypeError, match="source kind 'folder' exists already, in prosemill.config.sources"):
+    with pytest.raises(TypeError, match=r"source kind 'folder' exists already, in prosemill\.config\.sources"):
         type("Mine", (FolderSource,), {"__module__": "mine"})
     assert kinds()["folder"] is FolderSource
 
