@@ -19,6 +19,7 @@ from prosemill.lineage.diff import diff
 from prosemill.lineage.tracing import Tracer
 from prosemill.registry.registry import Registry
 from prosemill.storage import stages
+from prosemill.storage.ancestry import ancestors
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.manifest import stage_of
 from prosemill.storage.store import Store
@@ -111,18 +112,12 @@ def test_snapshots_are_as_the_table_of_stages_has_them(home: Path) -> None:
 
 def _all_ids(store: Store, outcome: dict[str, Any]) -> set[str]:
     """Every snapshot that a run's outcome leads to."""
-    found: set[str] = set()
-    todo = [
+    starts = [
         each
         for value in outcome["snapshots"].values()
         for each in (value.values() if isinstance(value, dict) else [value])
     ]
-    while todo:
-        snapshot = todo.pop()
-        if snapshot not in found and store.has(snapshot):
-            found.add(snapshot)
-            todo += store.manifest(snapshot).parents
-    return found
+    return {manifest.id for manifest in ancestors(store, starts)}
 
 
 LOOKS = """

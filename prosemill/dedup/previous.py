@@ -18,7 +18,7 @@ from prosemill.dedup.index import Segment, is_usable, segments_of
 from prosemill.dedup.judged_index import NOT_KEPT, UNKNOWN, Names
 from prosemill.dedup.minhash import Parameters, sign
 from prosemill.storage import arrow
-from prosemill.storage.manifest import Manifest, Shard
+from prosemill.storage.manifest import Manifest, Shard, stage_of
 from prosemill.storage.store import Store
 
 BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes
@@ -59,7 +59,7 @@ class Past:
         """Paths of the documents' files that were read the night before: all that is in them was judged."""
         if self.manifest is None or not self.shards(judged_index.ROLE):
             return frozenset()
-        strips = [each for each in self.manifest.parents if each.startswith("strip-") and self.store.has(each)]
+        strips = [each for each in self.manifest.parents if stage_of(each) == "strip" and self.store.has(each)]
         return frozenset(shard.path for each in strips for shard in self.store.manifest(each).shards_of("documents"))
 
     def line_counts(self) -> LineCounts:

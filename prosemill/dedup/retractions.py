@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.dedup.previous import Past
+from prosemill.storage.manifest import stage_of
 from prosemill.storage.schemas import LEDGER, LIVE_STATES, WITHDRAWN
 from prosemill.storage.store import SnapshotWriter, Store
 
@@ -29,7 +30,7 @@ Withdrawn = dict[str, tuple[str, str]]  # URL -> reason, since
 def find(store: Store, strip: str, past: Past, as_of: str) -> Withdrawn:
     """URLs that are withdrawn on the night of `strip`, sorted. Costs nothing while no page opts out."""
     before = _read(past)
-    scrapes = [parent for parent in store.manifest(strip).parents if parent.startswith("scrape-")]
+    scrapes = [parent for parent in store.manifest(strip).parents if stage_of(parent) == "scrape"]
     with_opt_outs = [scrape for scrape in scrapes if store.manifest(scrape).totals.get("opted_out")]
     opted_out = dict(row for scrape in with_opt_outs for row in _opted_out(store, scrape))
     if not (before or opted_out):

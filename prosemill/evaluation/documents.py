@@ -7,7 +7,7 @@ test), and what it forgot (general). It is drawn by a digest of the id, so that 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from prosemill.config.settings import Evaluate
 from prosemill.evaluation.general import general_documents
 from prosemill.storage import corpus
+from prosemill.storage.ancestry import training_chunks
 from prosemill.storage.manifest import digest
 from prosemill.storage.store import Store
 
@@ -87,15 +88,7 @@ def corpus_date(store: Store, model: str) -> str:
     """The date of the newest corpus that a model learned from: pages after it are news to it. "" for a base."""
     if not store.has(model):
         return ""
-    return max(_corpus_dates(store, model), default="")
-
-
-def _corpus_dates(store: Store, model: str) -> Iterator[str]:
-    for parent in store.manifest(model).parents:
-        if parent.startswith("chunk-"):
-            yield store.manifest(parent).as_of
-        elif parent.startswith("finetune-"):
-            yield from _corpus_dates(store, parent)
+    return max((store.manifest(chunk).as_of for chunk in training_chunks(store, model)), default="")
 
 
 def _row(row: Row, part: str, seen: dict[str, str]) -> Row:

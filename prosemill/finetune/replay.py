@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from prosemill.config.settings import Finetune
 from prosemill.errors import TrainingError
+from prosemill.storage.ancestry import training_chunks
 from prosemill.storage.disk import file_sha256
 from prosemill.storage.manifest import Shard
 from prosemill.storage.store import Store
@@ -43,7 +44,7 @@ def plan_replay(store: Store, chunk: str, settings: Finetune, start: str) -> Rep
     if not settings.replay_share:
         return Replay(train, [], [], [])
     if settings.replay == EARLIER:
-        known = {shard.path for parent in _chunks_of(store, start) for shard in store.manifest(parent).shards}
+        known = {shard.path for parent in training_chunks(store, start) for shard in store.manifest(parent).shards}
         new = [shard for shard in train if shard.path not in known]
         old = [shard for shard in train if shard.path in known]
         return Replay(new, old, [], []) if new and old else Replay(train, [], [], [])
@@ -52,15 +53,6 @@ def plan_replay(store: Store, chunk: str, settings: Finetune, start: str) -> Rep
         return Replay(train, replayed, [], [settings.replay])
     texts = _text_files(Path(settings.replay).expanduser())
     return Replay(train, [], texts, [], _digest(texts))
-
-
-def _chunks_of(store: Store, model: str) -> Iterator[str]:
-    """The chunk snapshots that a model, and those it went on from, were trained on."""
-    for parent in store.manifest(model).parents if model else ():
-        if parent.startswith("chunk-"):
-            yield parent
-        elif parent.startswith("finetune-"):
-            yield from _chunks_of(store, parent)
 
 
 def _text_files(path: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prosemill.config.settings import Recipe
 from prosemill.lineage import retractions
-from prosemill.lineage.parents import training_parents
+from prosemill.storage.ancestry import training_chunks
 from prosemill.storage.corpus import training_tokens_of
 from prosemill.storage.store import Store
 
@@ -34,7 +34,7 @@ def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
     now = training_tokens_of(store, chunk)
     if not champion:
         return News(len(now), sum(now.values()), True, "there is no champion yet")
-    known = {document for parent in training_parents(store, champion) for document in training_tokens_of(store, parent)}
+    known = {document for parent in training_chunks(store, champion) for document in training_tokens_of(store, parent)}
     new = {document: tokens for document, tokens in now.items() if document not in known}
     documents, tokens = len(new), sum(new.values())
     if learned := len(retractions.learned(store, chunk, champion)):

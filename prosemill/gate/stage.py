@@ -15,7 +15,7 @@ from prosemill.gate.alpha_spending import confidence_of, uses
 from prosemill.gate.slices import KEEP, NOT_ENOUGH_EVIDENCE, PROMOTE
 from prosemill.storage import stages
 from prosemill.storage.json_shards import read_json
-from prosemill.storage.manifest import Counts, snapshot_id
+from prosemill.storage.manifest import Counts, snapshot_id, stage_of
 from prosemill.storage.store import Store
 
 __all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE", "decide", "judge", "read_decision", "read_scores"]
@@ -72,7 +72,7 @@ def read_scores(store: Store, evaluation: str) -> Scores:
 
 def earlier_uses(store: Store, evaluation: str) -> list[set[str]]:
     """The test documents of each evaluation that a decision in the store was taken on, this one left out."""
-    decided = [id for id in store.snapshots() if id.startswith("gate-")]
+    decided = [id for id in store.snapshots() if stage_of(id) == STAGE.name]
     judged = {parent for id in decided for parent in store.manifest(id).parents} - {evaluation}
     return [_test_documents(store, each) for each in sorted(judged) if store.has(each)]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from prosemill.errors import RunUnknown
 from prosemill.storage import run_log, stages
+from prosemill.storage.ancestry import walk
 from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.run_log import HIT, MAKERS, RunLog, StageRecord
 from prosemill.storage.store import Store
@@ -98,14 +99,11 @@ def find(logs: Sequence[RunLog], reference: str, where: str) -> RunLog:
 def _family(logs: Sequence[RunLog], run: RunLog) -> set[str]:
     """The run, those that it started, and those that started it."""
     by_id = {each.id: each for each in logs}
-    found, todo = set(), [run.id]
-    while todo:
-        id = todo.pop()
-        if id in found or id not in by_id:
-            continue
-        found.add(id)
-        todo += [*by_id[id].children, *([by_id[id].parent] if by_id[id].parent else [])]
-    return found
+
+    def related(id: str) -> list[str]:
+        return [each for each in (*by_id[id].children, by_id[id].parent) if each in by_id]
+
+    return set(walk([run.id], related))
 
 
 def _tell(store: Store, row: StageRecord, earlier: Sequence[RunLog], names: Mapping[str, str]) -> StageTold:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prosemill.lineage.parents import training_parents
+from prosemill.storage.ancestry import training_chunks
 from prosemill.storage.corpus import withdrawn_of
+from prosemill.storage.manifest import stage_of
 from prosemill.storage.store import Store
 
 
@@ -22,7 +23,7 @@ def learned(store: Store, chunk: str, model: str) -> list[str]:
     withdrawn = {id for dedup in _dedups(store, chunk) for id in withdrawn_of(store, dedup)}
     if not withdrawn:
         return []
-    parents = training_parents(store, model)
+    parents = training_chunks(store, model)
     shards = {shard.path for parent in parents for shard in store.manifest(parent).shards_of("map")}
     return sorted({id for shard in shards for id in _trained_on(store, shard, withdrawn)})
 
@@ -34,8 +35,8 @@ def models_that_learned(store: Store, documents: Iterable[str]) -> list[str]:
         return []
     holds: dict[str, bool] = {}  # map shard -> whether it is of such a document; nights share most of their shards
     found = []
-    for model in (each for each in store.snapshots() if each.startswith("finetune-")):
-        parents = [parent for parent in training_parents(store, model) if store.has(parent)]
+    for model in (each for each in store.snapshots() if stage_of(each) == "finetune"):
+        parents = [parent for parent in training_chunks(store, model) if store.has(parent)]
         shards = {shard.path for parent in parents for shard in store.manifest(parent).shards_of("map")}
         for shard in shards - holds.keys():
             holds[shard] = bool(_trained_on(store, shard, wanted))
@@ -53,7 +54,7 @@ def start_of(store: Store, chunk: str, champion: str) -> str:
 
 
 def _dedups(store: Store, chunk: str) -> list[str]:
-    return [parent for parent in store.manifest(chunk).parents if parent.startswith("dedup-")]
+    return [parent for parent in store.manifest(chunk).parents if stage_of(parent) == "dedup"]
 
 
 def _trained_on(store: Store, shard: str, documents: set[str]) -> set[str]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
 from prosemill.storage import stages
+from prosemill.storage.ancestry import ancestors
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
 
@@ -101,13 +102,12 @@ def _beside(store: Store, manifest: Manifest, removed: list[dict[str, Any]]) -> 
 def texts_of(store: Store, manifest: Manifest, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Documents by id as strip left them, in the strip snapshots of this dedup snapshot and of those before it."""
     wanted, found = set(ids), dict[str, dict[str, Any]]()
-    while wanted - found.keys() and manifest.stage == "dedup":
-        strip, *previous = manifest.parents
-        if store.has(strip):
-            found |= dict(_rows_of(store, store.manifest(strip), "documents", sorted(wanted - found.keys())))
-        if not previous or not store.has(previous[0]):
+    for dedup in ancestors(store, [manifest.id], only=("dedup",)):
+        if not (left := sorted(wanted - found.keys())):
             break
-        manifest = store.manifest(previous[0])
+        strip = dedup.parents[0]
+        if store.has(strip):
+            found |= dict(_rows_of(store, store.manifest(strip), "documents", left))
     return found
 
 

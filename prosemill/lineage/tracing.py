@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
 from prosemill.lineage import passages
-from prosemill.lineage.parents import training_parents
 from prosemill.storage import corpus
-from prosemill.storage.manifest import Manifest, is_snapshot_id
+from prosemill.storage.ancestry import training_chunks, walk
+from prosemill.storage.manifest import Manifest, is_snapshot_id, stage_of
 from prosemill.storage.schemas import DOCUMENT
 from prosemill.storage.store import Store
 
@@ -178,26 +178,28 @@ class Tracer:
             "stage": manifest.stage, "as_of": manifest.as_of, "seen": counts.seen, "kept": counts.kept,
             "dropped": dict(counts.dropped), "created_at": manifest.created_at, "code_commit": manifest.code_commit,
             "used_by": self._children.get(snapshot, []),
-            "models": [each for each in descendants if each.startswith("finetune-")],
+            "models": [each for each in descendants if stage_of(each) == "finetune"],
             "ancestors": _by_stage(self._related(snapshot, self._parents)),
             "descendants": _by_stage(descendants),
         }  # fmt: skip
         kind = "snapshot"
         if manifest.stage == "finetune":
             kind, facts = "model", {**facts, **self._learned_from(snapshot)}
-        return Found(kind, snapshot, facts, self._ancestors(snapshot, set()))
+        return Found(kind, snapshot, facts, self._ancestors(snapshot))
 
-    def _ancestors(self, snapshot: str, seen: set[str]) -> list[Found]:
-        """Parents and theirs, each once. What the same stage made the night before is not followed: trace that."""
-        stage = self.store.manifest(snapshot).stage
-        found = []
-        for parent in self._parents.get(snapshot, []):
-            if parent not in seen:
-                seen.add(parent)
-                manifest = self.store.manifest(parent)
-                above = self._ancestors(parent, seen) if manifest.stage != stage else []
-                found.append(Found("snapshot", parent, {"as_of": manifest.as_of}, above))
-        return found
+    def _ancestors(self, snapshot: str) -> list[Found]:
+        """Parents and theirs, each once. What the same stage made the time before is not followed: trace that."""
+        found = {snapshot: Found("snapshot", snapshot)}
+
+        def above(id: str) -> list[str]:
+            parents = [parent for parent in dict.fromkeys(self._parents.get(id, ())) if parent not in found]
+            for parent in parents:
+                found[parent] = Found("snapshot", parent, {"as_of": self._manifests[parent].as_of})
+                found[id].leads_to.append(found[parent])
+            return [parent for parent in parents if stage_of(parent) != stage_of(id)]
+
+        deque(walk([snapshot], above), maxlen=0)
+        return found[snapshot].leads_to
 
     def _learned_from(self, model: str) -> dict[str, Any]:
         """Of a model: how many documents it was trained on, the first of their pages, and those withdrawn since."""
@@ -219,13 +221,7 @@ class Tracer:
 
     def _related(self, snapshot: str, edges: dict[str, list[str]]) -> list[str]:
         """All that can be reached from `snapshot`, sorted."""
-        found: set[str] = set()
-        todo = list(edges.get(snapshot, []))
-        while todo:
-            if (each := todo.pop()) not in found:
-                found.add(each)
-                todo += edges.get(each, [])
-        return sorted(found)
+        return sorted(walk(edges.get(snapshot, ()), lambda each: edges.get(each, ())))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -262,9 +258,9 @@ class Tracer:
     @functools.cached_property
     def _models(self) -> dict[str, list[str]]:
         """By model, the chunk snapshots it learned from, its champion's before it included."""
-        models = [each for each in self.store.snapshots() if each.startswith("finetune-")]
+        models = [each for each in self.store.snapshots() if stage_of(each) == "finetune"]
         return {
-            each: [parent for parent in training_parents(self.store, each) if self.store.has(parent)] for each in models
+            each: [parent for parent in training_chunks(self.store, each) if self.store.has(parent)] for each in models
         }
 
     @functools.cached_property
@@ -295,4 +291,4 @@ class Tracer:
 
 def _by_stage(snapshots: Sequence[str]) -> dict[str, int]:
     """{"scrape": 2, "dedup": 1}"""
-    return dict(Counter(each.rsplit("-", 1)[0] for each in snapshots))
+    return dict(Counter(stage_of(each) for each in snapshots))

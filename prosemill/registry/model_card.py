@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prosemill.registry.metrics import figures_of
+from prosemill.storage.ancestry import ancestors
 from prosemill.storage.json_shards import read_json
-from prosemill.storage.manifest import Manifest
+from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.store import Store
 
 Figures = Mapping[str, float]
@@ -61,7 +62,7 @@ def _front(name: str, figures: Figures, scrapes: Sequence[Manifest]) -> str:
 
 
 def _base_sentence(tuned: Manifest) -> str:
-    start = next((parent for parent in tuned.parents if parent.startswith("finetune-")), "")
+    start = next((parent for parent in tuned.parents if stage_of(parent) == "finetune"), "")
     return f"Fine-tuned from {f'the earlier model {start}' if start else tuned.settings.get('base', 'a base')}."
 
 
@@ -150,14 +151,7 @@ def _limits(tuned: Manifest) -> list[str]:
 def _scrapes(store: Store, snapshot: str) -> Iterator[Manifest]:
     """The newest scrape of each source among the ancestors, by name."""
     newest: dict[str, Manifest] = {}
-    seen, todo = set(), [snapshot]
-    while todo:
-        id = todo.pop()
-        if id in seen or not store.has(id):
-            continue
-        seen.add(id)
-        manifest = store.manifest(id)
-        todo.extend(manifest.parents)
+    for manifest in ancestors(store, [snapshot]):
         source = str(manifest.totals.get("source", ""))
         if manifest.stage == "scrape" and (source not in newest or newest[source].as_of < manifest.as_of):
             newest[source] = manifest

@@ -12,10 +12,13 @@ from prosemill.config.settings import Finetune
 from prosemill.errors import RegistryError
 from prosemill.models import bases
 from prosemill.storage import provenance
-from prosemill.storage.manifest import Manifest
+from prosemill.storage.ancestry import walk
+from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.store import Store
 
 DECIDING = ("torch", "transformers", "accelerate", "numpy", "tokenizers")  # libraries that can change the weights
+
+LEARNED_FROM = ("chunk", "finetune")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ def reproduce(store: Store, snapshot: str) -> Reproduced:
 
     settings = _settings(manifest)
     base = bases.resolve(settings.base)
-    (chunk,) = [parent for parent in manifest.parents[:1] if parent.startswith("chunk-")] or [""]
-    start = next((parent for parent in manifest.parents if parent.startswith("finetune-")), "")
+    (chunk,) = [parent for parent in manifest.parents[:1] if stage_of(parent) == "chunk"] or [""]
+    start = next((parent for parent in manifest.parents if stage_of(parent) == "finetune"), "")
     differences = differing(manifest)
     with _beside(store, manifest) as scratch:
         made = finetune(scratch, chunk, base, settings, start=start, plan=manifest.totals.get("plan"))
@@ -86,14 +89,10 @@ def _beside(store: Store, manifest: Manifest) -> Iterator[Store]:
 
 def _needed(store: Store, manifest: Manifest) -> set[str]:
     """Chunk and finetune ancestors, and the snapshots whose files they list."""
-    needed: set[str] = set()
-    todo = list(manifest.parents)
-    while todo:
-        id = todo.pop()
-        if id in needed or not id.startswith(("chunk-", "finetune-")):
-            continue
+
+    def parents_of(id: str) -> list[str]:
         store.require(id)
-        parent = store.manifest(id)
-        needed |= {id, *(shard.path.split("/")[0] for shard in parent.shards)}
-        todo.extend(parent.parents)
-    return needed
+        return [parent for parent in store.manifest(id).parents if stage_of(parent) in LEARNED_FROM]
+
+    found = [store.manifest(id) for id in walk([manifest.id], parents_of) if id != manifest.id]
+    return {each.id for each in found} | {shard.path.split("/")[0] for each in found for shard in each.shards}

@@ -6,12 +6,14 @@ a corpus of a year has thousands of ancestors.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prosemill.reporting import summary
 from prosemill.storage import run_log
+from prosemill.storage.ancestry import walk
 from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.store import Store
 
@@ -52,25 +54,29 @@ class Graph:
 def ancestry(store: Store, snapshots: Sequence[str]) -> Graph:
     """These snapshots and what they were made from."""
     graph = Graph()
-    todo = list(snapshots)
-    while todo:
-        snapshot = todo.pop(0)
-        manifest = run_log.manifest_or_none(store, snapshot)
-        if not graph.add(_node(snapshot, manifest)) or manifest is None:
-            continue
-        for stage, parents in _by_stage(manifest.parents).items():
-            if len(parents) > FEW:
-                group = Node(f"{len(parents):,} × {stage}", stage, number=len(parents))
-                graph.add(group)
-                graph.edges.append((group.id, snapshot))
-                continue
-            graph.edges += [(parent, snapshot) for parent in parents]
-            if stage != manifest.stage:
-                todo += parents
-            else:  # its own night before, and no further
-                for parent in parents:
-                    graph.add(_node(parent, run_log.manifest_or_none(store, parent)))
+    deque(walk(snapshots, lambda snapshot: _draw(store, graph, snapshot)), maxlen=0)
     return graph
+
+
+def _draw(store: Store, graph: Graph, snapshot: str) -> list[str]:
+    """Add a snapshot and the edges to its parents; those of the parents that are to be drawn in the same way."""
+    manifest = run_log.manifest_or_none(store, snapshot)
+    if not graph.add(_node(snapshot, manifest)) or manifest is None:
+        return []
+    further: list[str] = []
+    for stage, parents in _by_stage(manifest.parents).items():
+        if len(parents) > FEW:
+            group = Node(f"{len(parents):,} × {stage}", stage, number=len(parents))
+            graph.add(group)
+            graph.edges.append((group.id, snapshot))
+            continue
+        graph.edges += [(parent, snapshot) for parent in parents]
+        if stage != manifest.stage:
+            further += parents
+        else:  # its own snapshot of the time before, and no further
+            for parent in parents:
+                graph.add(_node(parent, run_log.manifest_or_none(store, parent)))
+    return further
 
 
 def _by_stage(parents: Sequence[str]) -> dict[str, list[str]]:
