@@ -14,9 +14,9 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, read_flow_run_input
-from prefect.input.run_input import keyset_from_base_key
 from pydantic import Field
 
+from flows.support.compat import response_key
 from prosemill.config.environment import tracking_uri
 from prosemill.errors import ApprovalError
 from prosemill.gate import approval
@@ -29,7 +29,7 @@ from prosemill.storage.store import Store
 from tasks.support import events, reporting
 
 _PAUSE_KEY = "approval"
-_RESPONSE = keyset_from_base_key(f"suspended-{_PAUSE_KEY}")["response"]  # where Prefect keeps what the form said
+_RESPONSE = response_key(_PAUSE_KEY)
 
 log = logging.getLogger("prosemill.approving")
 

@@ -13,7 +13,7 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from sqlalchemy.exc import OperationalError
 
-from flows.support.server_app import LockingFirst
+from flows.support.compat import locking_sqlite
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def counted(file: Path) -> int:
 
 
 def test_two_that_count_at_once_both_count(file: Path) -> None:
-    asyncio.run(count_twice_at_once(LockingFirst(f"sqlite+aiosqlite:///{file}")))
+    asyncio.run(count_twice_at_once(locking_sqlite(f"sqlite+aiosqlite:///{file}")))
     assert counted(file) == 2
 
 

@@ -17,6 +17,7 @@ import typer
 
 from flows.cli import corpus, operations, screen
 from flows.cli import models as model_commands
+from flows.cli.compat import WrongUsage
 from flows.cli.options import JsonOption, RecipePath, StoreOption, VerboseOption, open_store
 from flows.support import local_server
 from prosemill.config import environment
@@ -33,8 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keeps a language model writing like a body of text that grows.",
 )
-
-_WRONG_USAGE: Any = typer.BadParameter.__bases__[0]  # Typer carries a Click of its own and does not export this class
 
 STOPPED = "stopped; run the same command again to go on from here"
 
@@ -53,7 +52,7 @@ def run(arguments: list[str]) -> int:
         status = app(arguments, prog_name="prosemill", standalone_mode=False)
     except ProsemillError as error:
         return _complain(error, error.exit_code)
-    except _WRONG_USAGE as error:
+    except WrongUsage as error:
         return _complain(f"{error.format_message()} (see prosemill --help)", EXIT_USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return _complain(STOPPED, EXIT_STOPPED)

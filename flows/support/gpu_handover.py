@@ -23,6 +23,7 @@ from prosemill.registry.registry import Registry
 from prosemill.reporting.summary import NOT_TRAINED, Trained
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
+from tasks.support.compat import FAILED_PREFIX
 from tasks.support.restarts import is_cancelled
 
 POLL_SECONDS = 5.0
@@ -30,7 +31,6 @@ POLL_SECONDS = 5.0
 CRASH_SECONDS = 90.0
 # Prefect's worker (3.8.8, with --limit) falls over a run that comes back before it has put the dead process away.
 AFTER_CRASH = timedelta(seconds=30)
-_RAISED = "Flow run encountered an exception: "  # what Prefect puts before an error's text
 
 log = logging.getLogger("prosemill.handover")
 
@@ -113,7 +113,7 @@ def _wait_for(child: UUID, deployment: str) -> None:
         crashed = (crashed or time.monotonic()) if state is not None and state.is_crashed() else 0.0
         given_up = crashed and time.monotonic() - crashed > CRASH_SECONDS
         if state is not None and (given_up or (state.is_final() and not crashed)):
-            why = " ".join((state.message or "").removeprefix(_RAISED).split())
+            why = " ".join((state.message or "").removeprefix(FAILED_PREFIX).split())
             raise TrainingError(f"the training ({deployment}, run {run.name}) was {_ended(state)}: {why}")
         time.sleep(POLL_SECONDS)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from flows.support.compat import EPHEMERAL_VARIABLE
 from prosemill.config import environment
 from prosemill.errors import ProsemillError
 from prosemill.runtime import subprocesses
@@ -22,7 +23,7 @@ _LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 # The API alone, without the UI, as Prefect's own temporary server: that one is left behind when its client is killed.
 _TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
+    EPHEMERAL_VARIABLE: "1",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
 }
 

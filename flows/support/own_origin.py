@@ -21,9 +21,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flows.support.compat import UI_LOGIN_KEY
+
 LOGIN_PATH = "/prosemill-login"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-# Prefect's UIs (3.8: both) keep the login, in base64, under this name, and ask for it where there is none.
 _LOGIN_PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>Prefect</title>
@@ -31,10 +32,10 @@ _LOGIN_PAGE = """<!doctype html>
 <noscript>Prefect's UI needs JavaScript.</noscript>
 <script>
   const login = decodeURIComponent(location.hash.slice(1));
-  if (login) localStorage.setItem("prefect-password", btoa(login));
+  if (login) localStorage.setItem("UI_LOGIN_KEY", btoa(login));
   location.replace("/");
 </script>
-"""
+""".replace("UI_LOGIN_KEY", UI_LOGIN_KEY)
 
 
 class OwnOrigin:

@@ -13,30 +13,12 @@ waits for it. PostgreSQL has no such trouble.
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import uvicorn
-from prefect.server.api.server import create_app
-from prefect.server.database.configurations import AioSqliteConfiguration
-from prefect.server.database.dependencies import set_database_config
-from prefect.server.utilities.database import get_dialect
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
-from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+from prefect.settings import get_current_settings
 
+from flows.support.compat import server_application
 from flows.support.own_origin import OwnOrigin
-
-
-class LockingFirst(AioSqliteConfiguration):
-    """Prefect's SQLite, whose transactions all BEGIN IMMEDIATE."""
-
-    @asynccontextmanager
-    async def begin_transaction(
-        self, session: AsyncSession, with_for_update: bool = False
-    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-        """As the parent's, whatever `with_for_update` says."""
-        async with super().begin_transaction(session, with_for_update=True) as transaction:
-            yield transaction
 
 
 def app() -> OwnOrigin:
@@ -44,10 +26,7 @@ def app() -> OwnOrigin:
     settings = get_current_settings().server.api
     if settings.auth_string is None:
         raise SystemExit("PREFECT_SERVER_API_AUTH_STRING is not set: whoever reaches the server could run commands")
-    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    if get_dialect(url).name == "sqlite":
-        set_database_config(LockingFirst(url))
-    return OwnOrigin(create_app(final=True), settings.cors_allowed_origins.split(","))
+    return OwnOrigin(server_application(), settings.cors_allowed_origins.split(","))
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from prosemill.chunk.compat import piece_encoder
+
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
@@ -150,7 +152,7 @@ class _Words:
             function(FIND_WORDS)
         except ImportError:  # numba: not on every platform
             return idle
-        encode_piece = self._encoding._core_bpe.encode_single_piece
+        encode_piece = piece_encoder(self._encoding)
         kinds = character_kinds(functools.partial(type(self._encoding), "kinds", special_tokens={}))
         for _ in range(self._threads):
             idle.put(WordTable(encode_piece, kinds))

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh64_intdigest
 
+from prosemill.dedup.compat import memory_map_of
+
 Hashes = NDArray[np.uint64]
 
 BLOCK_HASHES = 1 << 20  # 8 MB
@@ -103,6 +105,6 @@ def mapped(file: BinaryIO) -> Hashes:
 
 def release_memory(values: NDArray[Any]) -> None:
     """Give back the memory that reading a memory map has taken; it is read again from the disk when it is wanted."""
-    memory = getattr(values, "_mmap", None)
+    memory = memory_map_of(values)
     if memory is not None:
         memory.madvise(mmap.MADV_DONTNEED)

@@ -21,6 +21,8 @@ from typing import Any, cast
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from prosemill.finetune.compat import attention_of, softmax_backward
+
 BLOCKS, VARLEN, MASKED = "blocks", "varlen", "masked"
 # Queries at once. On avx512_bf16 without AMX, 8 rows of 1,024 tokens, 4 heads of 64, tokens a second of the whole step:
 # 64: 7,600, 128: 10,000, 256: 11,100. Documents shorter than that share a block.
@@ -96,7 +98,7 @@ class BlockAttention(torch.autograd.Function):
             grad = gradients[0][row, :, first:last]
             grad_value[row, :, start:last] += share.transpose(-1, -2) @ grad
             grad_share = grad @ value[row, :, start:last].transpose(-1, -2)
-            grad_scores = torch._softmax_backward_data(grad_share, share, -1, share.dtype).mul_(ctx.scale)
+            grad_scores = softmax_backward(grad_share, share).mul_(ctx.scale)
             grad_query[row, :, first:last] = grad_scores @ key[row, :, start:last]
             grad_key[row, :, start:last] += grad_scores.transpose(-1, -2) @ query[row, :, first:last]
         return grad_query, grad_key, grad_value, None, None
@@ -178,10 +180,10 @@ def _find_varlen() -> Callable[..., torch.Tensor]:
     return cast(Callable[..., torch.Tensor], functools.partial(varlen_attn, **causal))
 
 
-def set_attention(model: Any, kind: str, original: str) -> None:
+def set_attention(model: Any, kind: str, original: str | None) -> None:
     """Let `model` compute its attention as `kind` (one of the three above); masked is `original`, its own."""
     if kind == MASKED:
-        if model.config._attn_implementation != original:  # a model without attention cannot be asked to set it
+        if attention_of(model) != original:  # a model without attention cannot be asked to set it
             model.set_attn_implementation(original)
         return
     if kind == VARLEN:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from prosemill.finetune import attention
 from prosemill.finetune.attention import BLOCKS, MASKED, VARLEN
+from prosemill.finetune.compat import attention_of
 from prosemill.finetune.loss import IGNORED, ChunkedLoss, exact_nats, next_tokens
 from prosemill.models.inference import fuse_activations
 
@@ -42,7 +43,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         model.config.use_cache = False
-        self.original_attention = self._inner().config._attn_implementation
+        self.original_attention = attention_of(self._inner())
         fuse_activations(model)
         self.follow(way or ComputeMode())
 

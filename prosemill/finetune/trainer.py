@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from prosemill.errors import TrainingError
 from prosemill.finetune import checkpoints
 from prosemill.finetune.attention import VARLEN, boundaries_of
 from prosemill.finetune.batches import Rows, Steps, collate, num_scored
+from prosemill.finetune.compat import HookedTrainer
 from prosemill.finetune.loss import IGNORED
 from prosemill.finetune.loss_wrapper import Learner
 from prosemill.finetune.plan import Plan
@@ -50,7 +51,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-class ChunkTrainer(Trainer):  # type: ignore[misc]
+class ChunkTrainer(HookedTrainer):
     """Trains `learner` on `train` in its order; `validation` may be None. `work` holds the plan and the checkpoints."""
 
     def __init__(
@@ -95,9 +96,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         warmup = math.ceil(num_training_steps * self.settings.warmup_share)
         share = functools.partial(rate_share, steps=num_training_steps, warmup=warmup)
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
+        return self.use_schedule(torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share))
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
@@ -123,7 +122,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         scale = self.args.world_size / max(1, inputs["scored"])
         total = torch.zeros((), device=self.args.device)
         for first in range(0, rows, size):
-            piece = self._prepare_inputs(self._piece(inputs, first, size))
+            piece = self.on_device(self._piece(inputs, first, size))
             is_last = first + size >= rows
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 loss = model(**piece, scale=scale)
@@ -142,8 +141,8 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             piece["boundaries"] = boundaries_of(piece["position_ids"], self.plan.max_documents * len(piece["labels"]))
         return piece
 
-    def _clip_grad_norm(self, model: Any) -> Any:
-        return whole(super()._clip_grad_norm(model))
+    def clip_gradients(self, model: Any) -> Any:
+        return whole(super().clip_gradients(model))
 
     def _halve(self, model: Any) -> None:
         """Out of memory: forget this step's gradients and make it again in smaller pieces."""
@@ -171,7 +170,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             batch = collate(rows or [self.eval_dataset[0]])  # every process takes as many turns
             if not rows:
                 batch["labels"][:] = IGNORED
-            sums[0] += learner.measure(**self._prepare_inputs(self._piece(batch, 0, size)))
+            sums[0] += learner.measure(**self.on_device(self._piece(batch, 0, size)))
             sums[1] += num_scored(batch)
         nats, tokens = self.accelerator.reduce(sums, "sum").tolist() if ranks > 1 else sums.tolist()
         metrics = {"validation_loss": nats / max(tokens, 1)}
@@ -225,7 +224,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def write_checkpoint(self) -> None:
         weights, optimizer = checkpoints.weights_of(self.model), checkpoints.optimizer_state_of(self.optimizer)
         if self.is_world_process_zero():
             aside = checkpoints.new_aside(Path(self.args.output_dir))
@@ -236,16 +235,14 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         self.clock = time.monotonic()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoints.load_weights(Path(resume_from_checkpoint), self.model)
+    def load_weights(self, checkpoint: Path) -> None:
+        checkpoints.load_weights(checkpoint, self.model)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            checkpoints.load_optimizer(Path(checkpoint), self.optimizer, self.lr_scheduler)
+    def load_optimizer(self, checkpoint: Path) -> None:
+        checkpoints.load_optimizer(checkpoint, self.optimizer, self.lr_scheduler)
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            checkpoints.load_random(Path(checkpoint))
+    def load_random(self, checkpoint: Path) -> None:
+        checkpoints.load_random(checkpoint)
 
 
 def training_arguments(plan: Plan, settings: Finetune, folder: Path, learner: Learner) -> TrainingArguments:

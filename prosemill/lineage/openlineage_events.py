@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from prosemill.config import environment
 from prosemill.errors import ProsemillError
 from prosemill.lineage import sinks
+from prosemill.lineage.compat import with_schema
 from prosemill.lineage.dataset_names import model_name, origin_name, snapshot_name
 from prosemill.storage import provenance, stages
 from prosemill.storage.manifest import Manifest, stage_of
@@ -120,9 +121,7 @@ def _stage_facet(run: StageRun) -> Any:
             "cpuSeconds": run.manifest.cpu_seconds,
             "libraries": dict(run.manifest.libraries),
         }
-    facet = RunFacet(producer=producer()).with_additional_properties(**facts)
-    facet._schemaURL = FACET_URL
-    return facet
+    return with_schema(RunFacet(producer=producer()).with_additional_properties(**facts), FACET_URL)
 
 
 def _role(manifest: Manifest, role: str) -> dict[str, Any]:

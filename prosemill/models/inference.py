@@ -17,6 +17,8 @@ from torch import nn
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from prosemill.models.compat import pack_linear_weight, packed_linear
+
 log = logging.getLogger(__name__)
 
 PROBE_IDS = 8
@@ -29,11 +31,10 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.bias = bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        self.packed = pack_linear_weight(weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "")
-        return product
+        return packed_linear(inputs, self.packed, self.bias)
 
 
 def for_inference(model: Any) -> Any:

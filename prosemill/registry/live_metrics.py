@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from prosemill.registry.compat import SystemMetrics
 from prosemill.registry.registry import Registry
 
 SYSTEM_SECONDS = 10.0  # between two looks at the machine, as in MLflow
@@ -23,13 +24,11 @@ class Curves:
     """
 
     def __init__(self, registry: Registry, name: str, run_name: str, flow_run: str) -> None:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
         self._registry = registry
         known = registry.find_run(name, "flow_run", flow_run) if flow_run else ""
         self.run = known or registry.open_run(name, run_name, {"flow_run": flow_run})
-        self._monitor = SystemMetricsMonitor(self.run, tracking_uri=registry.uri, resume_logging=bool(known))
-        self._looked_at, self._looks = 0.0, self._monitor._logging_step
+        self._machine = SystemMetrics(self.run, registry.uri, resumed=bool(known))
+        self._looked_at = 0.0
 
     def log(self, messages: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Put points on the curves, from pairs of a time (ms since 1970) and a message of the training."""
@@ -58,10 +57,5 @@ class Curves:
         if time.monotonic() - self._looked_at < SYSTEM_SECONDS and self._looked_at:
             return []
         self._looked_at = time.monotonic()
-        self._monitor.collect_metrics()
-        seen = self._monitor.aggregate_metrics()
-        for each in self._monitor.monitors:
-            each.clear_metrics()
-        self._looks += 1
-        now = int(time.time() * 1000)
-        return [Metric(f"system/{name}", float(value), now, self._looks - 1) for name, value in seen.items()]
+        step, now = self._machine.step, int(time.time() * 1000)
+        return [Metric(f"system/{name}", value, now, step) for name, value in self._machine.look().items()]

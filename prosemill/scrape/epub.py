@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from lxml import etree
 
+from prosemill.scrape.compat import Element
+
 MAX_CHAPTER_BYTES = 32 << 20  # inflated; a chapter of more is a zip bomb
 _HTML_TYPES = ("application/xhtml+xml", "text/html")
 
@@ -55,7 +57,7 @@ def _read(book: zipfile.ZipFile, name: str) -> bytes:
     return body
 
 
-def _xml(book: zipfile.ZipFile, name: str) -> etree._Element:
+def _xml(book: zipfile.ZipFile, name: str) -> Element:
     try:
         return etree.fromstring(_read(book, name), etree.XMLParser(resolve_entities=False, no_network=True))
     except etree.XMLSyntaxError as error:

@@ -8,6 +8,8 @@ from urllib.parse import urljoin
 
 from lxml import etree
 
+from prosemill.scrape.compat import Element
+
 MAX_LINKS = 5000  # of one page; a page with more is a machine's list, and the rest is counted, not followed
 _REFRESH = re.compile(r"^\s*[\d.]+\s*[;,]\s*url\s*=\s*['\"]?([^'\"]+)", re.IGNORECASE)
 _QUIET_SCHEMES = ("mailto:", "javascript:", "tel:", "data:", "sms:", "about:", "blob:", "#")
@@ -47,7 +49,7 @@ def outline(body: bytes, url: str, charset: str = "") -> Outline:
     return Outline(kept, len(links) - len(kept), _join(base, canonical_link) if canonical_link else "", meta)
 
 
-def _parse(body: bytes, charset: str) -> etree._Element | None:
+def _parse(body: bytes, charset: str) -> Element | None:
     try:
         parser = etree.HTMLParser(encoding=charset or None, no_network=True, remove_comments=True)
     except LookupError:  # a charset that nobody knows
@@ -58,7 +60,7 @@ def _parse(body: bytes, charset: str) -> etree._Element | None:
         return None
 
 
-def _read_meta(element: etree._Element, meta: dict[str, list[str]], hrefs: dict[str, None]) -> None:
+def _read_meta(element: Element, meta: dict[str, list[str]], hrefs: dict[str, None]) -> None:
     content = element.get("content") or ""
     if (element.get("http-equiv") or "").lower() == "refresh":
         match = _REFRESH.match(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 
 from prosemill.scrape.answers import retry_after
+from prosemill.scrape.compat import hold_host
 from prosemill.scrape.urls import is_private
 
 RETRY_TIMES = 2  # three requests in all
@@ -44,25 +44,18 @@ class PoliteRetry(RetryMiddleware):  # type: ignore[misc]
             return response
         retry = super().process_response(request, response)
         if retry is not response:
-            self._hold(request, wait if wait is not None else self._backoff(request))
+            hold_host(self.crawler, request, wait if wait is not None else self._backoff(request))
         return retry
 
     def process_exception(self, request: Request, exception: Exception, spider: Spider | None = None) -> Any:
         retry = super().process_exception(request, exception)
         if retry is not None:
-            self._hold(request, self._backoff(request))
+            hold_host(self.crawler, request, self._backoff(request))
         return retry
 
     @staticmethod
     def _backoff(request: Request) -> float:
         return BACKOFF_SECONDS * float(2 ** request.meta.get("retry_times", 0))
-
-    def _hold(self, request: Request, seconds: float) -> None:
-        """No request to this host for `seconds`. (The slot counts from its last request, so that is set ahead.)"""
-        downloader = self.crawler.engine.downloader
-        slot = downloader.slots.get(downloader.get_slot_key(request))
-        if slot is not None:
-            slot.lastseen = max(slot.lastseen, time.monotonic() + seconds - slot.delay)
 
 
 class PublicResolver(CachingThreadedResolver):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from scrapy.http import Headers, Response
 from twisted.python.failure import Failure
 
 from prosemill.scrape import answers, optouts, urls
+from prosemill.scrape.compat import set_host_delay
 from prosemill.scrape.entries import Answer, Entry
 from prosemill.scrape.frontier import Frontier
 from prosemill.scrape.links import Outline, outline
@@ -246,11 +247,7 @@ class PageSpider(Spider):  # type: ignore[misc]
         delay = max(self.job.delay_seconds, crawl_delay)
         if delay <= self.job.delay_seconds or self.crawler.engine is None or not self.job.obey_robots:
             return
-        downloader = self.crawler.engine.downloader
-        host = downloader.get_slot_key(Request(origin))
-        downloader.per_slot_settings[host] = {"delay": delay + MARGIN_SECONDS}  # for a slot made anew after a pause
-        if host in downloader.slots:
-            downloader.slots[host].delay = delay + MARGIN_SECONDS
+        set_host_delay(self.crawler, Request(origin), delay + MARGIN_SECONDS)
 
     # --- signals -----------------------------------------------------------------------------------------------------
 

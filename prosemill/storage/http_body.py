@@ -79,7 +79,7 @@ def _gzip(raw: bytes, max_bytes: int) -> bytes:
             if out:
                 break
             raise BadBody(f"its gzip coding is damaged ({error})") from None
-        _check_whole(decoder, out, max_bytes)
+        _check_whole(decoder.eof, out, max_bytes)
         raw = decoder.unused_data
     return out
 
@@ -95,13 +95,13 @@ def _deflate(raw: bytes, max_bytes: int) -> bytes:
             out = decoder.decompress(raw, max_bytes + 1)
         except zlib.error:
             continue
-        _check_whole(decoder, out, max_bytes)
+        _check_whole(decoder.eof, out, max_bytes)
         return out
     return _plain_or_bad(raw, "deflate")
 
 
-def _check_whole(decoder: zlib._Decompress, out: bytes, max_bytes: int) -> None:
-    if not decoder.eof and len(out) <= max_bytes:
+def _check_whole(is_at_end: bool, out: bytes, max_bytes: int) -> None:
+    if not is_at_end and len(out) <= max_bytes:
         raise BadBody("its compressed body is cut off")
 
 

@@ -145,11 +145,13 @@ def codec_of(label: str) -> str:
     label = label.strip().lower()
     label = _LABELS.get(label, label)
     try:
-        info = codecs.lookup(label)
+        name = codecs.lookup(label).name
+        if name in ("idna", "punycode", "utf-7", "undefined"):
+            return ""
+        b"a".decode(name, "replace")  # LookupError, too, for `rot13`, `zip` and other codecs that give no text
     except LookupError:
         return ""
-    is_text = getattr(info, "_is_text_encoding", True)  # `rot13`, `zip` … are codecs too
-    return info.name if is_text and info.name not in ("idna", "punycode", "utf-7", "undefined") else ""
+    return name
 
 
 def _unreadable_in(text: str) -> list[str]:

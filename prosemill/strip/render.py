@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from lxml.etree import _Element
+from prosemill.strip.compat import Element
 
 _BREAKS = {"lb", "br", "hr"}
 _LISTS = {"list", "ul", "ol", "dl", "menu"}
@@ -52,7 +52,7 @@ def show_code(text: str) -> str:
     return PRIVATE_USE.sub("", shown.translate(_SHOW))
 
 
-def render(body: _Element) -> str:
+def render(body: Element) -> str:
     """The text of `body`, with code still hidden (see `show_code`)."""
     renderer = _Renderer()
     renderer.walk(body)
@@ -71,14 +71,14 @@ class _Renderer:
     blocks: list[_Block] = field(default_factory=list)
     line: list[str] = field(default_factory=list)
 
-    def walk(self, element: _Element) -> None:
+    def walk(self, element: Element) -> None:
         self.add(element.text)
         for child in element:
             if isinstance(child.tag, str) and child.tag not in _SKIPPED:
                 self.element(child, child.tag)
             self.add(child.tail)
 
-    def element(self, element: _Element, tag: str) -> None:
+    def element(self, element: Element, tag: str) -> None:
         if tag in _BREAKS:
             self.line.append("\n")
         elif tag in _INLINE:
@@ -105,7 +105,7 @@ class _Renderer:
             if tidy := re.sub(r" {2,}", " ", paragraph).strip():
                 self.blocks.append(_Block(tidy))
 
-    def list(self, element: _Element) -> None:
+    def list(self, element: Element) -> None:
         lines: list[str] = []
         is_ordered = "ol" in (element.tag, element.get("rend"))
         number = _number(element.get("start"), 1)
@@ -125,7 +125,7 @@ class _Renderer:
         if lines:
             self.blocks.append(_Block("\n".join(lines), is_list=True))
 
-    def table(self, element: _Element) -> None:
+    def table(self, element: Element) -> None:
         rows: list[list[list[_Block]]] = []
         for row in _rows(element):
             cells = [_blocks_of(cell) for cell in row if cell.tag in _CELLS]
@@ -139,7 +139,7 @@ class _Renderer:
             self.blocks.append(_Block("\n".join(" | ".join(_one_line(cell) for cell in row) for row in rows)))
 
 
-def _blocks_of(element: _Element, inside: bool = True) -> list[_Block]:
+def _blocks_of(element: Element, inside: bool = True) -> list[_Block]:
     """What `element` holds; with inside=False, the element itself (a list directly in a list)."""
     renderer = _Renderer()
     if inside:
@@ -150,7 +150,7 @@ def _blocks_of(element: _Element, inside: bool = True) -> list[_Block]:
     return renderer.blocks
 
 
-def _rows(table: _Element) -> list[_Element]:
+def _rows(table: Element) -> list[Element]:
     """Rows of this table, not of one within it; a caption counts as a row of one cell where trafilatura made it one."""
     groups = [table, *(child for child in table if child.tag in ("thead", "tbody", "tfoot"))]
     return [row for group in groups for row in group if row.tag in _ROWS]
@@ -160,7 +160,7 @@ def _one_line(cell: list[_Block]) -> str:
     return re.sub(r"\s+", " ", " ".join(block.text for block in cell))
 
 
-def _marker(item: _Element, number: int) -> str:
+def _marker(item: Element, number: int) -> str:
     kind = item.get("rend") or str(item.tag)
     if kind.startswith("dt"):
         return ""

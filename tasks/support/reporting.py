@@ -24,6 +24,7 @@ from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.run_log import RunLog
 from prosemill.storage.store import Store
 from tasks.support import restarts
+from tasks.support.compat import FAILED_PREFIX, run_page_handlers
 
 log = logging.getLogger("prosemill.stages")
 
@@ -236,7 +237,7 @@ def _show_core_log() -> None:
     """Send the core's log to the run's page, whatever the worker that started this process was told about logging."""
     logger = logging.getLogger("prosemill")
     logger.setLevel(logging.INFO)
-    for handler in logging.getLogger("prefect.extra").handlers:
+    for handler in run_page_handlers():
         if handler not in logger.handlers:
             logger.addHandler(handler)
 
@@ -258,4 +259,4 @@ def _parent() -> str:
 
 def _in_words(message: str) -> str:
     """ "StoreBusy: …" of "Flow run encountered an exception: StoreBusy: …"."""
-    return re.sub(r"^Flow run encountered an exception: (\w+Error: )?", "", " ".join(message.split()))
+    return re.sub(rf"^{FAILED_PREFIX}(\w+Error: )?", "", " ".join(message.split()))

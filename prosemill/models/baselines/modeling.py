@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils import rnn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from prosemill.config.base_names import MODEL_TYPES
+from prosemill.models.compat import TiedModel
 
 State = tuple[torch.Tensor, torch.Tensor]
 
@@ -52,14 +53,10 @@ class TransformerConfig(PretrainedConfig):  # type: ignore[misc]
         super().__init__(**more)
 
 
-class Baseline(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class Baseline(TiedModel, GenerationMixin):  # type: ignore[misc]
     """A body and a head tied to its embedding. `position_ids` that restart tell where a packed document begins."""
 
     base_model_prefix = "model"
-    _tied_weights_keys = {"lm_head.weight": "model.embedding.weight"}  # noqa: RUF012 - transformers reads it so
-    _no_split_modules: list[str] = []  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_attention_backend = True
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
@@ -69,9 +66,6 @@ class Baseline(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def _body(self, config: Any) -> Any:
         raise NotImplementedError
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Weights come from `baselines.folders`; a model made without them has torch's."""
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embedding  # type: ignore[no-any-return]
