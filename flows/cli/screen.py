@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +23,29 @@ if TYPE_CHECKING:
 SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
-WIDTH = None if sys.stdout.isatty() else 120  # a file or pipe has no width; a table is no use folded at 80
+WIDTH = 120  # of a file or pipe, which has none; a table is no use folded at 80
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-output = Console(highlight=False, soft_wrap=True, width=WIDTH)
+
+class Screen:
+    """Standard output or error. It looks for a terminal when something is first printed, not when it is imported."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._stderr = stderr
+
+    @functools.cached_property
+    def console(self) -> Console:
+        width = None if self._stderr or sys.stdout.isatty() else WIDTH
+        return Console(stderr=self._stderr, highlight=False, soft_wrap=True, width=width)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's Console prints."""
+        self.console.print(*objects, **options)
+
+    def print_json(self, *arguments: Any, **options: Any) -> None:
+        self.console.print_json(*arguments, **options)
+
+
+errors, output = Screen(stderr=True), Screen()
 
 
 @contextmanager
@@ -48,7 +68,7 @@ def showing_progress(quiet: bool = False) -> Iterator[None]:
 
 def _bars() -> Progress:
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=errors, transient=True)
+    return Progress(*columns, console=errors.console, transient=True)
 
 
 class _BarListener:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+import threading
 from dataclasses import dataclass
 
 import trafilatura
@@ -15,9 +16,6 @@ from lxml.html import HtmlElement
 
 from prosemill.strip import page
 from prosemill.strip.render import render
-
-# its warnings name the page by nothing ("discarding data: None"); what a page ended as is in our own records
-logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 
 _TOO_LITTLE = 200  # characters: below trafilatura's own minimum (250) it is unsure of what it found …
 _MUCH_MORE = 3.0  # … so a plain look at the page wins when it sees this many times more
@@ -49,8 +47,39 @@ class ExtractionFailed(Exception):
     """The page broke the libraries that read it."""
 
 
+class _Silence:
+    """While a page is read, in any thread, trafilatura logs nothing; its level is its user's again afterwards.
+
+    Its warnings name the page by nothing ("discarding data: None"); what a page ended as is in our own records.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._num_pages, self._level = threading.Lock(), 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._num_pages:
+                self._level = _TRAFILATURA.level
+                _TRAFILATURA.setLevel(logging.CRITICAL)
+            self._num_pages += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_pages -= 1
+            if not self._num_pages:
+                _TRAFILATURA.setLevel(self._level)
+
+
+_TRAFILATURA, _SILENCE = logging.getLogger("trafilatura"), _Silence()
+
+
 def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = False) -> Extracted:
     """Title, date and main text of the page `text`; an empty text when it has none. Raises ExtractionFailed."""
+    with _SILENCE:
+        return _extract(text, url, tables, comments)
+
+
+def _extract(text: str, url: str, tables: bool, comments: bool) -> Extracted:
     try:
         tree = page.parse(text)
         if tree is None:
