@@ -5,7 +5,7 @@
                                [--pages DIR --annotations FILE] [--cache FOLDER]
 
 Peers are installed by the script, each in an environment of its own below the cache; the text comes from Debian's
-documentation packages (benchmarks.made), the annotated pages from whoever has them (see benchmarks.strip_f1).
+documentation packages (benchmarks.synthetic_corpus), the annotated pages from whoever has them (benchmarks.strip_f1).
 Written: results/clean.json (what was not run keeps its figures), clean.md, clean.png.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clean_chunk, clean_dedup, environments, made
+from benchmarks import clean_chunk, clean_dedup, environments, synthetic_corpus
 
 RESULTS = Path(__file__).parent / "results"
 Rows = list[dict[str, Any]]
@@ -54,7 +54,7 @@ def chunking(numbers: str, gpt2: Path | None, cache: Path) -> Rows:
     rows: Rows = []
     for tokenizer in ["demo", *([str(gpt2)] if gpt2 else [])]:
         for number in map(int, numbers.split(",")):
-            rows += clean_chunk.compare(made.of_all_lengths(number, cache), cache, number, tokenizer)
+            rows += clean_chunk.compare(synthetic_corpus.of_all_lengths(number, cache), cache, number, tokenizer)
     return rows
 
 
@@ -90,7 +90,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def plot(found: dict[str, Any], target: Path) -> None:
-    """Bars of speed for each part, and cost and memory by size of corpus where results/history.json is there."""
+    """Bars of speed for each part, and cost and memory by size of corpus where results/corpus_growth.json is there."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -109,7 +109,7 @@ def plot(found: dict[str, Any], target: Path) -> None:
     if history.exists():
         points = json.loads(history.read_text(encoding="utf-8"))
         sizes = [point["documents"] for point in points]
-        for key, style in (("first", "o-"), ("night", "s--")):
+        for key, style in (("first", "o-"), ("run", "s--")):
             axes[3].plot(sizes, [point[key]["cpu_seconds"] for point in points], style, label=f"{key}: CPU seconds")
             axes[3].plot(
                 sizes, [point[key]["peak_megabytes"] for point in points], style, alpha=0.4, label=f"{key}: MB"
@@ -143,7 +143,7 @@ def main() -> None:
             told.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     def documents(number: int) -> tuple[Path, Path]:
-        return made.planted(number, arguments.cache)
+        return synthetic_corpus.planted(number, arguments.cache)
 
     cache, number = arguments.cache, arguments.documents
     if arguments.pages and arguments.annotations:

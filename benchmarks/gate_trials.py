@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.workshop import CONTEXT, EPOCHS, Passages, Workshop
+from benchmarks.tiny_models import CONTEXT, EPOCHS, Passages, TinyModels
 from prosemill.config.settings import Evaluate, Gate
 from prosemill.evaluation.general import general_documents
 from prosemill.evaluation.scorer import ModelRef
@@ -134,7 +134,7 @@ class Court:
 def brief(decision: Row) -> Row:
     """What of a decision is worth keeping."""
     return {
-        "verdict": decision["verdict"],
+        "decision": decision["decision"],
         "difference": round(decision["difference_bits_per_byte"], 5),
         "interval": [round(end, 5) for end in decision["interval"]],
         "refused": decision["refused"],
@@ -143,31 +143,31 @@ def brief(decision: Row) -> Row:
 
 
 def same_data_and_more(
-    store: Store, shop: Workshop, text: Passages, sizes: tuple[int, int], known: tuple[list[Row], list[Row]]
+    store: Store, models: TinyModels, text: Passages, sizes: tuple[int, int], known: tuple[list[Row], list[Row]]
 ) -> Iterator[tuple[list[Row], list[Row]]]:
     """The trials of both kinds so far, after every pair; those that are `known` are not made again."""
     test, pool = text[:TEST], text[TEST:]
     train, rest = pool[:TRAIN], pool[TRAIN:]
     court = Court(store, lay_corpus(store, "a", {"2026-01-05": (train, test)}))
-    base = shop.base(manual()[:TRAIN], width=32, layers=1, epochs=BASE_EPOCHS)
+    base = models.base(manual()[:TRAIN], width=32, layers=1, epochs=BASE_EPOCHS)
     same, more = known
     first = min(len(same), len(more)) if len(more) < sizes[1] else len(same)
-    challenger = shop.tune(f"same-{first}", train, start=base, seed=first)
+    challenger = models.tune(f"same-{first}", train, start=base, seed=first)
     for trial in range(first, sizes[0]):
-        champion, challenger = challenger, shop.tune(f"same-{trial + 1}", train, start=base, seed=trial + 1)
+        champion, challenger = challenger, models.tune(f"same-{trial + 1}", train, start=base, seed=trial + 1)
         if trial >= len(same):
             same.append(brief(court.compare(champion, challenger)))
             print(f"same data {trial}: {same[-1]}", flush=True)
         if len(more) <= trial < sizes[1]:
             random = np.random.default_rng(trial)
             extra = [rest[number] for number in random.choice(len(rest), round(EXTRA * TRAIN), replace=False)]
-            taught = shop.tune(f"better-{trial}", train + extra, start=base, seed=2000 + trial)
+            taught = models.tune(f"better-{trial}", train + extra, start=base, seed=2000 + trial)
             more.append(brief(court.compare(champion, taught)))
             print(f"more text {trial}: {more[-1]}", flush=True)
         yield same, more
 
 
-def worse_on_old_text(store: Store, shop: Workshop, text: Passages) -> Row:
+def worse_on_old_text(store: Store, models: TinyModels, text: Passages) -> Row:
     """The champion learned messages; the challenger goes on with the Python manual alone, which most of the test is."""
     new = manual()
     dated = {
@@ -175,19 +175,19 @@ def worse_on_old_text(store: Store, shop: Workshop, text: Passages) -> Row:
         "2026-01-12": (new[TEST : TEST + TRAIN], new[:TEST]),
     }
     corpus = lay_corpus(store, "b", dated)
-    champion = shop.base(dated["2026-01-05"][0], width=32, layers=1, epochs=BASE_EPOCHS)
-    challenger = shop.tune("new", dated["2026-01-12"][0], start=champion, seed=2)
+    champion = models.base(dated["2026-01-05"][0], width=32, layers=1, epochs=BASE_EPOCHS)
+    challenger = models.tune("new", dated["2026-01-12"][0], start=champion, seed=2)
     return brief(Court(store, corpus).compare(champion, challenger))
 
 
-def over_trained(store: Store, shop: Workshop, text: Passages) -> Row:
+def over_trained(store: Store, models: TinyModels, text: Passages) -> Row:
     test, train = text[:TEST], text[TEST : TEST + TRAIN]
     few: Passages = []
     while sum(len(each.encode()) for each in [*few, train[len(few)]]) <= OVER_BYTES:
         few.append(train[len(few)])
     corpus = lay_corpus(store, "c", {"2026-01-05": (few, test)})
-    champion = shop.base(train, width=128, layers=2, epochs=EPOCHS)
-    challenger = shop.tune("over", few, start=champion, seed=3, epochs=50)
+    champion = models.base(train, width=128, layers=2, epochs=EPOCHS)
+    challenger = models.tune("over", few, start=champion, seed=3, epochs=50)
     decision = Court(store, corpus).compare(champion, challenger)
     copying = [each for each in decision["slices"] if each["slice"] in ("copying", "verbatim run")]
     return brief(decision) | {"copying": copying, "trained_on_bytes": sum(len(each.encode()) for each in few)}
@@ -221,7 +221,7 @@ class Results:
 
 
 def counted(trials: list[Row]) -> Row:
-    return {"promoted": sum(each["verdict"] == "promote" for each in trials), "of": len(trials), "trials": trials}
+    return {"promoted": sum(each["decision"] == "promote" for each in trials), "of": len(trials), "trials": trials}
 
 
 def draw(found: dict[str, Row]) -> str:
@@ -262,15 +262,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"{folder}/store")
         store.check_writable()
-        shop = Workshop(Path(folder), text[TEST : TEST + TRAIN] + manual()[:TRAIN])
+        models = TinyModels(Path(folder), text[TEST : TEST + TRAIN] + manual()[:TRAIN])
         if args.only in (None, "old"):
-            results.write({"worse on old text": worse_on_old_text(store, shop, text)})
+            results.write({"worse on old text": worse_on_old_text(store, models, text)})
         if args.only in (None, "over"):
-            results.write({"over-trained": over_trained(store, shop, text)})
+            results.write({"over-trained": over_trained(store, models, text)})
         if args.only in (None, "same"):
             known = results.trials("same data"), results.trials("more text")
             sizes = (2, 2) if args.quick else (40, 10)
-            for same, more in same_data_and_more(store, shop, text, sizes, known):
+            for same, more in same_data_and_more(store, models, text, sizes, known):
                 results.write({"same data": counted(same), "more text": counted(more)})
             args.out.with_suffix(".svg").write_text(draw(results.found), encoding="utf-8")
 

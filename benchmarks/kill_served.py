@@ -35,7 +35,7 @@ from prosemill.config import environment
 from prosemill.registry.registry import Registry
 from prosemill.runtime import subprocesses
 from prosemill.storage.store import Store
-from tests import victims
+from tests import served_processes
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
 
@@ -224,13 +224,13 @@ def _victims(stand: Stand, run: str, what: str) -> list[int]:
     if what in stand.running:
         return [stand.running[what].pid] if stand.running[what].poll() is None else []
     names = {run: "retrain"} | dict.fromkeys((each["id"] for each in _trainings(stand, run)), "train-model")
-    flows = {names[each]: pid for each, pid in victims.flow_processes().items() if each in names}
+    flows = {names[each]: pid for each, pid in served_processes.flow_processes().items() if each in names}
     if what.endswith("machine"):  # the worker, and every process that it started
         worker = stand.running[what.replace("machine", "worker")].pid
-        below = [pid for pid in flows.values() if worker in victims.ancestors(pid)]
+        below = [pid for pid in flows.values() if worker in served_processes.ancestors(pid)]
         return [worker, *below] if below else []
     if what == "trainer":
-        return victims.trainers(flows["train-model"]) if "train-model" in flows else []
+        return served_processes.trainers(flows["train-model"]) if "train-model" in flows else []
     return [flows[what]] if what in flows else []
 
 

@@ -78,7 +78,7 @@ def main() -> None:
         trained = prosemill(clone(folder / "first"), "retrain", str(folder / "recipe.toml"), *store)
         found = prosemill(clone(folder / "second"), "reproduce", "again", *store)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    result = {"commit": commit.stdout.strip(), "verdict": trained["verdict"], "model": trained["model"]} | found
+    result = {"commit": commit.stdout.strip(), "decision": trained["decision"], "model": trained["model"]} | found
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

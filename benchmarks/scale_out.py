@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale_out [--documents 400] [--engines threads,processes,dask,ray,dask-apart] [--out FILE]
 
-Each engine has a store, a Prefect server and a process of its own, and makes the same two nights of the same sources.
+Each engine has a store, a Prefect server and a process of its own, and makes the same two runs of the same sources.
 Dask and Ray start a local cluster with a worker a processor. Overhead is the wall time beyond that on threads.
 `dask-apart`, which needs root and iproute2, is a Dask cluster over a network: two network namespaces, joined by a pair
 of virtual interfaces; the run, the Prefect server, the scheduler and a worker in one, another worker in the other.
@@ -33,7 +33,7 @@ APART = "dask-apart"
 NAMESPACES = ("mill-a", "mill-b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 SCHEDULER = f"tcp://{ADDRESSES[0]}:8786"
-NIGHTS = ("2026-01-05", "2026-01-12")
+RUNS = ("2026-01-05", "2026-01-12")
 SOURCES = ("north", "south", "east")
 STAGES = ("scrape", "strip", "dedup", "split", "chunk")
 
@@ -53,14 +53,14 @@ if __name__ == "__main__":
 """
 
 
-def write_sources(folder: Path, documents: int, night: int) -> Path:
-    """A recipe with three folders of texts; each night brings as many more."""
-    draw, words = random.Random(night), vocabulary(4000)
+def write_sources(folder: Path, documents: int, increment: int) -> Path:
+    """A recipe with three folders of texts; each run brings as many more."""
+    draw, words = random.Random(increment), vocabulary(4000)
     for source in SOURCES:
         (folder / source).mkdir(parents=True, exist_ok=True)
         for number in range(documents // len(SOURCES)):
             text = paragraph(draw, words, draw.randint(60, 400))
-            (folder / source / f"{night}-{number:05}.txt").write_text(text, encoding="utf-8")
+            (folder / source / f"{increment}-{number:05}.txt").write_text(text, encoding="utf-8")
     tables = "".join(f'[[sources]]\nname = "{name}"\nkind = "folder"\npath = "{name}"\n' for name in SOURCES)
     recipe = folder / "recipe.toml"
     recipe.write_text(f'name = "scale"\n{tables}[strip]\nlanguages = ["*"]\n', encoding="utf-8")
@@ -167,22 +167,22 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="prosemill-scale-") as scratch:
         home = Path(scratch)
-        for number, as_of in enumerate(NIGHTS):
+        for number, as_of in enumerate(RUNS):
             recipe = write_sources(home / "texts", arguments.documents, number)
             for engine in arguments.engines.split(","):
                 found.setdefault(engine, {})[as_of] = run(engine, recipe, as_of, home)
                 print(engine, as_of, found[engine][as_of], file=sys.stderr, flush=True)
     first = found[arguments.engines.split(",")[0]]
-    for nights in found.values():
-        nights["same_ids"] = all(nights[as_of]["ids"] == first[as_of]["ids"] for as_of in NIGHTS)
-        nights["overhead_seconds"] = round(
-            sum(nights[as_of]["wall_seconds"] - first[as_of]["wall_seconds"] for as_of in NIGHTS) / len(NIGHTS), 1
+    for increments in found.values():
+        increments["same_ids"] = all(increments[as_of]["ids"] == first[as_of]["ids"] for as_of in RUNS)
+        increments["overhead_seconds"] = round(
+            sum(increments[as_of]["wall_seconds"] - first[as_of]["wall_seconds"] for as_of in RUNS) / len(RUNS), 1
         )
     text = json.dumps({"documents_a_night": arguments.documents, "engines": found}, indent=1)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n", encoding="utf-8")
-    sys.exit(not all(nights["same_ids"] for nights in found.values()))
+    sys.exit(not all(increments["same_ids"] for increments in found.values()))
 
 
 if __name__ == "__main__":

@@ -83,9 +83,9 @@ def main() -> None:
         done = subprocess.run(
             [*program, "--store", str(folder / "store"), "--json"], stdout=subprocess.PIPE, text=True, check=True
         )
-    outcome = json.loads(done.stdout)
-    kept = ("verdict", "reason", "perplexity", "bits_per_byte", "seconds")
-    found = {name: outcome[name] for name in kept} | {"minutes": round((time.monotonic() - began) / 60, 1)}
+    report = json.loads(done.stdout)
+    kept = ("decision", "reason", "perplexity", "bits_per_byte", "seconds")
+    found = {name: report[name] for name in kept} | {"minutes": round((time.monotonic() - began) / 60, 1)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

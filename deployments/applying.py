@@ -37,8 +37,8 @@ def apply(planned: Plan) -> Iterator[Change]:
             yield from pools.apply_pool(client, pool)
         for deployment in planned.deployments:
             yield _apply_deployment(client, deployment)
-        for name, outcome in automations.apply(client, served, alert_block=alert_block).items():
-            yield Change("automation", name, outcome)
+        for name, kind in automations.apply(client, served, alert_block=alert_block).items():
+            yield Change("automation", name, kind)
 
 
 def _apply_results_block(client: SyncPrefectClient, store: str) -> Change:

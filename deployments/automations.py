@@ -38,17 +38,17 @@ _TROUBLE = (
 )
 _QUESTION = 'event.payload.model ~ " waits for approval: " ~ event.payload.reason ~ " " ~ (flow_run|ui_url)'
 
-Outcome = Literal["created", "changed", "unchanged", "removed"]
+ChangeKind = Literal["created", "changed", "unchanged", "removed"]
 
 
 def automations(recipe: Recipe, deploy: Deploy, retrain: UUID) -> list[AutomationCore]:
     """What starts a run of the deployment `retrain` for this recipe, besides its schedule."""
     corpus, model = events.corpus_resource(recipe.name), events.model_resource(recipe.name)
     by_itself = {"prefect.resource.id": corpus, events.BY_ITSELF: "yes"}
-    tonight = {"as_of": "{{ event.payload.as_of }}"}  # so that the run finds the corpus made
+    corpus_date = {"as_of": "{{ event.payload.as_of }}"}  # so that the run finds the corpus made
     wanted = {
-        "new-data": (events.CORPUS_UPDATED, by_itself | {events.WORTH_TRAINING: "yes"}, tonight),
-        "opt-out": (events.CORPUS_OPTED_OUT, by_itself | {events.LEARNED: "yes"}, tonight),
+        "new-data": (events.CORPUS_UPDATED, by_itself | {events.WORTH_TRAINING: "yes"}, corpus_date),
+        "opt-out": (events.CORPUS_OPTED_OUT, by_itself | {events.LEARNED: "yes"}, corpus_date),
         "unwell": (events.MODEL_UNWELL, {"prefect.resource.id": model}, {}),
     }
     return [
@@ -86,7 +86,7 @@ def alerts(block_type: str, block: UUID) -> list[AutomationCore]:
 
 def apply(
     client: SyncPrefectClient, recipes: Sequence[tuple[Recipe, Deploy]], *, alert_block: str = "", dry_run: bool = False
-) -> dict[str, Outcome]:
+) -> dict[str, ChangeKind]:
     """Make the server's automations those that these recipes want; what became of each, by name.
 
     Deployments come first: an automation names its deployment by id. `alert_block`: "block-type/name", "" for no
@@ -95,9 +95,9 @@ def apply(
     wanted = {each.name: _whole(each) for each in _wanted(client, recipes, alert_block, dry_run)}
     ours = (SHARED, *(prefix_of(recipe.name) for recipe, _ in recipes))
     there = {each.name: each for each in _read(client) if each.name.startswith(ours)}
-    done: dict[str, Outcome] = {}
+    done: dict[str, ChangeKind] = {}
     for name, automation in wanted.items():
-        done[name] = _outcome(there.get(name), automation)
+        done[name] = _kind(there.get(name), automation)
         if not dry_run:
             _put(client, there.get(name), automation, done[name])
     for name in sorted(there.keys() - wanted.keys()):
@@ -166,16 +166,16 @@ def _read(client: SyncPrefectClient) -> Iterator[Automation]:
         offset += len(page)
 
 
-def _outcome(there: Automation | None, wanted: AutomationCore) -> Outcome:
+def _kind(there: Automation | None, wanted: AutomationCore) -> ChangeKind:
     if there is None:
         return "created"
     return "unchanged" if _content(there) == _content(wanted) else "changed"
 
 
-def _put(client: SyncPrefectClient, there: Automation | None, wanted: AutomationCore, outcome: Outcome) -> None:
+def _put(client: SyncPrefectClient, there: Automation | None, wanted: AutomationCore, kind: ChangeKind) -> None:
     if there is None:
         client.create_automation(wanted)
-    elif outcome == "changed":
+    elif kind == "changed":
         client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
 
 

@@ -1,4 +1,4 @@
-"""What applying something came to: created, changed (and in which fields), removed, or left as it was."""
+"""What was done to something that is applied: created, changed (and in which fields), removed, or left as it was."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _can_suspend() -> bool:
 def _suspend(store: Store, question: ApprovalState, evaluation: str) -> None:
     left = (datetime.fromisoformat(question.until) - datetime.now(UTC)).total_seconds()
     text = question_markdown(store, question, evaluation)
-    reporting.show_question(store, question.name, question.verdict, question.model, question.sentence, text)
+    reporting.show_question(store, question.name, question.decision, question.model, question.sentence, text)
     form = Approval.with_initial_data(description=text)
     try:
         suspend_flow_run(wait_for_input=form, timeout=max(1, int(left)), key=_PAUSE_KEY)

@@ -12,7 +12,7 @@ from prosemill.config.environment import tracking_uri
 from prosemill.config.settings import AsOf, Recipe
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
-from prosemill.reporting.outcome import judged, nothing_new
+from prosemill.reporting.run_report import nothing_new, with_decision
 from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
@@ -49,13 +49,13 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
             trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
         if trained["finetune"]:
             standing = approval.settle(opened, recipe.name, trained) if recipe.gate.approval else None
-            outcome = judged(opened, recipe, as_of, corpus, trained, standing)
+            report = with_decision(opened, recipe, as_of, corpus, trained, standing)
         else:
             champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
             reason = trained["reason"] or found["reason"]
-            outcome = nothing_new(opened, recipe, as_of, corpus, champion, reason)
-    reporting.show_outcome(opened, recipe, outcome)
-    return outcome
+            report = nothing_new(opened, recipe, as_of, corpus, champion, reason)
+    reporting.show_report(opened, recipe, report)
+    return report
 
 
 def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, Any]:

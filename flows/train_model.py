@@ -19,7 +19,7 @@ from prosemill.storage import write_once
 from prosemill.storage.store import Store
 from tasks.evaluation import evaluate_models
 from tasks.finetune import finetune_model
-from tasks.gate import judge, register
+from tasks.gate import register, run_gate
 from tasks.support import reporting
 from tasks.support.submitting import submit
 
@@ -74,7 +74,7 @@ def train_model(
             evaluate_models, url, *corpus_ids, recipe.finetune.base, models, *settings, as_of, before, wait_for=[tuned]
         )
         clock.wait("evaluate", scored)
-    decided = submit(judge, url, scored, recipe.gate, as_of)
+    decided = submit(run_gate, url, scored, recipe.gate, as_of)
     clock.wait("gate", decided)
     opened.require(challenger, scored.result(), decided.result())
     reporting.show_scores(opened, recipe, challenger, scored.result())
@@ -88,7 +88,7 @@ def train_model(
     )
     # Before the promotion: a run that dies in between finds everything cached, and promotes then.
     opened.record_run(
-        recipe.name, as_of, {**summary.recorded(corpus), **summary.judged_ids(trained), **summary.manners(recipe)}
+        recipe.name, as_of, {**summary.recorded(corpus), **summary.training_ids(trained), **summary.manners(recipe)}
     )
     parent = runtime.flow_run.parent_flow_run_id
     waits = str(parent or runtime.flow_run.id)

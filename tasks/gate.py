@@ -1,4 +1,4 @@
-"""Judge the challenger, and make the decision true in the registry."""
+"""Decide on the challenger, and make the decision true in the registry."""
 
 from prefect import runtime, task
 
@@ -6,6 +6,7 @@ from prosemill.config.settings import Gate
 from prosemill.errors import RegistryError
 from prosemill.gate import approval, stage
 from prosemill.registry.registry import Registry
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.stage_run import telling
 from prosemill.storage.store import Store
 from tasks.support import events
@@ -19,32 +20,32 @@ from tasks.support.caching import by_ids
     persist_result=True,
     result_serializer="json",
 )
-def judge(store: str, evaluation: str, settings: Gate, as_of: str) -> str:
-    """The id of the decision."""
+def run_gate(store: str, evaluation: str, settings: Gate, as_of: str) -> str:
+    """The id of the gate snapshot."""
     run = str(runtime.flow_run.id or "")
-    return stage.judge(Store(store), evaluation, settings, as_of=as_of, flow_run_id=run)
+    return stage.run_gate(Store(store), evaluation, settings, as_of=as_of, flow_run_id=run)
 
 
 @task(name="register", task_run_name="register", retries=2, retry_delay_seconds=5)
 def register(
-    store: str, tracking_uri: str, model: str, finetune: str, evaluation: str, decision: str, settings: Gate, run: str
+    store: str, tracking_uri: str, model: str, finetune: str, evaluation: str, gate: str, settings: Gate, run: str
 ) -> str:
     """Record the challenger; promote it, or ask for approval, when that is the decision. Never cached: can be repeated.
 
     `run` is the flow run that waits for the approval. The name of the model version, "name/number".
     """
     opened, registry = Store(store), Registry(store, tracking_uri)
-    decided = stage.read_decision(opened, decision)
-    wins, champion = decided["verdict"] == stage.PROMOTE, registry.champion(model)
+    decided = read_decision(opened, gate)
+    wins, champion = decided["decision"] == stage.PROMOTE, registry.champion(model)
     if wins and champion and champion.snapshot not in (decided["champion"], finetune):
         raise RegistryError(
-            f"{champion.name}/{champion.version} is in use, and {finetune} was judged against another "
+            f"{champion.name}/{champion.version} is in use, and {finetune} was compared with another "
             "champion; start a new run, which compares it with this one"
         )
-    parents = [finetune, evaluation, decision]
+    parents = [finetune, evaluation, gate]
     told = opened.stage_run("register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
     with telling(told):
-        number = registry.record(model, finetune, evaluation, decision)
+        number = registry.record(model, finetune, evaluation, gate)
         told.model = (model, number)
     version = f"{model}/{number}"
     about = {"model": version, "reason": decided["reason"], "run": run}
@@ -55,7 +56,7 @@ def register(
             events.promoted(model, **about)
     else:
         question = approval.ask(
-            opened, model, model=version, challenger=finetune, decision=decision, hours=settings.approval_hours, run=run
+            opened, model, model=version, challenger=finetune, gate=gate, hours=settings.approval_hours, run=run
         )
         approval.enact(opened, registry, question)
         if question.run == run and question.state == approval.ASKED:

@@ -36,7 +36,7 @@ def _name(num_files: int) -> str:
 def merge_shards(
     store: str, scrapes: list[str], shards: list[list[str]], settings: Strip, language: str, as_of: str, previous: str
 ) -> str:
-    """The id of all live documents; `previous` is that of the night before."""
+    """The id of all live documents; `previous` is that of the run before."""
     run = str(runtime.flow_run.id or "")
     flat = [shard for batch in shards for shard in batch]
     return strip.merge_shards(

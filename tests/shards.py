@@ -1,4 +1,4 @@
-"""A scrape of many small archives, as months of nights leave it, without living through them."""
+"""A scrape of many small archives, as months of runs leave it, without living through them."""
 
 import shutil
 from pathlib import Path

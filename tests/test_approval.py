@@ -25,7 +25,7 @@ def judge(store: Store, registry: Registry, number: int, *, against: int = 0, ho
     at.write_text(json.dumps({**json.loads(at.read_text()), "champion": champion}))
     version = registry.record("house", finetune, evaluation, decision)
     asked = approval.ask(
-        store, "house", model=f"house/{version}", challenger=finetune, decision=decision, hours=hours, run="run"
+        store, "house", model=f"house/{version}", challenger=finetune, gate=decision, hours=hours, run="run"
     )
     return approval.enact(store, registry, asked)
 
@@ -42,13 +42,13 @@ def answer(store: Store, question: ApprovalState, approve: bool = True, **more: 
 def test_a_challenger_takes_over_when_somebody_says_so(store: Store) -> None:
     registry = Registry(store.url)
     question = judge(store, registry, 1)
-    assert (question.state, question.verdict) == ("asked", "awaiting-approval")
+    assert (question.state, question.decision) == ("asked", "awaiting-approval")
     assert champion_of(registry) == ""
     assert approval.open_question(store, registry, "house") == question
 
     answered = answer(store, question, comment="reads well")
 
-    assert (answered.state, answered.verdict, answered.who) == ("approved", "promote", "ada")
+    assert (answered.state, answered.decision, answered.who) == ("approved", "promote", "ada")
     assert champion_of(registry) == question.challenger
     (row,) = registry.describe("house")
     assert row["approval"] == f"approved by ada at {answered.at}"
@@ -59,7 +59,7 @@ def test_a_refusal_is_as_final(store: Store) -> None:
     registry = Registry(store.url)
     question = judge(store, registry, 1)
     refused = answer(store, question, approve=False)
-    assert (refused.state, refused.verdict) == ("refused", "not-approved")
+    assert (refused.state, refused.decision) == ("refused", "not-approved")
     assert champion_of(registry) == ""
     for approve in (True, False):
         with pytest.raises(ApprovalError, match=r"house/1 was refused by ada at .*; it is decided once"):
@@ -72,9 +72,9 @@ def test_no_answer_means_no_although_nothing_runs(store: Store) -> None:
     registry = Registry(store.url)
     question = judge(store, registry, 1, hours=1 / 3_600_000)
     late = "2099-01-01T00:00:00Z"
-    expired = approval.standing(store, "house", question.decision, now=late)
+    expired = approval.standing(store, "house", question.gate, now=late)
     assert expired is not None
-    assert (expired.state, expired.verdict) == ("expired", "not-approved")
+    assert (expired.state, expired.decision) == ("expired", "not-approved")
     with pytest.raises(ApprovalError, match=r"too late: nobody answered for house/1 until .*; a run with a new date"):
         answer(store, question, at=late)
     assert champion_of(registry) == ""
@@ -84,7 +84,7 @@ def test_an_answer_counts_from_when_it_was_given(store: Store) -> None:
     """A form that was sent in time lies on the server until a worker is free, which may be after the deadline."""
     registry = Registry(store.url)
     question = judge(store, registry, 1)
-    path = Path(store.root, "approvals", "house", question.decision, "asked.json")
+    path = Path(store.root, "approvals", "house", question.gate, "asked.json")
     asked = {**json.loads(path.read_text()), "asked_at": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
     path.write_text(json.dumps(asked))  # it was asked long ago
     with pytest.raises(ApprovalError, match="too late"):
@@ -122,9 +122,9 @@ def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None
     """Killed between the answer and the promotion."""
     registry = Registry(store.url)
     question = judge(store, registry, 1)
-    path = f"approvals/house/{question.decision}/answer.json"
+    path = f"approvals/house/{question.gate}/answer.json"
     write_once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
-    found = approval.standing(store, "house", question.decision)
+    found = approval.standing(store, "house", question.gate)
     assert found is not None
     approval.enact(store, registry, found)
     assert champion_of(registry) == question.challenger
@@ -145,7 +145,7 @@ def test_of_many_answers_at_once_one_stands(store: Store) -> None:
         each.start()
     for each in people:
         each.join()
-    stands = approval.standing(store, "house", question.decision)
+    stands = approval.standing(store, "house", question.gate)
     assert stands is not None
     assert {each for each in said if each in ("approved", "refused")} == {stands.state}
     assert (champion_of(Registry(store.url)) != "") == (stands.state == "approved")
@@ -191,10 +191,10 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
     @flow
     def ask() -> str:
         trained = Trained(
-            finetune=question.challenger, evaluate="", gate=question.decision, model="", seconds={}, reason=""
+            finetune=question.challenger, evaluate="", gate=question.gate, model="", seconds={}, reason=""
         )
         found = approval_flow.settle(store, "house", trained)
-        return found.verdict if found else "never asked"
+        return found.decision if found else "never asked"
 
     assert ask() == "awaiting-approval"
     answer(store, question)

@@ -61,7 +61,7 @@ def test_all_of_it_comes_back(store: Store, database: Database, backup: Backup, 
     assert champions(elsewhere) == ["first"]
 
 
-def test_a_night_costs_what_is_new_and_every_point_stays_what_it_was(
+def test_a_run_costs_what_is_new_and_every_point_stays_what_it_was(
     store: Store, database: Database, backup: Backup, tmp_path: Path
 ) -> None:
     write(store, "note-1")

@@ -110,7 +110,7 @@ def test_a_run_is_started_watched_and_approved(stack: Stack, page: Page, shoot: 
     assert champion.approval.startswith("approved by Ada Lovelace at ")
     log = run_log.read(Store(str(stack.store)), run)
     assert log is not None
-    assert (log.name, log.verdict, log.model) == (f"{NAME} 2026-01-05", "promote", f"{NAME}/1")
+    assert (log.name, log.decision, log.model) == (f"{NAME} 2026-01-05", "promote", f"{NAME}/1")
 
     page.goto(f"{stack.ui}/v2/runs/flow-run/{run}")
     expect(page.get_by_text("Completed").first).to_be_visible()
@@ -170,17 +170,17 @@ def approve(page: Page, shoot: Callable[[str], Path]) -> None:
 
 
 def look_at_artifacts(page: Page, shoot: Callable[[str], Path]) -> None:
-    """From the run to its outcome, from there to the page of the corpus and to the lineage, by clicking."""
+    """From the run to its report, from there to the page of the corpus and to the lineage, by clicking."""
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_text(f"{NAME}-outcome").click()
+    page.get_by_text(f"{NAME}-report").click()
     newest(page)
     expect(page.get_by_role("heading", name=f"promote: {NAME}/1")).to_be_visible()
-    shoot("outcome")
+    shoot("report")
 
     page.get_by_role("link", name=f"{NAME} over time").click()
     newest(page)
     expect(page.get_by_role("heading", name="Models")).to_be_visible()
-    for picture in ("Perplexity of each version of the model", "Documents of the corpus, night by night"):
+    for picture in ("Perplexity of each version of the model", "Documents of the corpus, run by run"):
         image = page.get_by_role("img", name=picture)
         expect(image).to_be_visible()
         assert image.evaluate("image => image.naturalWidth") > 300, "drawn, not a broken picture"

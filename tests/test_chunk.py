@@ -1,4 +1,4 @@
-"""Chunks: every token of every document once, nothing cut that fits, appended by night, readable by `datasets`."""
+"""Chunks: every token of every document once, nothing cut that fits, appended by run, readable by `datasets`."""
 
 import json
 import random
@@ -47,10 +47,10 @@ def make_base(folder: Path, vocabulary: int, stated: int = 0) -> Base:
     return resolve(str(folder), need_weights=False)
 
 
-Night = dict[str, tuple[str, str]]  # id -> split, text
+Increment = dict[str, tuple[str, str]]  # id -> split, text
 
 
-def made_night(seed: int, prefix: str, documents: int = 60) -> Night:
+def made_increment(seed: int, prefix: str, documents: int = 60) -> Increment:
     rng = random.Random(seed)
     parts = ["train"] * 7 + ["validation", "test", "excluded"]
     return {
@@ -59,20 +59,20 @@ def made_night(seed: int, prefix: str, documents: int = 60) -> Night:
     }
 
 
-def write_corpus(store: Store, name: str, nights: list[Night]) -> tuple[str, str]:
-    """Dedup and split snapshots that inherit the shards of earlier nights, as the stages write them."""
+def write_corpus(store: Store, name: str, increments: list[Increment]) -> tuple[str, str]:
+    """Dedup and split snapshots that inherit the shards of earlier runs, as the stages write them."""
     names = (f"dedup-{name}", f"split-{name}")
     shards: tuple[list, list] = ([], [])
-    for number, night in enumerate(nights):
-        last = number == len(nights) - 1
+    for number, increment in enumerate(increments):
+        last = number == len(increments) - 1
         keepers = [
             dict.fromkeys(DOCUMENT.names, "")
             | {"id": id, "url": f"u/{id}", "text": text, "size_bytes": 0, "scrubbed": 0}
-            for id, (_, text) in night.items()
+            for id, (_, text) in increment.items()
         ]
         splits = [
             dict.fromkeys(SPLIT.names, "") | {"id": id, "url": f"u/{id}", "split": part}
-            for id, (part, _) in night.items()
+            for id, (part, _) in increment.items()
         ]
         for each, (rows, schema, role) in enumerate([(keepers, DOCUMENT, "keepers"), (splits, SPLIT, "assignments")]):
             id = names[each] if last else f"{names[each]}-{number}"
@@ -141,12 +141,12 @@ def test_nothing_to_pack():
 
 
 def test_every_document_can_be_read_back(store, base):
-    night = made_night(1, "a")
-    night["a000"] = ("train", "A text may say <|endoftext|> and 磨坊 — naïvely.\n\n  Twice. ")
-    night["a001"] = ("train", "")
-    id = chunk(store, *write_corpus(store, "1", [night]), base, SETTINGS, as_of="2026-01-01")
+    increment = made_increment(1, "a")
+    increment["a000"] = ("train", "A text may say <|endoftext|> and 磨坊 — naïvely.\n\n  Twice. ")
+    increment["a001"] = ("train", "")
+    id = chunk(store, *write_corpus(store, "1", [increment]), base, SETTINGS, as_of="2026-01-01")
     for part in ("train", "validation"):
-        expected = {document: text for document, (of, text) in night.items() if of == part}
+        expected = {document: text for document, (of, text) in increment.items() if of == part}
         assert texts_from_chunks(store, id, part, base) == expected
     manifest = store.manifest(id)
     assert manifest.counts.seen == 60
@@ -154,7 +154,7 @@ def test_every_document_can_be_read_back(store, base):
 
 
 def test_chunks_have_one_length_starts_and_padding(store, base):
-    id = chunk(store, *write_corpus(store, "1", [made_night(1, "a")]), base, SETTINGS, as_of="2026-01-01")
+    id = chunk(store, *write_corpus(store, "1", [made_increment(1, "a")]), base, SETTINGS, as_of="2026-01-01")
     pieces: dict[str, list[int]] = {}
     for row in rows_of(store, id, "map"):
         pieces.setdefault(row["chunk"], []).append(row["chunk_start"])
@@ -173,7 +173,7 @@ def test_chunks_have_one_length_starts_and_padding(store, base):
 def test_datasets_maps_the_file(store, base):
     from datasets import Dataset
 
-    id = chunk(store, *write_corpus(store, "1", [made_night(1, "a")]), base, SETTINGS, as_of="2026-01-01")
+    id = chunk(store, *write_corpus(store, "1", [made_increment(1, "a")]), base, SETTINGS, as_of="2026-01-01")
     shard = store.manifest(id).shards_of("train")[0]
     dataset = Dataset.from_file(str(store.local(shard.path)))
     assert len(dataset) == shard.rows
@@ -183,20 +183,20 @@ def test_datasets_maps_the_file(store, base):
     assert shard.size_bytes < 3 * ids.size + 4000
 
 
-def test_a_night_appends(store, base):
-    nights = [made_night(1, "a"), made_night(2, "b", 20)]
-    one = chunk(store, *write_corpus(store, "1", nights[:1]), base, SETTINGS, as_of="2026-01-01")
-    dedup, split = write_corpus(store, "1b", nights[:1])
+def test_a_run_appends(store, base):
+    increments = [made_increment(1, "a"), made_increment(2, "b", 20)]
+    one = chunk(store, *write_corpus(store, "1", increments[:1]), base, SETTINGS, as_of="2026-01-01")
+    dedup, split = write_corpus(store, "1b", increments[:1])
     with store.write("dedup-2", stage="dedup", version=1, parents=[], settings={}) as writer:
         writer.inherit(store.manifest("dedup-1").shards)
-        writer.inherit(store.manifest(write_corpus(store, "n", nights[1:])[0]).shards)
+        writer.inherit(store.manifest(write_corpus(store, "n", increments[1:])[0]).shards)
     with store.write("split-2", stage="split", version=1, parents=[], settings={}) as writer:
         writer.inherit(store.manifest("split-1").shards)
         writer.inherit(store.manifest("split-n").shards)
     two = chunk(store, "dedup-2", "split-2", base, SETTINGS, as_of="2026-01-02", previous=one)
     first, second = store.manifest(one), store.manifest(two)
     assert set(first.shards) < set(second.shards)
-    expected = {id: text for night in nights for id, (part, text) in night.items() if part == "train"}
+    expected = {id: text for increment in increments for id, (part, text) in increment.items() if part == "train"}
     assert texts_from_chunks(store, two, "train", base) == expected
     assert second.counts.seen == 20
     assert second.totals["new_train_documents"] == 14
@@ -212,7 +212,7 @@ def test_a_night_appends(store, base):
 
 
 def test_another_tokenizer_or_length_starts_anew(store, base, tmp_path):
-    corpus = write_corpus(store, "1", [made_night(1, "a")])
+    corpus = write_corpus(store, "1", [made_increment(1, "a")])
     one = chunk(store, *corpus, base, SETTINGS, as_of="2026-01-01")
     other = make_base(tmp_path, vocabulary=280)
     for two in (
@@ -226,7 +226,7 @@ def test_another_tokenizer_or_length_starts_anew(store, base, tmp_path):
 
 def test_a_large_vocabulary_takes_four_bytes(store, tmp_path):
     big = make_base(tmp_path, vocabulary=300, stated=70_000)
-    id = chunk(store, *write_corpus(store, "1", [made_night(1, "a")]), big, SETTINGS, as_of="2026-01-01")
+    id = chunk(store, *write_corpus(store, "1", [made_increment(1, "a")]), big, SETTINGS, as_of="2026-01-01")
     path = store.local(store.manifest(id).shards_of("train")[0].path)
     assert pa.ipc.open_stream(path.read_bytes()).schema.field("input_ids").type == pa.list_(pa.int32(), 64)
 
@@ -245,7 +245,7 @@ def test_nothing_to_train_on(store, base):
 
 
 def test_output_is_pinned(store, base):
-    id = chunk(store, *write_corpus(store, "1", [made_night(1, "a")]), base, SETTINGS, as_of="2026-01-01")
+    id = chunk(store, *write_corpus(store, "1", [made_increment(1, "a")]), base, SETTINGS, as_of="2026-01-01")
     content = [rows_of(store, id, role) for role in ("train", "validation", "map")]
     for row in [row for rows in content for row in rows]:
         row["chunk"] = row["chunk"].split("/")[1]

@@ -112,7 +112,7 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
     ):
         assert part in shown
     (version,) = prosemill.json("models")
-    assert (version["model"], version["verdict"]) == ("stories/1", "promote")
+    assert (version["model"], version["decision"]) == ("stories/1", "promote")
     assert "champion" in version["aliases"]
 
     Site.sent.clear()
@@ -127,7 +127,7 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
     site.server_close()
     third = prosemill.json("retrain", recipe, "--as-of", "2026-01-19", status=EXIT_PARTIAL)
     assert third["partial"] is True
-    assert third["verdict"] != "promote"
+    assert third["decision"] != "promote"
     assert third["funnel"][0]["kept"] == second["funnel"][0]["kept"], "pages were lost because a site was down"
 
 

@@ -1,4 +1,4 @@
-"""What is held out is learned by no way round: not as a near-copy, not as a part of a longer page, on no night."""
+"""What is held out is learned by no way round: not as a near-copy, not as a part of a longer page, on no run."""
 
 import random
 
@@ -11,14 +11,14 @@ from prosemill.split import containment
 from prosemill.split.stage import split
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.store import Store
-from tests.nights import edited, sentence, write_strip
+from tests.increments import edited, sentence, write_strip
 
 SETTINGS, SPLIT = Dedup(), Split(test_share=0.2, validation_share=0.1)
 Corpus = dict[str, str]  # URL -> text
 
 
-def night(store: Store, corpus: Corpus, name: str, before: tuple[str, str] = ("", "")) -> tuple[str, str]:
-    """Dedup and split of one night; what they are called."""
+def increment(store: Store, corpus: Corpus, name: str, before: tuple[str, str] = ("", "")) -> tuple[str, str]:
+    """Dedup and split of one run; what they are called."""
     strip = write_strip(store, name, [("site", url, text) for url, text in corpus.items()])
     kept = dedup(store, strip, SETTINGS, as_of=f"2026-01-{name}", previous=before[0])
     return kept, split(store, kept, SPLIT, as_of=f"2026-01-{name}", previous=before[1])
@@ -41,7 +41,7 @@ def weeks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Corpus, list
     store, rng = Store(str(tmp_path_factory.mktemp("store"))), random.Random(4)
     store.check_writable()
     corpus = {f"/one/{number}": sentence(rng, rng.randint(60, 300)) for number in range(300)}
-    one = night(store, corpus, "05")
+    one = increment(store, corpus, "05")
     parts = rows(store, one[1], "assignments")
     held = [url for url, row in parts.items() if row["split"] in ("test", "validation")]
     learned = [url for url, row in parts.items() if row["split"] == "train"]
@@ -55,7 +55,7 @@ def weeks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Corpus, list
         words = corpus[url].split()
         corpus[f"/within/{number}"] = " ".join(words[: len(words) // 2])
     corpus |= {f"/two/{number}": sentence(rng, 200) for number in range(60)}
-    two = night(store, corpus, "12", one)
+    two = increment(store, corpus, "12", one)
     return store, corpus, [one, two]
 
 
@@ -100,11 +100,11 @@ def test_no_held_out_text_is_in_a_training_page(weeks) -> None:
             assert all(len(own & each) < 0.65 * len(own) for each in learned)
 
 
-def test_a_page_that_holds_another_of_the_same_night(store: Store) -> None:
+def test_a_page_that_holds_another_of_the_same_run(store: Store) -> None:
     rng = random.Random(5)
     corpus = {f"/{number}": sentence(rng, 150) for number in range(60)}
     corpus |= {f"/book/{part}": " ".join(corpus[f"/{part * 10 + page}"] for page in range(10)) for part in range(6)}
-    _, assigned = night(store, corpus, "05")
+    _, assigned = increment(store, corpus, "05")
     parts = rows(store, assigned, "assignments")
     held = {url for url, row in parts.items() if row["split"] in ("test", "validation")}
     for part in range(6):

@@ -1,4 +1,4 @@
-"""Near-duplicates against brute force, signatures against datasketch, boilerplate, and nights that build on nights."""
+"""Near-duplicates against brute force, signatures against datasketch, boilerplate, and runs that build on runs."""
 
 import random
 import subprocess
@@ -22,7 +22,7 @@ from prosemill.storage import stages
 from prosemill.storage.manifest import Counts, digest
 from prosemill.storage.store import Store
 from prosemill.text.ngrams import shingles_of
-from tests.nights import edited, sentence, write_strip
+from tests.increments import edited, sentence, write_strip
 
 SETTINGS = Dedup()
 
@@ -209,7 +209,7 @@ def test_a_page_of_nothing_but_boilerplate_is_dropped(store):
     assert store.manifest(again).counts == Counts(0, 0, {})
 
 
-def test_lines_are_counted_over_the_nights(store):
+def test_lines_are_counted_over_the_runs(store):
     documents = site(random.Random(1), 14)
     first = dedup(store, write_strip(store, "1", documents[:8]), SETTINGS, as_of="2026-01-01")
     second = dedup(store, write_strip(store, "2", documents), SETTINGS, as_of="2026-01-02", previous=first)
@@ -217,24 +217,24 @@ def test_lines_are_counted_over_the_nights(store):
     assert has_footer == [True] * 8 + [False] * 6  # what is published is not touched
 
 
-# --- nights ----------------------------------------------------------------------------------------------------------
+# --- runs ----------------------------------------------------------------------------------------------------------
 
 
 def as_documents(texts: list[str]) -> list[tuple[str, str, str]]:
     return [("made", f"http://made/{row:04}", text) for row, text in enumerate(texts)]
 
 
-def test_nights_keep_all_that_was_kept_and_find_old_twins(store):
+def test_runs_keep_all_that_was_kept_and_find_old_twins(store):
     documents = as_documents(planted())
     id, kept = "", set()
-    for night, end in enumerate((100, 180, 240), start=1):
-        strip = write_strip(store, str(night), documents[:end])
-        id = dedup(store, strip, SETTINGS, as_of=f"2026-01-0{night}", previous=id)
+    for increment, end in enumerate((100, 180, 240), start=1):
+        strip = write_strip(store, str(increment), documents[:end])
+        id = dedup(store, strip, SETTINGS, as_of=f"2026-01-0{increment}", previous=id)
         now = {keeper["id"] for keeper in read(store, id, "keepers")}
         assert kept <= now
         kept = now
     whole = dedup(store, write_strip(store, "all", documents), SETTINGS, as_of="2026-01-03")
-    for role in ("keepers", "removed", "pairs"):  # urls sort as the nights came, so the order of arrival is the same
+    for role in ("keepers", "removed", "pairs"):  # urls sort as the runs came, so the order of arrival is the same
         by = lambda row: sorted(map(str, row.values()))  # noqa: E731
         assert sorted(read(store, id, role), key=by) == sorted(read(store, whole, role), key=by)
     assert store.manifest(id).totals["live_documents"] == 240
@@ -244,9 +244,9 @@ def test_nights_keep_all_that_was_kept_and_find_old_twins(store):
 def test_segments_stay_few(store):
     documents = as_documents(planted())[:60]
     id, sizes = "", []
-    for night in range(12):
-        strip = write_strip(store, str(night), documents[: 5 * (night + 1)])
-        id = dedup(store, strip, SETTINGS, as_of=f"2026-01-{night + 1:02}", previous=id)
+    for increment in range(12):
+        strip = write_strip(store, str(increment), documents[: 5 * (increment + 1)])
+        id = dedup(store, strip, SETTINGS, as_of=f"2026-01-{increment + 1:02}", previous=id)
         segments = [Segment.read(store, path, Parameters.of(SETTINGS)) for path in segments_of(store.manifest(id))]
         keepers = [shard.path for shard in store.manifest(id).shards_of("keepers")]
         assert [path for segment in segments for path in segment.keepers] == keepers
@@ -276,7 +276,7 @@ def test_other_parameters_make_the_index_anew(store):
     assert store.manifest(third).counts == Counts(1, 0, {"near": 1})
 
 
-def test_a_night_without_news_inherits_everything(store):
+def test_a_run_without_news_inherits_everything(store):
     strip = write_strip(store, "1", as_documents(planted()[:50]))
     first = dedup(store, strip, SETTINGS, as_of="2026-01-01")
     second = dedup(store, strip, SETTINGS, as_of="2026-01-02", previous=first)

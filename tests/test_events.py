@@ -240,14 +240,14 @@ def ours(client: SyncPrefectClient, name: str) -> dict[str, Automation]:
     return {each.name.removeprefix(prefix): each for each in found if each.name.startswith(prefix)}
 
 
-def outcomes(done: dict[str, automations.Outcome], name: str) -> dict[str, str]:
+def kinds(done: dict[str, automations.ChangeKind], name: str) -> dict[str, str]:
     prefix = automations.prefix_of(name)
-    return {each.removeprefix(prefix): outcome for each, outcome in done.items() if each.startswith(prefix)}
+    return {each.removeprefix(prefix): kind for each, kind in done.items() if each.startswith(prefix)}
 
 
 def test_applying_twice_changes_nothing_and_less_removes(recipe: Recipe, client: SyncPrefectClient) -> None:
     def apply(deploy: Deploy, **options: Any) -> dict[str, str]:
-        return outcomes(automations.apply(client, [(recipe, deploy)], **options), recipe.name)
+        return kinds(automations.apply(client, [(recipe, deploy)], **options), recipe.name)
 
     every = ("retrain on new-data", "retrain on opt-out", "retrain on unwell")
     assert apply(WANTS_ALL, dry_run=True) == dict.fromkeys(every, "created")
@@ -270,11 +270,11 @@ def test_what_somebody_changed_is_corrected_and_what_is_switched_off_stays_off(
     automations.apply(client, [(recipe, deploy)])
     automation = ours(client, recipe.name)["retrain on new-data"]
     client.pause_automation(automation.id)
-    assert outcomes(automations.apply(client, [(recipe, deploy)]), recipe.name) == {"retrain on new-data": "unchanged"}
+    assert kinds(automations.apply(client, [(recipe, deploy)]), recipe.name) == {"retrain on new-data": "unchanged"}
 
     other = automation.model_copy(update={"enabled": False, "description": "mine"})
     client.update_automation(automation.id, automations._whole(other))
-    assert outcomes(automations.apply(client, [(recipe, deploy)]), recipe.name) == {"retrain on new-data": "changed"}
+    assert kinds(automations.apply(client, [(recipe, deploy)]), recipe.name) == {"retrain on new-data": "changed"}
     now = ours(client, recipe.name)["retrain on new-data"]
     assert (now.enabled, now.description) == (False, f"Starts retrain/{recipe.name} after prosemill.corpus.updated.")
 
@@ -301,7 +301,7 @@ def test_alerts_need_a_block_and_come_and_go_with_it(client: SyncPrefectClient) 
 
     def alerts(block: str) -> dict[str, str]:
         done = automations.apply(client, [], alert_block=block)
-        return {name: outcome for name, outcome in done.items() if name in every}
+        return {name: kind for name, kind in done.items() if name in every}
 
     assert alerts("webhook/pager") == dict.fromkeys(every, "created")
     assert alerts("webhook/pager") == dict.fromkeys(every, "unchanged")

@@ -84,7 +84,7 @@ def test_another_version_of_a_stage_and_a_parent_are_named(store: Store) -> None
     assert [stage.stage for stage in told.stages] == ["strip", "dedup"]
 
 
-def test_a_night_that_goes_on_from_the_last_says_so(store: Store) -> None:
+def test_a_run_that_goes_on_from_the_last_says_so(store: Store) -> None:
     first = make(store, "split", ONE)
     log_run(store, ONE, first)
     log_run(store, TWO, make(store, "split", TWO, parents=[first], as_of="2026-01-12"))

@@ -56,14 +56,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(home: Path, as_of: str, recipe: Recipe | None = None) -> dict[str, Any]:
     from flows.retrain import retrain
 
-    outcome: dict[str, Any] = retrain(recipe or recipe_for(home), as_of=as_of, store=str(home / "store"))
-    return outcome
+    report: dict[str, Any] = retrain(recipe or recipe_for(home), as_of=as_of, store=str(home / "store"))
+    return report
 
 
 def test_three_weeks_of_a_models_life(home: Path) -> None:
     first = run(home, "2026-01-05")
 
-    assert first["verdict"] == "promote", first["reason"]
+    assert first["decision"] == "promote", first["reason"]
     assert first["perplexity"]["challenger"] < 0.75 * first["perplexity"]["base"]
     assert first["perplexity"]["champion"] is None
     assert first["funnel"][0]["seen"] == 40
@@ -75,7 +75,7 @@ def test_three_weeks_of_a_models_life(home: Path) -> None:
 
     again = run(home, "2026-01-05")
 
-    assert again["verdict"] == "nothing-new"
+    assert again["decision"] == "nothing-new"
     assert "no new training document" in again["reason"]
     assert again["model"] == first["model"]
     assert again["perplexity"]["champion"] == first["perplexity"]["challenger"], "what was the challenger is in use now"
@@ -85,7 +85,7 @@ def test_three_weeks_of_a_models_life(home: Path) -> None:
     write_corpus(home / "texts", range(40, 52))
     second = run(home, "2026-01-12")
 
-    assert second["verdict"] in ("promote", "keep", "not-enough-evidence")
+    assert second["decision"] in ("promote", "reject", "not-enough-evidence")
     assert second["perplexity"]["champion"] is not None
     assert second["funnel"][0]["seen"] == 52
     new = store.manifest(second["snapshots"]["chunk"])
@@ -110,11 +110,11 @@ def test_snapshots_are_as_the_table_of_stages_has_them(home: Path) -> None:
     assert seen == {stage.name for stage in stages.STAGES.values() if stage.makes_snapshots}
 
 
-def _all_ids(store: Store, outcome: dict[str, Any]) -> set[str]:
-    """Every snapshot that a run's outcome leads to."""
+def _all_ids(store: Store, report: dict[str, Any]) -> set[str]:
+    """Every snapshot that a run's report leads to."""
     starts = [
         each
-        for value in outcome["snapshots"].values()
+        for value in report["snapshots"].values()
         for each in (value.values() if isinstance(value, dict) else [value])
     ]
     return {manifest.id for manifest in ancestors(store, starts)}
@@ -171,7 +171,7 @@ def test_the_runs_page_has_its_artifacts(home: Path) -> None:
     run(home, "2026-01-12")
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts(limit=200)}
-    assert {"stories-funnel", "stories-ledger", "stories-lineage", "stories-outcome"} <= keys
+    assert {"stories-funnel", "stories-ledger", "stories-lineage", "stories-report"} <= keys
     assert {"stories-scores", "stories-samples", "stories-decision"} <= keys
 
 
@@ -215,8 +215,8 @@ def test_a_page_leads_to_all_that_came_of_it(home: Path) -> None:
 
 
 def test_a_model_leads_back_to_the_scrape(home: Path) -> None:
-    outcome = run(home, "2026-01-12")
-    (model,) = Tracer(Store(str(home / "store"))).trace(outcome["snapshots"]["finetune"])
+    report = run(home, "2026-01-12")
+    (model,) = Tracer(Store(str(home / "store"))).trace(report["snapshots"]["finetune"])
     stages = []
     step = model
     while step.leads_to:

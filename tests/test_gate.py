@@ -16,6 +16,7 @@ from prosemill.errors import ProsemillError
 from prosemill.evaluation.bootstrap import ratio_interval
 from prosemill.gate import stage
 from prosemill.storage import stages
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.schemas import SCORE
 from prosemill.storage.store import Store
 
@@ -53,7 +54,7 @@ def hard_documents(count: int = 60) -> np.ndarray:
 def test_better_on_every_document_is_promoted_although_documents_differ_widely() -> None:
     champion = hard_documents()
     decision = decide(list(champion - 1.0), list(champion))
-    assert decision["verdict"] == "promote"
+    assert decision["decision"] == "promote"
     assert decision["difference_bits_per_byte"] == pytest.approx(-0.01 / math.log(2))
     assert decision["interval"] == pytest.approx([-0.01 / math.log(2)] * 2)
     assert decision["improved_documents"] == decision["documents"] == 60
@@ -64,23 +65,23 @@ def test_better_on_every_document_is_promoted_although_documents_differ_widely()
 
 def test_worse_is_kept_out_and_undecided_is_not_enough_evidence() -> None:
     champion = hard_documents()
-    assert decide(list(champion + 1.0), list(champion))["verdict"] == "keep"
+    assert decide(list(champion + 1.0), list(champion))["decision"] == "reject"
     noise = np.random.default_rng(2).normal(0.0, 5.0, len(champion))
     decision = decide(list(champion + noise - noise.mean()), list(champion))
-    assert decision["verdict"] == "not-enough-evidence"
+    assert decision["decision"] == "not-enough-evidence"
     low, high = decision["interval"]
     assert low < 0 < high
 
 
 def test_a_gain_within_the_margin_is_not_promoted() -> None:
     champion = hard_documents()
-    assert decide(list(champion - 1.0), list(champion), Gate(margin=0.02))["verdict"] == "keep"
-    assert decide(list(champion - 2.0), list(champion), Gate(margin=0.02))["verdict"] == "promote"
+    assert decide(list(champion - 1.0), list(champion), Gate(margin=0.02))["decision"] == "reject"
+    assert decide(list(champion - 2.0), list(champion), Gate(margin=0.02))["decision"] == "promote"
 
 
 def test_few_documents_are_no_evidence_however_clear() -> None:
     decision = decide([1.0, 1.0, 1.0, 1.0], [90.0, 90.0, 90.0, 90.0])
-    assert decision["verdict"] == "not-enough-evidence"
+    assert decision["decision"] == "not-enough-evidence"
     assert "min_test_documents" in decision["reason"]
 
 
@@ -90,7 +91,7 @@ def test_without_a_champion_the_base_is_the_one_to_beat_and_tokens_do_not_matter
         "base": scores_of("base", [60.0] * 10, num_tokens=80),
     }
     decision = stage.decide(scores, SETTINGS)
-    assert (decision["verdict"], decision["against"], decision["champion"]) == ("promote", "base", "")
+    assert (decision["decision"], decision["against"], decision["champion"]) == ("promote", "base", "")
 
 
 def test_scores_on_different_documents_are_refused() -> None:
@@ -102,8 +103,8 @@ def test_scores_on_different_documents_are_refused() -> None:
 def test_models_that_are_equal_are_seldom_promoted() -> None:
     random = np.random.default_rng(3)
     champion = hard_documents(80)
-    verdicts = [decide(list(champion + random.normal(0, 3, 80)), list(champion))["verdict"] for _ in range(200)]
-    assert verdicts.count("promote") <= 13  # expected: 2.5 % = 5; 13 or fewer with p = .999
+    decisions = [decide(list(champion + random.normal(0, 3, 80)), list(champion))["decision"] for _ in range(200)]
+    assert decisions.count("promote") <= 13  # expected: 2.5 % = 5; 13 or fewer with p = .999
 
 
 def test_the_interval_covers_the_truth_and_is_that_of_a_plain_loop() -> None:
@@ -130,11 +131,11 @@ def test_the_decision_is_a_snapshot_and_its_numbers_have_not_changed(store: Stor
         writer.add("scores.parquet", "scores", len(rows))
         writer.path("summary.json").write_text(json.dumps({"dates": {}, "quality": {}}))
         writer.add("summary.json", "summary", 1)
-    snapshot = stage.judge(store, "evaluate-1", SETTINGS, as_of="2026-01-02", flow_run_id="run")
-    assert stage.judge(store, "evaluate-1", SETTINGS, as_of="2026-01-03") == snapshot
-    decision = stage.read_decision(store, snapshot)
+    snapshot = stage.run_gate(store, "evaluate-1", SETTINGS, as_of="2026-01-02", flow_run_id="run")
+    assert stage.run_gate(store, "evaluate-1", SETTINGS, as_of="2026-01-03") == snapshot
+    decision = read_decision(store, snapshot)
     manifest = store.manifest(snapshot)
     assert (manifest.as_of, manifest.parents, manifest.flow_run_id) == ("2026-01-02", ["evaluate-1"], "run")
     found = [round(value, 6) for value in (decision["difference_bits_per_byte"], *decision["interval"])]
     golden = [-0.047815, -0.05291, -0.042935]
-    assert (stages.of("gate").version, found) == (2, golden), "output changed: raise the version"
+    assert (stages.of("gate").version, found) == (3, golden), "output changed: raise the version"

@@ -83,8 +83,8 @@ def finish(home: Path, store: Path) -> dict[str, Any]:
     process = start(home, store)
     process.join(240)
     assert process.exitcode == 0, store.with_suffix(".err").read_text()
-    outcome: dict[str, Any] = json.loads(store.with_suffix(".out").read_text())
-    return outcome
+    report: dict[str, Any] = json.loads(store.with_suffix(".out").read_text())
+    return report
 
 
 def signal_at(
@@ -135,7 +135,7 @@ def state_of(pid: int) -> str:
 @pytest.mark.timeout(600)
 def test_ten_kills_change_nothing(home: Path, prefect_api: str) -> None:
     unbroken = finish(home, home / "unbroken")
-    assert unbroken["verdict"] == "promote"
+    assert unbroken["decision"] == "promote"
 
     for _, moment in MOMENTS:
         signal_at(moment, home, home / "killed")

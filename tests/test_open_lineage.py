@@ -82,7 +82,7 @@ class Told:
 
     store: Store
     texts: Path
-    outcome: dict[str, Any]
+    report: dict[str, Any]
     events: list[Event]
 
     def of(self, stage: str) -> list[Event]:
@@ -101,10 +101,10 @@ def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefec
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENLINEAGE_URL", server.url)
         patch.setenv("OPENLINEAGE_API_KEY", "not-for-the-store")
-        outcome = retrain(load_recipe(home / "stories.toml"), as_of="2026-01-05", store=str(home / "store"))
+        report = retrain(load_recipe(home / "stories.toml"), as_of="2026-01-05", store=str(home / "store"))
         assert sinks.flush(120)
     store = Store(str(home / "store"))
-    return Told(store, home / "texts", outcome, read(store))
+    return Told(store, home / "texts", report, read(store))
 
 
 def read(store: Store) -> list[Event]:
@@ -177,14 +177,14 @@ def test_datasets_chain_from_the_folder_to_the_registered_model(told: Told) -> N
     assert inputs - outputs == {("file", str(told.texts)), ("file", base)}
     (register,) = [each for each in complete if each["job"]["name"] == "register"]
     (model,) = register["outputs"]
-    assert f"{model['name'].rpartition('/')[2]}/{model['facets']['version']['datasetVersion']}" == told.outcome["model"]
-    finetune = told.outcome["snapshots"]["finetune"]
+    assert f"{model['name'].rpartition('/')[2]}/{model['facets']['version']['datasetVersion']}" == told.report["model"]
+    finetune = told.report["snapshots"]["finetune"]
     assert dataset_names.snapshot_name(told.store, finetune) in names(register["inputs"])
 
 
 def test_an_event_says_what_was_written(told: Told) -> None:
     complete = [each for each in told.of("dedup") if each["eventType"] == "COMPLETE"]
-    manifest = told.store.manifest(told.outcome["snapshots"]["dedup"])
+    manifest = told.store.manifest(told.report["snapshots"]["dedup"])
     (event,) = complete
     (output,) = event["outputs"]
     statistics = output["outputFacets"]["outputStatistics"]
@@ -210,7 +210,7 @@ def test_an_event_says_what_was_written(told: Told) -> None:
 
 def test_no_event_holds_text_or_a_key(told: Told) -> None:
     everything = json.dumps(told.events, ensure_ascii=False)
-    dedup, split = told.outcome["snapshots"]["dedup"], told.outcome["snapshots"]["split"]
+    dedup, split = told.report["snapshots"]["dedup"], told.report["snapshots"]["split"]
     sentences = [row["text"].split(".")[0] for row in documents_of(told.store, dedup, split, "train")]
     assert len(sentences) > 10
     assert [sentence for sentence in sentences if sentence in everything] == []
@@ -280,7 +280,7 @@ def test_the_page_of_the_run_traces_a_sentence(told: Told) -> None:
                 key=ArtifactFilterKey(any_=["stories-trace"]), flow_run_id=ArtifactFilterFlowRunId(any_=runs)
             )
         )
-    assert str(artifact.data) == attribution.sentence_markdown(told.store, told.outcome["snapshots"]["evaluate"])
+    assert str(artifact.data) == attribution.sentence_markdown(told.store, told.report["snapshots"]["evaluate"])
     assert "| train |" in str(artifact.data)
 
 

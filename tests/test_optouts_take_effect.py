@@ -1,4 +1,4 @@
-"""A page that was learned from and opts out later: out of every set from that night on, and back when it is."""
+"""A page that was learned from and opts out later: out of every set from that run on, and back when it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.test_dedup import write_strip
 from tests.tiny import make_base, texts
 
 SETTINGS = (Dedup(boilerplate_pages=1000), Split(test_share=0.2, validation_share=0.1), Chunk(chunk_tokens=64))
-NIGHTS = ("2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08")
+RUNS = ("2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08")
 PARTS = ("train", "validation", "test")
 Ids = dict[str, str]
 
@@ -39,18 +39,18 @@ def url_of(number: int) -> str:
 
 
 class Corpus:
-    """The nights of a corpus: from ledgers and stripped documents, written here, to chunks, made by the stages."""
+    """The runs of a corpus: from ledgers and stripped documents, written here, to chunks, made by the stages."""
 
     def __init__(self, store: Store, base: Base, texts: list[str]) -> None:
         self.store, self.base, self.texts = store, base, texts
-        self.nights: list[Ids] = []
+        self.increments: list[Ids] = []
 
     def document(self, number: int) -> str:
         return document_id(url_of(number), self.texts[number])
 
-    def night(self, live: range, opted_out: dict[int, str] | None = None, gone: tuple[int, ...] = ()) -> Ids:
-        """A night on which `live` pages are read but for these; its snapshots."""
-        as_of, out = NIGHTS[len(self.nights)], opted_out or {}
+    def increment(self, live: range, opted_out: dict[int, str] | None = None, gone: tuple[int, ...] = ()) -> Ids:
+        """A run on which `live` pages are read but for these; its snapshots."""
+        as_of, out = RUNS[len(self.increments)], opted_out or {}
         shown = [number for number in live if number not in out and number not in gone]
         rows = [Row(url_of(number), "mill", "fetched", content_sha256=str(number)) for number in shown]
         rows += [Row(url_of(number), "mill", "skipped", "ai_opt_out", opt_out=what) for number, what in out.items()]
@@ -63,7 +63,7 @@ class Corpus:
         strip = self._strip(as_of, scrape, shown)
         ids = self._stages(as_of, strip)
         self.store.record_run("mill", as_of, {"scrape": {"mill": scrape}, "strip": strip, **ids})
-        self.nights.append(ids)
+        self.increments.append(ids)
         return ids
 
     def _strip(self, as_of: str, scrape: str, shown: list[int]) -> str:
@@ -76,28 +76,28 @@ class Corpus:
         return name
 
     def _stages(self, as_of: str, strip: str) -> Ids:
-        before = self.nights[-1] if self.nights else {"dedup": "", "split": "", "chunk": ""}
+        before = self.increments[-1] if self.increments else {"dedup": "", "split": "", "chunk": ""}
         kept = dedup(self.store, strip, SETTINGS[0], as_of=as_of, previous=before["dedup"])
         parts = split(self.store, kept, SETTINGS[1], as_of=as_of, previous=before["split"])
         made = chunk(self.store, kept, parts, self.base, SETTINGS[2], as_of=as_of, previous=before["chunk"])
         return {"dedup": kept, "split": parts, "chunk": made}
 
-    def members(self, night: Ids) -> dict[str, set[str]]:
-        read = {part: documents_of(self.store, night["dedup"], night["split"], part) for part in PARTS}
+    def members(self, increment: Ids) -> dict[str, set[str]]:
+        read = {part: documents_of(self.store, increment["dedup"], increment["split"], part) for part in PARTS}
         return {part: {row["id"] for row in rows} for part, rows in read.items()}
 
-    def part_of(self, night: Ids, number: int) -> str:
-        return next((part for part, ids in self.members(night).items() if self.document(number) in ids), "")
+    def part_of(self, increment: Ids, number: int) -> str:
+        return next((part for part, ids in self.members(increment).items() if self.document(number) in ids), "")
 
-    def some(self, night: Ids, part: str) -> int:
+    def some(self, increment: Ids, part: str) -> int:
         """A document of that split."""
-        ids = self.members(night)[part]
+        ids = self.members(increment)[part]
         return next(number for number in range(len(self.texts)) if self.document(number) in ids)
 
-    def chunked(self, night: Ids) -> dict[str, int]:
+    def chunked(self, increment: Ids) -> dict[str, int]:
         """Documents by how many tokens of them are in chunks, of either split."""
         tokens: dict[str, int] = {}
-        for shard in self.store.manifest(night["chunk"]).shards_of("map"):
+        for shard in self.store.manifest(increment["chunk"]).shards_of("map"):
             for row in pq.read_table(self.store.local(shard.path)).to_pylist():
                 tokens[row["document"]] = tokens.get(row["document"], 0) + row["num_tokens"]
         return tokens
@@ -105,18 +105,18 @@ class Corpus:
 
 @pytest.fixture
 def corpus(store: Store, base: Base) -> Corpus:
-    """Sixty documents; forty on the first night."""
+    """Sixty documents; forty on the first run."""
     corpus = Corpus(store, base, texts(60, seed=3, words=7))
-    corpus.night(range(40))
+    corpus.increment(range(40))
     return corpus
 
 
-def shards_of(store: Store, night: Ids, stage: str) -> set[Shard]:
-    return set(store.manifest(night[stage]).shards)
+def shards_of(store: Store, increment: Ids, stage: str) -> set[Shard]:
+    return set(store.manifest(increment[stage]).shards)
 
 
-def own(night: Ids, stage: str, shards: set[Shard]) -> set[str]:
-    return {shard.path.split("/")[1] for shard in shards if shard.path.startswith(night[stage])}
+def own(increment: Ids, stage: str, shards: set[Shard]) -> set[str]:
+    return {shard.path.split("/")[1] for shard in shards if shard.path.startswith(increment[stage])}
 
 
 # --- what is withdrawn -----------------------------------------------------------------------------------------------
@@ -124,18 +124,18 @@ def own(night: Ids, stage: str, shards: set[Shard]) -> set[str]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: Corpus, part: str) -> None:
-    (first,) = corpus.nights
+    (first,) = corpus.increments
     number = corpus.some(first, part)
     before = corpus.members(first)
 
-    second = corpus.night(range(40), opted_out={number: "meta:noai"})
+    second = corpus.increment(range(40), opted_out={number: "meta:noai"})
 
     assert corpus.members(second) == {each: ids - {corpus.document(number)} for each, ids in before.items()}
     assert corpus.document(number) not in corpus.chunked(second)
     assert corpus.members(first) == before, "what is past is past"
     assert withdrawn_of(corpus.store, second["dedup"]) == {
         corpus.document(number): {
-            "id": corpus.document(number), "url": url_of(number), "reason": "meta:noai", "since": NIGHTS[1],
+            "id": corpus.document(number), "url": url_of(number), "reason": "meta:noai", "since": RUNS[1],
         }
     }  # fmt: skip
     totals = corpus.store.manifest(second["dedup"]).totals
@@ -145,10 +145,10 @@ def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: C
 
 
 def test_it_stays_withdrawn_though_nothing_links_to_it_any_more(corpus: Corpus) -> None:
-    (first,) = corpus.nights
+    (first,) = corpus.increments
     number = corpus.some(first, "train")
-    second = corpus.night(range(40), opted_out={number: "robots:GPTBot"})
-    third = corpus.night(range(number))  # no row of it, nor of its neighbours
+    second = corpus.increment(range(40), opted_out={number: "robots:GPTBot"})
+    third = corpus.increment(range(number))  # no row of it, nor of its neighbours
     assert set(withdrawn_of(corpus.store, third["dedup"])) == {corpus.document(number)}
     assert withdrawn_of(corpus.store, third["dedup"]) == withdrawn_of(corpus.store, second["dedup"])
     assert corpus.members(third) == corpus.members(second)
@@ -156,21 +156,21 @@ def test_it_stays_withdrawn_though_nothing_links_to_it_any_more(corpus: Corpus) 
 
 
 def test_a_page_that_is_merely_gone_stays(corpus: Corpus) -> None:
-    (first,) = corpus.nights
-    second = corpus.night(range(40), gone=(corpus.some(first, "train"), corpus.some(first, "test")))
+    (first,) = corpus.increments
+    second = corpus.increment(range(40), gone=(corpus.some(first, "train"), corpus.some(first, "test")))
     assert corpus.members(second) == corpus.members(first)
     assert withdrawn_of(corpus.store, second["dedup"]) == {}
 
 
 def test_a_page_that_opted_out_before_it_was_ever_read_is_not_listed(corpus: Corpus) -> None:
-    second = corpus.night(range(45), opted_out={44: "meta:noai"})
+    second = corpus.increment(range(45), opted_out={44: "meta:noai"})
     assert withdrawn_of(corpus.store, second["dedup"]) == {}
     assert corpus.part_of(second, 44) == ""
 
 
 def test_what_one_source_says_no_to_is_not_learned_from_another(corpus: Corpus) -> None:
-    """An archive still holds a page whose owner opts out: live there, opted out here, on one night."""
-    store, as_of = corpus.store, NIGHTS[1]
+    """An archive still holds a page whose owner opts out: live there, opted out here, on one run."""
+    store, as_of = corpus.store, RUNS[1]
     rows = [Row(url_of(7), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
     rows += [Row(url_of(number), "archive", "unchanged") for number in (7, 41)]
     rows += [Row(url_of(41), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
@@ -184,20 +184,20 @@ def test_what_one_source_says_no_to_is_not_learned_from_another(corpus: Corpus) 
 
 
 def test_every_version_of_a_page_goes_with_it(corpus: Corpus) -> None:
-    number = corpus.some(corpus.nights[0], "train")
+    number = corpus.some(corpus.increments[0], "train")
     old = corpus.document(number)
     corpus.texts[number] = corpus.texts[50]  # the page has become another text
-    corpus.night(range(40))
-    third = corpus.night(range(40), opted_out={number: "ai.txt"})
+    corpus.increment(range(40))
+    third = corpus.increment(range(40), opted_out={number: "ai.txt"})
     assert set(withdrawn_of(corpus.store, third["dedup"])) == {old, corpus.document(number)}
 
 
 def test_copies_of_what_is_withdrawn_stay_removed(corpus: Corpus) -> None:
-    number = corpus.some(corpus.nights[0], "train")
-    corpus.night(range(40), opted_out={number: "meta:noai"})
+    number = corpus.some(corpus.increments[0], "train")
+    corpus.increment(range(40), opted_out={number: "meta:noai"})
     corpus.texts[50] = corpus.texts[number]  # somebody else shows the same text
-    corpus.night(range(40), opted_out={number: "meta:noai"})
-    last = corpus.night(range(51), opted_out={number: "meta:noai"})
+    corpus.increment(range(40), opted_out={number: "meta:noai"})
+    last = corpus.increment(range(51), opted_out={number: "meta:noai"})
     assert corpus.part_of(last, 50) == ""
     removed = [shard.path for shard in corpus.store.manifest(last["dedup"]).shards_of("removed")]
     keepers = {
@@ -211,14 +211,14 @@ def test_copies_of_what_is_withdrawn_stay_removed(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_page_without_opt_out_is_back_in_the_same_split(corpus: Corpus, part: str) -> None:
-    (first,) = corpus.nights
+    (first,) = corpus.increments
     number = corpus.some(first, part)
-    corpus.night(range(45), opted_out={number: "meta:noai"})
-    third = corpus.night(range(45))
+    corpus.increment(range(45), opted_out={number: "meta:noai"})
+    third = corpus.increment(range(45))
     assert withdrawn_of(corpus.store, third["dedup"]) == {}
     assert corpus.part_of(third, number) == part
-    assert corpus.chunked(third) == {**corpus.chunked(corpus.nights[1]), **corpus.chunked(first)}
-    fourth = corpus.night(range(50))
+    assert corpus.chunked(third) == {**corpus.chunked(corpus.increments[1]), **corpus.chunked(first)}
+    fourth = corpus.increment(range(50))
     assert corpus.part_of(fourth, number) == part
     assert corpus.chunked(third).items() <= corpus.chunked(fourth).items()
 
@@ -227,14 +227,14 @@ def test_a_page_without_opt_out_is_back_in_the_same_split(corpus: Corpus, part: 
 
 
 def test_only_the_files_with_a_withdrawn_document_are_made_anew(corpus: Corpus) -> None:
-    first = corpus.nights[0]
-    second = corpus.night(range(60))
+    first = corpus.increments[0]
+    second = corpus.increment(range(60))
     number = next(each for each in range(40, 60) if corpus.part_of(second, each) == "train")
 
-    third = corpus.night(range(60), opted_out={number: "meta:noai"})
+    third = corpus.increment(range(60), opted_out={number: "meta:noai"})
 
-    was, now = (shards_of(corpus.store, night, "chunk") for night in (second, third))
-    assert shards_of(corpus.store, first, "chunk") <= now, "the chunks of the first night are inherited"
+    was, now = (shards_of(corpus.store, increment, "chunk") for increment in (second, third))
+    assert shards_of(corpus.store, first, "chunk") <= now, "the chunks of the first run are inherited"
     assert own(third, "chunk", now) == {"train-00000.arrow", "map-train-00000.parquet"}
     assert own(second, "chunk", was - now) == {"train-00000.arrow", "map-train-00000.parquet"}
     expected = corpus.chunked(second)
@@ -250,19 +250,19 @@ def test_only_the_files_with_a_withdrawn_document_are_made_anew(corpus: Corpus) 
     assert (totals["new_train_documents"], totals["new_train_tokens"]) == (0, 0)
 
 
-def test_a_night_without_opt_outs_is_named_and_made_as_ever(corpus: Corpus) -> None:
+def test_a_run_without_opt_outs_is_named_and_made_as_ever(corpus: Corpus) -> None:
     """Ids as they were before opt-outs were looked at: inputs and settings, nothing else."""
-    second = corpus.night(range(45), gone=(3,))
-    store, (first, _) = corpus.store, corpus.nights
+    second = corpus.increment(range(45), gone=(3,))
+    store, (first, _) = corpus.store, corpus.increments
     options = SETTINGS[0].model_dump()
-    inputs = [f"strip-{NIGHTS[1]}", first["dedup"]]
+    inputs = [f"strip-{RUNS[1]}", first["dedup"]]
     assert second["dedup"] == snapshot_id("dedup", stages.of("dedup").version, inputs=inputs, settings=options)
     assert (first, second) == GOLDEN
     assert not store.manifest(second["dedup"]).shards_of("withdrawn")
     assert not {"withdrawn", "newly_withdrawn"} & set(store.manifest(second["dedup"]).totals)
     assert shards_of(store, first, "chunk") < shards_of(store, second, "chunk")
-    with_opt_out = corpus.night(range(45), opted_out={0: "meta:noai"})
-    inputs = [f"strip-{NIGHTS[2]}", second["dedup"]]
+    with_opt_out = corpus.increment(range(45), opted_out={0: "meta:noai"})
+    inputs = [f"strip-{RUNS[2]}", second["dedup"]]
     assert with_opt_out["dedup"] != snapshot_id("dedup", stages.of("dedup").version, inputs=inputs, settings=options)
 
 
@@ -273,12 +273,12 @@ GOLDEN = (
 
 
 def test_nothing_left_to_test_on_says_why(corpus: Corpus) -> None:
-    of_test = corpus.members(corpus.nights[0])["test"]
+    of_test = corpus.members(corpus.increments[0])["test"]
     held_out = [number for number in range(40) if corpus.document(number) in of_test]
     with pytest.raises(
         CorpusEmpty, match=rf"no document for test among 0 \({len(held_out)} were withdrawn by opt-outs"
     ):
-        corpus.night(range(40), opted_out=dict.fromkeys(held_out, "meta:noai"))
+        corpus.increment(range(40), opted_out=dict.fromkeys(held_out, "meta:noai"))
 
 
 # --- what it means for models ----------------------------------------------------------------------------------------
@@ -290,16 +290,16 @@ def recipe() -> Recipe:
 
 
 def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: Corpus, recipe: Recipe) -> None:
-    store, (first,) = corpus.store, corpus.nights
+    store, (first,) = corpus.store, corpus.increments
     settings = dict(retrain_policy.training_settings(recipe))
     champion = make_model(store, 1, [first["chunk"]], settings)
-    grown_from_it = make_model(store, 2, [corpus.night(range(42))["chunk"], champion], settings)
+    grown_from_it = make_model(store, 2, [corpus.increment(range(42))["chunk"], champion], settings)
     three = sorted(corpus.members(first)["train"])[:3]
     numbers = [number for number in range(40) if corpus.document(number) in three]
 
     held_out = corpus.some(first, "test")
     opted_out = dict.fromkeys([*numbers, held_out], "meta:noai")
-    third = corpus.night(range(42), opted_out=opted_out)
+    third = corpus.increment(range(42), opted_out=opted_out)
 
     for model in (champion, grown_from_it):
         found = retrain_policy.assess(store, third["chunk"], model, recipe)
@@ -309,36 +309,37 @@ def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: Corpus, reci
         assert retractions.start_of(store, third["chunk"], model) == "", "more training is no forgetting"
     assert retractions.models_that_learned(store, three) == [champion, grown_from_it]
     assert retractions.models_that_learned(store, [corpus.document(held_out)]) == []
-    assert set(retractions.newly(store, third["dedup"], NIGHTS[2])) == {*three, corpus.document(held_out)}
+    assert set(retractions.newly(store, third["dedup"], RUNS[2])) == {*three, corpus.document(held_out)}
 
     clean = make_model(store, 3, [third["chunk"]], settings)
     assert not retrain_policy.assess(store, third["chunk"], clean, recipe).worth_training
     assert retractions.start_of(store, third["chunk"], clean) == clean
-    fourth = corpus.night(range(42), opted_out=opted_out)
-    assert retractions.newly(store, fourth["dedup"], NIGHTS[3]) == {}
+    fourth = corpus.increment(range(42), opted_out=opted_out)
+    assert retractions.newly(store, fourth["dedup"], RUNS[3]) == {}
     assert not retrain_policy.assess(store, fourth["chunk"], clean, recipe).worth_training
 
 
 def test_a_single_one_is_said_in_the_singular(corpus: Corpus, recipe: Recipe) -> None:
-    champion = make_model(corpus.store, 1, [corpus.nights[0]["chunk"]], dict(retrain_policy.training_settings(recipe)))
-    second = corpus.night(range(40), opted_out={corpus.some(corpus.nights[0], "train"): "meta:noai"})
+    learned = [corpus.increments[0]["chunk"]]
+    champion = make_model(corpus.store, 1, learned, dict(retrain_policy.training_settings(recipe)))
+    second = corpus.increment(range(40), opted_out={corpus.some(corpus.increments[0], "train"): "meta:noai"})
     found = retrain_policy.assess(corpus.store, second["chunk"], champion, recipe)
     assert found.reason == "1 document that the champion learned from was withdrawn"
 
 
 def test_trace_says_that_it_was_withdrawn_and_who_learned_from_it(corpus: Corpus) -> None:
-    store, (first,) = corpus.store, corpus.nights
+    store, (first,) = corpus.store, corpus.increments
     number = corpus.some(first, "train")
     champion = make_model(store, 1, [first["chunk"]], {})
-    corpus.night(range(40), opted_out={number: "robots:CCBot"})
+    corpus.increment(range(40), opted_out={number: "robots:CCBot"})
 
     (page,) = Tracer(store).trace(url_of(number))
     (document,) = page.leads_to
     assert (page.facts["state"], page.facts["opt_out"]) == ("skipped", "robots:CCBot")
     told = {key: document.facts[key] for key in ("withdrawn", "withdrawn_since", "split")}
-    assert told == {"withdrawn": "robots:CCBot", "withdrawn_since": NIGHTS[1], "split": "train"}
+    assert told == {"withdrawn": "robots:CCBot", "withdrawn_since": RUNS[1], "split": "train"}
     assert page.facts["models"] == [champion]
 
-    corpus.night(range(number))  # no row in tonight's ledger
+    corpus.increment(range(number))  # no row in this run's ledger
     (found,) = Tracer(store).trace(url_of(number))
     assert (found.facts["withdrawn"], found.facts["models"]) == ("robots:CCBot", [champion])

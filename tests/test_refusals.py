@@ -195,8 +195,8 @@ def test_json_goes_to_standard_output_alone(home: Path, capfd: pytest.CaptureFix
     arguments = ["retrain", str(home / "recipe.toml"), "--store", str(home / "good"), "--as-of", "2026-01-05", "--json"]
     assert run(arguments) == 0
     said = capfd.readouterr()
-    outcome = json.loads(said.out)
-    assert outcome["verdict"] in ("promote", "keep", "not-enough-evidence")
-    wanted = {"verdict", "reason", "funnel", "perplexity", "bits_per_byte", "snapshots", "model", "seconds"}
-    assert wanted <= outcome.keys()
-    assert set(outcome["perplexity"]) == {"base", "champion", "challenger"}
+    report = json.loads(said.out)
+    assert report["decision"] in ("promote", "reject", "not-enough-evidence")
+    wanted = {"decision", "reason", "funnel", "perplexity", "bits_per_byte", "snapshots", "model", "seconds"}
+    assert wanted <= report.keys()
+    assert set(report["perplexity"]) == {"base", "champion", "challenger"}

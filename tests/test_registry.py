@@ -21,7 +21,7 @@ from prosemill.storage.store import Store
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as prosemill.config.environment.prepare does
 
 
-def snapshots_of(store: Store, number: int, verdict: str = "promote") -> tuple[str, str, str]:
+def snapshots_of(store: Store, number: int, says: str = "promote") -> tuple[str, str, str]:
     """finetune, evaluate and gate snapshots as the stages write them, as far as the registry reads them."""
     finetune, evaluation, decision = (f"{stage}-{number:016x}" for stage in ("finetune", "evaluate", "gate"))
     if not store.has(finetune):
@@ -33,7 +33,7 @@ def snapshots_of(store: Store, number: int, verdict: str = "promote") -> tuple[s
             writer.totals = {"validation_loss": 3.4, "precision": "fp32"}
     scores = {"perplexity": 30.0 - number, "bits_per_byte": 1.5}
     _write_json(store, evaluation, "summary", {"models": {"base": scores, "challenger": scores}})
-    _write_json(store, decision, "decision", {"verdict": verdict, "reason": "It is better."})
+    _write_json(store, decision, "decision", {"decision": says, "reason": "It is better."})
     return finetune, evaluation, decision
 
 
@@ -60,8 +60,8 @@ def test_a_life_of_versions(store: Store, registry: Registry) -> None:
     registry.promote("house", first[0])
     champion = registry.champion("house")
     assert champion is not None
-    assert (champion.version, champion.snapshot, champion.evaluation, champion.decision) == (1, *first)
-    assert (champion.as_of, champion.verdict) == ("2026-01-02", "promote")
+    assert (champion.version, champion.snapshot, champion.evaluation, champion.gate) == (1, *first)
+    assert (champion.as_of, champion.decision) == ("2026-01-02", "promote")
     assert champion.metrics == {"perplexity": 29.0, "bits_per_byte": 1.5, "validation_loss": 3.4}
     with pytest.raises(RegistryError, match="nothing to roll back to"):
         registry.roll_back("house")
@@ -91,12 +91,12 @@ def test_a_life_of_versions(store: Store, registry: Registry) -> None:
 
 
 def test_a_version_that_is_judged_again_keeps_its_number(store: Store, registry: Registry) -> None:
-    finetune, evaluation, decision = snapshots_of(store, 1, verdict="not-enough-evidence")
-    _, later, promoted = snapshots_of(store, 3, verdict="promote")
+    finetune, evaluation, decision = snapshots_of(store, 1, says="not-enough-evidence")
+    _, later, promoted = snapshots_of(store, 3, says="promote")
     assert registry.record("house", finetune, evaluation, decision) == 1
     assert registry.record("house", finetune, later, promoted) == 1
     (version,) = registry.list_versions("house")
-    assert (version.evaluation, version.verdict) == (later, "promote")
+    assert (version.evaluation, version.decision) == (later, "promote")
 
 
 def test_the_loss_curve_and_the_decision_are_in_mlflow(store: Store, registry: Registry) -> None:
@@ -112,7 +112,7 @@ def test_the_loss_curve_and_the_decision_are_in_mlflow(store: Store, registry: R
     assert run.data.metrics["challenger.perplexity"] == 29.0
     assert run.data.params["seed"] == "1"
     stored = list(Path(store.root, "mlflow-artifacts").rglob("decision.json"))
-    assert [json.loads(path.read_text())["verdict"] for path in stored] == ["promote"]
+    assert [json.loads(path.read_text())["decision"] for path in stored] == ["promote"]
 
 
 def test_an_empty_registry_is_read_without_mlflow(store: Store) -> None:

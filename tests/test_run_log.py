@@ -28,7 +28,7 @@ for stage in range(20):
     child = f"child-{number}-{stage}"
     run_log.begin(store, RunLog(child, "train-model", child, "docs", "2026-01-05", "2026-01-05", parent="0b64"))
     assert run_log.read(store, "0b64") is not None
-run_log.end(store, "0b64", **{("state", "model", "reason", "verdict")[number]: str(number)})
+run_log.end(store, "0b64", **{("state", "model", "reason", "decision")[number]: str(number)})
 """
 
 
@@ -43,7 +43,7 @@ def test_writers_at_the_same_moment_lose_nothing(store: Store) -> None:
         f"strip-{number:08x}{stage:08x}" for number in range(4) for stage in range(20)
     )
     assert set(log.children) == {f"child-{number}-{stage}" for number in range(4) for stage in range(20)}
-    assert (log.state, log.model, log.reason, log.verdict) == ("0", "1", "2", "3")
+    assert (log.state, log.model, log.reason, log.decision) == ("0", "1", "2", "3")
     assert len(run_log.read_all(store)) == 81
 
 

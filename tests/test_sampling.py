@@ -18,12 +18,12 @@ from tests.test_dedup import write_strip
 
 @pytest.fixture
 def kept(store: Store) -> str:
-    """A second night's dedup snapshot, with copies removed on both nights."""
+    """A second run's dedup snapshot, with copies removed on both runs."""
     texts = planted_copies(60).texts
     first = write_strip(store, "1", [("s", f"https://example.org/{n}", text) for n, text in enumerate(texts[:90])])
     both = write_strip(store, "2", [("s", f"https://example.org/{n}", text) for n, text in enumerate(texts)])
-    night = dedup(store, first, Dedup(), as_of="2026-01-05")
-    return dedup(store, both, Dedup(), as_of="2026-01-06", previous=night)
+    increment = dedup(store, first, Dedup(), as_of="2026-01-05")
+    return dedup(store, both, Dedup(), as_of="2026-01-06", previous=increment)
 
 
 def test_a_removed_document_stands_beside_its_keeper(store: Store, kept: str) -> None:
@@ -42,7 +42,7 @@ def test_the_same_seed_draws_the_same(store: Store, kept: str) -> None:
     assert len(sample(store, kept, 5, 1).kept) == 5
 
 
-def test_texts_of_removed_documents_are_found_over_the_nights(store: Store, kept: str) -> None:
+def test_texts_of_removed_documents_are_found_over_the_runs(store: Store, kept: str) -> None:
     import pyarrow.parquet as pq
 
     shards = store.manifest(kept).shards_of("removed")

@@ -412,7 +412,7 @@ def test_counts_add_up_and_progress_is_told(hostile: tuple[Store, Site, str, lis
     assert seen
 
 
-# --- the second night ------------------------------------------------------------------------------------------------
+# --- the second run ------------------------------------------------------------------------------------------------
 
 
 def library(num_pages: int = 12) -> Site:

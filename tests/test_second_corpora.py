@@ -34,8 +34,8 @@ Row = dict[str, Any]
 def retrain(recipe: Path, store: Path) -> dict[str, Any]:
     from flows.retrain import retrain as flow
 
-    outcome: dict[str, Any] = flow(load_recipe(recipe), as_of=AS_OF, store=str(store))
-    return outcome
+    report: dict[str, Any] = flow(load_recipe(recipe), as_of=AS_OF, store=str(store))
+    return report
 
 
 def rows(store: Path, snapshot: str, role: str) -> list[Row]:
@@ -150,18 +150,18 @@ def test_chinese_json_goes_through_all_stages(miniature: Path) -> None:
     sources = folders(lunyu="dist/lunyu", mengxue="dist/mengxue", songci="dist/songci")
     recipe.write_text(f'name = "mini"\nlanguage = "zh"\n\n{sources}{FOR_A_TINY_BASE}', encoding="utf-8")
 
-    outcome = retrain(recipe, store)
+    report = retrain(recipe, store)
 
-    assert set(outcome["snapshots"]) == STAGES
-    assert outcome["verdict"] == "promote", outcome["reason"]
-    assert outcome["perplexity"]["challenger"] < outcome["perplexity"]["base"]
-    funnel = {step["stage"]: step for step in outcome["funnel"][3:]}
-    assert [step["kept"] for step in outcome["funnel"][:3]] == [20, 27, 18]  # one document a text
-    assert outcome["funnel"][2]["dropped"] == {"same_content": 1}
+    assert set(report["snapshots"]) == STAGES
+    assert report["decision"] == "promote", report["reason"]
+    assert report["perplexity"]["challenger"] < report["perplexity"]["base"]
+    funnel = {step["stage"]: step for step in report["funnel"][3:]}
+    assert [step["kept"] for step in report["funnel"][:3]] == [20, 27, 18]  # one document a text
+    assert report["funnel"][2]["dropped"] == {"same_content": 1}
     assert (funnel["strip"]["kept"], funnel["strip"]["dropped"]) == (64, {"thin": 1})
     assert (funnel["dedup"]["kept"], funnel["dedup"]["dropped"]) == (63, {"near": 1})
 
-    found = {row["url"]: row for row in rows(store, outcome["snapshots"]["dedup"], "keepers")}
+    found = {row["url"]: row for row in rows(store, report["snapshots"]["dedup"], "keepers")}
     titles = {url: row["title"] for url, row in found.items()}
     assert titles["folder://lunyu/lunyu.json#2"] == "第2篇"
     assert titles["folder://mengxue/guwenguanzhi.json#7"] == "卷1 · 记1"
@@ -171,12 +171,12 @@ def test_chinese_json_goes_through_all_stages(miniature: Path) -> None:
     chapter = json.loads((miniature / "dist/lunyu/lunyu.json").read_text(encoding="utf-8"))[2]["paragraphs"]
     assert found["folder://lunyu/lunyu.json#2"]["text"] == "\n".join(chapter)
     assert {row["language"] for row in found.values()} == {"zh"}
-    (copy,) = rows(store, outcome["snapshots"]["dedup"], "removed")
+    (copy,) = rows(store, report["snapshots"]["dedup"], "removed")
     assert (copy["url"], copy["keeper_url"]) == (
         "folder://songci/宋词三百首.json#0",
         "folder://songci/ci.song.0.json#5",
     )
-    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in outcome["samples"])
+    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in report["samples"])
 
 
 @pytest.mark.usefixtures("prefect_api")
@@ -185,16 +185,16 @@ def test_the_same_texts_as_a_site_go_through_all_stages(miniature: Path) -> None
     render_classics(miniature / "dist", miniature / "site")
     with serve(miniature / "site", 0) as server:
         recipe.write_text(served_recipe(server.url) + FOR_A_TINY_BASE, encoding="utf-8")
-        outcome = retrain(recipe, store)
+        report = retrain(recipe, store)
 
-    assert set(outcome["snapshots"]) == STAGES
-    assert outcome["verdict"] == "promote", outcome["reason"]
-    found = {row["url"].removeprefix(server.url): row for row in rows(store, outcome["snapshots"]["dedup"], "keepers")}
+    assert set(report["snapshots"]) == STAGES
+    assert report["decision"] == "promote", report["reason"]
+    found = {row["url"].removeprefix(server.url): row for row in rows(store, report["snapshots"]["dedup"], "keepers")}
     assert len(found) == 20 + 12 + 1  # chapters, essays, and the one song of the rendered works
     assert found["/guwenguanzhi/008.html"]["title"] == "卷1 · 记1"
     chapter = json.loads((miniature / "dist/lunyu/lunyu.json").read_text(encoding="utf-8"))[2]["paragraphs"]
     assert found["/lunyu/003.html"]["text"].split() == chapter
-    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in outcome["samples"])
+    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in report["samples"])
 
 
 def served_recipe(url: str) -> str:
@@ -232,17 +232,17 @@ def test_the_example_recipe_of_the_classics(classics: Path) -> None:
     (classics / "chinese.toml").write_text(example + FEW_STEPS, encoding="utf-8")
     store = classics / "store"
 
-    outcome = retrain(classics / "chinese.toml", store)
+    report = retrain(classics / "chinese.toml", store)
 
-    assert set(outcome["snapshots"]) == STAGES
-    assert outcome["verdict"] == "promote", outcome["reason"]
-    assert not outcome["partial"]
-    assert [step["kept"] for step in outcome["funnel"][:4]] == [20, 16, 834, 280]
-    assert outcome["funnel"][4]["kept"] == 1150
-    assert outcome["funnel"][5]["dropped"] == {"near": 6}
-    assert sum(outcome["seconds"][stage] for stage in ("scrape", "strip", "dedup", "split", "chunk")) < 60
-    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in outcome["samples"])
-    titles = {row["title"] for row in rows(store, outcome["snapshots"]["dedup"], "keepers")}
+    assert set(report["snapshots"]) == STAGES
+    assert report["decision"] == "promote", report["reason"]
+    assert not report["partial"]
+    assert [step["kept"] for step in report["funnel"][:4]] == [20, 16, 834, 280]
+    assert report["funnel"][4]["kept"] == 1150
+    assert report["funnel"][5]["dropped"] == {"near": 6}
+    assert sum(report["seconds"][stage] for stage in ("scrape", "strip", "dedup", "split", "chunk")) < 60
+    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in report["samples"])
+    titles = {row["title"] for row in rows(store, report["snapshots"]["dedup"], "keepers")}
     assert {"学而篇", "梁惠王上", "卷一・周文 · 鄭伯克段於鄢", "七言律詩 · 中秋", "湘春夜月"} <= titles
 
 
@@ -284,12 +284,12 @@ def test_the_classics_as_a_site(classics: Path) -> None:
     render_classics(classics / "package/dist", classics / "site")
     with serve(classics / "site", 0) as server:
         (classics / "site.toml").write_text(served_recipe(server.url) + FEW_STEPS, encoding="utf-8")
-        outcome = retrain(classics / "site.toml", classics / "site-store")
+        report = retrain(classics / "site.toml", classics / "site-store")
 
-    assert set(outcome["snapshots"]) == STAGES
-    assert outcome["verdict"] == "promote", outcome["reason"]
-    assert outcome["funnel"][0]["kept"] > 550
-    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in outcome["samples"])
+    assert set(report["snapshots"]) == STAGES
+    assert report["decision"] == "promote", report["reason"]
+    assert report["funnel"][0]["kept"] > 550
+    assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in report["samples"])
 
 
 @pytest.fixture(scope="module")
@@ -355,13 +355,13 @@ def test_a_base_of_gpt2s_size_goes_through_all_stages(gpt2_sized: Path) -> None:
         encoding="utf-8",
     )
 
-    outcome = retrain(recipe, store)
+    report = retrain(recipe, store)
 
-    assert set(outcome["snapshots"]) == STAGES
-    assert outcome["verdict"] == "not-enough-evidence"  # one test document
-    assert 40_000 < outcome["perplexity"]["base"] < 80_000  # random weights: about as many as there are tokens
-    assert outcome["perplexity"]["challenger"] < outcome["perplexity"]["base"]
-    model = Store(str(store)).local(f"{outcome['snapshots']['finetune']}/model")
+    assert set(report["snapshots"]) == STAGES
+    assert report["decision"] == "not-enough-evidence"  # one test document
+    assert 40_000 < report["perplexity"]["base"] < 80_000  # random weights: about as many as there are tokens
+    assert report["perplexity"]["challenger"] < report["perplexity"]["base"]
+    model = Store(str(store)).local(f"{report['snapshots']['finetune']}/model")
     assert {"vocab.json", "merges.txt"} <= {path.name for path in model.iterdir()}
     (text,) = generate(model, "The miller", Write(max_new_tokens=4), seed=0)
     assert text.startswith("The miller")

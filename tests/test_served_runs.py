@@ -13,7 +13,7 @@ from prosemill.config.recipe import load_recipe
 from prosemill.errors import EXIT_REFUSED
 from prosemill.registry.registry import Registry
 from prosemill.storage.store import Store
-from tests import victims
+from tests import served_processes
 from tests.serving import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -61,16 +61,16 @@ def test_cancelling_a_run_frees_the_gpu_and_changes_no_champion(stack: Stack) ->
     slow = recipe(stack, "slow", finetune={"epochs": 1000, "evals": 500, "patience": 1000})
     run = stack.run("retrain/stories", recipe=slow, as_of="2026-01-05")
     training = wait_for("the training", lambda: training_of(stack, run))["id"]
-    process = wait_for("its process", lambda: victims.flow_processes().get(training))
-    (trainer,) = wait_for("the trainer", lambda: victims.trainers(process))
+    process = wait_for("its process", lambda: served_processes.flow_processes().get(training))
+    (trainer,) = wait_for("the trainer", lambda: served_processes.trainers(process))
     wait_for("a checkpoint", lambda: list(stack.store.glob("unfinished/finetune-*/checkpoints/*")))
 
     cancel(stack, run)
 
-    wait_for("the end of the trainer", lambda: not victims.is_alive(trainer), timeout=120)
+    wait_for("the end of the trainer", lambda: not served_processes.is_alive(trainer), timeout=120)
     for each in (training, run):
         wait_for("Cancelled", lambda each=each: is_in(stack, each, "Cancelled"))  # type: ignore[misc]
-    assert not victims.is_alive(process)
+    assert not served_processes.is_alive(process)
     assert Registry(str(stack.store)).list_versions("slow") == []
     assert not any(stack.store.glob("tmp/*.lock"))
     assert any(stack.store.glob("unfinished/finetune-*/checkpoints/*")), "a later run goes on from here"
@@ -98,7 +98,7 @@ def test_a_person_lets_a_challenger_take_over(stack: Stack) -> None:
     (version,) = registry.list_versions("asks")
     assert version.aliases == ("challenger",)
     assert version.approval.startswith("asked, until ")
-    wait_for("a free worker", lambda: run not in victims.flow_processes())  # the wait holds nothing
+    wait_for("a free worker", lambda: run not in served_processes.flow_processes())  # the wait holds nothing
     form = stack.get(f"/flow_runs/{run}/input/suspended-approval-description")
     for words in ("May asks/1 take over?", "| challenger |", "The same prompts and seed before and after"):
         assert words in form
@@ -122,9 +122,9 @@ def test_a_person_lets_a_challenger_take_over(stack: Stack) -> None:
     assert "asks/1 was approved by ada at" in again.stderr
     assert "it is decided once" in again.stderr
     assert training_of(stack, run) is not None, "the resumed run went back to the training it had started"
-    outcome = stack.get("/artifacts/asks-outcome/latest")["data"]
-    assert "promote" in outcome
-    assert "approved by ada" in outcome
+    report = stack.get("/artifacts/asks-report/latest")["data"]
+    assert "promote" in report
+    assert "approved by ada" in report
 
 
 def is_back(stack: Stack, run: str) -> bool:
@@ -138,12 +138,15 @@ def test_kills_change_nothing(stack: Stack) -> None:
     killed = recipe(stack, "killed", finetune={"epochs": 12, "evals": 6, "patience": 100})
     run = stack.run("retrain/stories", recipe=killed, as_of="2026-01-05")
     training = wait_for("the training", lambda: training_of(stack, run))["id"]
-    process = wait_for("its process", lambda: victims.flow_processes().get(training))
-    (trainer,) = wait_for("the trainer", lambda: victims.trainers(process))
+    process = wait_for("its process", lambda: served_processes.flow_processes().get(training))
+    (trainer,) = wait_for("the trainer", lambda: served_processes.trainers(process))
 
     os.kill(trainer, signal.SIGKILL)  # the task goes on by itself
-    wait_for("another trainer", lambda: [each for each in victims.trainers(process) if each != trainer])
-    for each, victim in ((training, process), (run, wait_for("parent", lambda: victims.flow_processes().get(run)))):
+    wait_for("another trainer", lambda: [each for each in served_processes.trainers(process) if each != trainer])
+    for each, victim in (
+        (training, process),
+        (run, wait_for("parent", lambda: served_processes.flow_processes().get(run))),
+    ):
         os.kill(victim, signal.SIGKILL)
         wait_for("its return", lambda each=each: is_back(stack, each))  # type: ignore[misc]
 

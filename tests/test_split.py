@@ -23,16 +23,16 @@ def ids(count: int, start: int = 0) -> list[str]:
     return [f"{number:020x}" for number in range(start, start + count)]
 
 
-def write_dedup(store: Store, name: str, nights: list[list[str]], pairs: list[tuple[str, str]] = ()) -> str:
-    """A dedup snapshot of keepers, one shard a night."""
+def write_dedup(store: Store, name: str, increments: list[list[str]], pairs: list[tuple[str, str]] = ()) -> str:
+    """A dedup snapshot of keepers, one shard a run."""
     with store.write(f"dedup-{name}", stage="dedup", version=1, parents=[], settings={}) as writer:
-        for number, night in enumerate(nights):
+        for number, increment in enumerate(increments):
             rows = [
                 dict.fromkeys(DOCUMENT.names, "") | {"id": id, "url": f"u/{id}", "size_bytes": 0, "scrubbed": 0}
-                for id in night
+                for id in increment
             ]
             pq.write_table(pa.Table.from_pylist(rows, schema=DOCUMENT), writer.path(f"keepers-{number}.parquet"))
-            writer.add(f"keepers-{number}.parquet", "keepers", len(night))
+            writer.add(f"keepers-{number}.parquet", "keepers", len(increment))
         table = pa.Table.from_pylist([{"a": a, "b": b, "similarity": 0.7} for a, b in pairs], schema=PAIR)
         pq.write_table(table, writer.path("pairs.parquet"))
         writer.add("pairs.parquet", "pairs", len(pairs))
@@ -75,7 +75,7 @@ def test_a_large_component_does_not_swamp_what_is_held_out():
         (7, {"train": 5, "test": 1, "validation": 1}),
     ],
 )
-def test_small_first_nights(count, expected):
+def test_small_first_runs(count, expected):
     for seed in range(20):
         assert sizes(assign(ids(count), [], {}, Split(seed=seed))) == expected
 
@@ -101,7 +101,7 @@ def test_another_seed_holds_out_other_documents():
     assert assign(new, [], {}, Split(seed=1)) == assign(new, [], {}, Split(seed=1))
 
 
-def test_later_nights(store):
+def test_later_runs(store):
     first = ids(100)
     one = split(store, write_dedup(store, "1", [first]), SETTINGS, as_of="2026-01-01")
     before = read(store, one)
@@ -136,15 +136,15 @@ def test_later_nights(store):
 
 def test_a_trickle_keeps_the_shares():
     old: dict[str, str] = {}
-    for night in range(100):
-        new = ids(3, start=night * 3)
+    for increment in range(100):
+        new = ids(3, start=increment * 3)
         old |= {id: part for id, (part, _) in assign(new, [], old, SETTINGS).items()}
     held = Counter(old.values())
     assert 28 <= held["test"] <= 30
     assert 13 <= held["validation"] <= 15
 
 
-def test_a_lagging_test_set_does_not_eat_a_night():
+def test_a_lagging_test_set_does_not_eat_a_run():
     old = dict.fromkeys(ids(1000), "train") | {"f" * 20: "test"}
     assert sizes(assign(ids(10, start=5000), [], old, SETTINGS))["train"] == 7
 
@@ -156,14 +156,14 @@ def test_too_few_documents(store, count):
 
 
 def test_documents_of_a_split_in_order_of_arrival(store):
-    nights = [ids(50), ids(20, start=100)]
-    dedup = write_dedup(store, "1", nights)
+    increments = [ids(50), ids(20, start=100)]
+    dedup = write_dedup(store, "1", increments)
     id = split(store, dedup, SETTINGS, as_of="2026-01-01")
     found = {
         part: [row["id"] for row in documents_of(store, dedup, id, part)] for part in ("train", "test", "excluded")
     }
     expected = read(store, id)
-    assert found["train"] == [id for id in [*nights[0], *nights[1]] if expected[id]["split"] == "train"]
+    assert found["train"] == [id for id in [*increments[0], *increments[1]] if expected[id]["split"] == "train"]
     assert len(found["test"]) == 7
     assert found["excluded"] == []
 

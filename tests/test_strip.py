@@ -51,8 +51,8 @@ def test_paragraphs_and_headings_are_kept_apart() -> None:
 
 
 def test_a_line_break_stays_within_its_paragraph() -> None:
-    verse = "The ice came in the night,<br>the ice came without a sound,<br>and took the harbour light"
-    assert "The ice came in the night,\nthe ice came without a sound,\nand took" in text_of(
+    verse = "The ice came in the run,<br>the ice came without a sound,<br>and took the harbour light"
+    assert "The ice came in the run,\nthe ice came without a sound,\nand took" in text_of(
         page(paragraphs(*STORY, verse))
     )
 

@@ -1,4 +1,4 @@
-"""Traces through corpora of several nights: pages that were withdrawn or are gone, sentences that a model has bent."""
+"""Traces through corpora of several runs: pages that were withdrawn or are gone, sentences that a model has bent."""
 
 import json
 from pathlib import Path
@@ -23,13 +23,14 @@ URLS = [f"https://mill.example/{number}" for number in range(len(TEXTS))]
 IDS = [document_id(url, text) for url, text in zip(URLS, TEXTS, strict=True)]
 
 
-def name(stage: str, night: int) -> str:
-    return f"{stage}-{night:016x}"
+def name(stage: str, increment: int) -> str:
+    return f"{stage}-{increment:016x}"
 
 
-def save(store: Store, stage: str, night: int, parents: list[str], **tables: pa.Table) -> None:
-    snapshot = name(stage, night)
-    with store.write(snapshot, stage=stage, version=1, parents=parents, settings={}, as_of=f"2026-01-{night:02}") as w:
+def save(store: Store, stage: str, increment: int, parents: list[str], **tables: pa.Table) -> None:
+    snapshot = name(stage, increment)
+    as_of = f"2026-01-{increment:02}"
+    with store.write(snapshot, stage=stage, version=1, parents=parents, settings={}, as_of=as_of) as w:
         for role, table in tables.items():
             pq.write_table(table, w.path(f"{role}.parquet"))
             w.add(f"{role}.parquet", role, table.num_rows)
@@ -40,7 +41,7 @@ def table(rows: list[Row], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([blank | row for row in rows], schema)
 
 
-def night(store: Store, number: int, *, withdrawn: tuple[int, ...] = (), gone: tuple[int, ...] = ()) -> None:
+def increment(store: Store, number: int, *, withdrawn: tuple[int, ...] = (), gone: tuple[int, ...] = ()) -> None:
     """A run of all stages up to chunk, by hand: document 0 is held out, the others are trained on."""
     before = [number - 1] if number > 1 else []
     ledger = [
@@ -84,7 +85,7 @@ def model(store: Store, number: int) -> str:
 
 
 def test_a_sentence_that_a_model_has_bent_still_leads_to_its_page(store: Store) -> None:
-    night(store, 1)
+    increment(store, 1)
     words = TEXTS[5].split(".")[0].split()
     for said, length in ((" ".join(words), 4), (f"Oh, {' '.join(words[:3])}!", 3), (f"Sing {' '.join(words[-2:])}", 2)):
         found = Tracer(store).trace(said)
@@ -98,7 +99,7 @@ def test_a_sentence_that_a_model_has_bent_still_leads_to_its_page(store: Store) 
 
 
 def test_a_sentence_is_not_traced_to_what_no_model_was_trained_on(store: Store) -> None:
-    night(store, 1)
+    increment(store, 1)
     assert URLS[0] not in {each.facts["closest"] for each in Tracer(store).trace(TEXTS[0])}
     with pytest.raises(RecipeError, match=r"nothing in .* answers to it"):
         Tracer(store).trace("xylophones quarrel")
@@ -116,9 +117,9 @@ def test_words_are_found_whatever_stands_between_them(tmp_path: Path) -> None:
 
 
 def test_a_page_that_was_withdrawn_says_so_and_who_had_learned_from_it(store: Store) -> None:
-    night(store, 1)
+    increment(store, 1)
     learned = model(store, 1)
-    night(store, 2, withdrawn=(4,))
+    increment(store, 2, withdrawn=(4,))
     fresh = model(store, 2)
     tracer = Tracer(store)
 
@@ -140,17 +141,17 @@ def test_a_page_that_was_withdrawn_says_so_and_who_had_learned_from_it(store: St
 
 
 def test_a_page_that_no_source_leads_to_any_more_is_still_found(store: Store) -> None:
-    night(store, 1)
+    increment(store, 1)
     learned = model(store, 1)
-    night(store, 2, gone=(3,))
+    increment(store, 2, gone=(3,))
     (page,) = Tracer(store).trace(URLS[3])
     assert page.facts == {"state": "not in the newest scrape", "models": [learned]}
     assert page.leads_to[0].name == IDS[3]
 
 
-def test_snapshots_of_many_nights_are_traced_both_ways(store: Store) -> None:
+def test_snapshots_of_many_runs_are_traced_both_ways(store: Store) -> None:
     for number in range(1, 9):
-        night(store, number)
+        increment(store, number)
     last = model(store, 8)
     (found,) = Tracer(store).trace(name("split", 1))
     assert found.facts["used_by"] == [name("chunk", 1), name("split", 2)]
@@ -162,11 +163,11 @@ def test_snapshots_of_many_nights_are_traced_both_ways(store: Store) -> None:
     def size(step: Any) -> int:
         return 1 + sum(size(each) for each in step.leads_to)
 
-    assert size(newest) == 10, "five stages of tonight, and the night before as leaves"
+    assert size(newest) == 10, "five stages of this run, and the run before as leaves"
 
 
 def test_the_runs_page_leads_from_a_sentence_to_its_page(store: Store) -> None:
-    night(store, 1)
+    increment(store, 1)
     first, second = TEXTS[5].split(".")[:2]
     texts = {"challenger": f"Once upon {first.strip()}.\n\n{second.strip()}. [x](javascript:alert) *boo* | and more"}
     with store.write("evaluate-1", stage="evaluate", version=1, parents=[], settings={}) as w:

@@ -16,7 +16,7 @@ from prosemill.storage.manifest import Counts, document_id
 from prosemill.storage.schemas import DOCUMENT, SPLIT
 from prosemill.storage.store import Store
 
-SUBJECTS = ["The miller", "An old ferryman", "My sister", "The night train", "A heron", "The clock of the town hall"]
+SUBJECTS = ["The miller", "An old ferryman", "My sister", "The run train", "A heron", "The clock of the town hall"]
 VERBS = ["waits for", "remembers", "paints", "carries", "forgets", "counts", "never trusts"]
 OBJECTS = ["the river", "seven grey horses", "a letter from the coast", "the last light", "bread and salt", "the bells"]
 ENDINGS = ["before winter.", "without a word.", "every Thursday.", "and smiles.", "because nobody else will.", "again."]
@@ -133,7 +133,7 @@ def make_corpus(
     store: Store,
     documents: dict[str, list[str]],
     *,
-    night: str = "0",
+    increment: str = "0",
     parts: dict[str, str] | None = None,
     dates: dict[str, str] | None = None,
 ) -> tuple[str, str]:
@@ -141,7 +141,7 @@ def make_corpus(
 
     `dates`: when the documents of a source were first seen.
     """
-    dedup, split = f"dedup-{night:0>16}", f"split-{night:0>16}"
+    dedup, split = f"dedup-{increment:0>16}", f"split-{increment:0>16}"
     rows = []
     for source, found in documents.items():
         for text in found:

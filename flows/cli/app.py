@@ -106,8 +106,8 @@ def retrain(
 ) -> None:
     """Scrape, clean, train, judge: the model takes over only if it is shown to be better."""
     loaded, _ = _checked(recipe)
-    outcome = _retrain(loaded, as_of, store, refresh=refresh, quiet=as_json, verbose=verbose)
-    _finish(outcome, as_json, [f'prosemill write {loaded.name} "…"', f"prosemill models {loaded.name}", "prosemill up"])
+    report = _retrain(loaded, as_of, store, refresh=refresh, quiet=as_json, verbose=verbose)
+    _finish(report, as_json, [f'prosemill write {loaded.name} "…"', f"prosemill models {loaded.name}", "prosemill up"])
 
 
 def _checked(path: Path) -> tuple[Recipe, Base]:
@@ -132,18 +132,18 @@ def _retrain(recipe: Recipe, as_of: str, store: str, *, refresh: bool, quiet: bo
     with screen.showing_progress(quiet):
         from flows.retrain import retrain as flow
 
-        outcome: dict[str, Any] = flow(recipe, as_of=as_of, store=url)
-    return outcome
+        report: dict[str, Any] = flow(recipe, as_of=as_of, store=url)
+    return report
 
 
-def _finish(outcome: dict[str, Any], as_json: bool, next_steps: list[str]) -> None:
-    if outcome["verdict"] == "awaiting-approval":
-        next_steps = [f"prosemill approve {outcome['recipe']} [--refuse]", *next_steps]
+def _finish(report: dict[str, Any], as_json: bool, next_steps: list[str]) -> None:
+    if report["decision"] == "awaiting-approval":
+        next_steps = [f"prosemill approve {report['recipe']} [--refuse]", *next_steps]
     if as_json:
-        print(json.dumps(outcome, ensure_ascii=False))
+        print(json.dumps(report, ensure_ascii=False))
     else:
-        screen.show_outcome(outcome, next_steps)
-    if outcome["partial"]:
+        screen.show_report(report, next_steps)
+    if report["partial"]:
         raise typer.Exit(EXIT_PARTIAL)
 
 
@@ -165,14 +165,14 @@ def demo(
             if not as_json:
                 screen.errors.print(f"The demo site as of week {week} is at {serving.url}")
             sources = [recipe.sources[0].model_copy(update={"urls": [f"{serving.url}/"]})]
-            outcome = _retrain(
+            report = _retrain(
                 recipe.model_copy(update={"sources": sources}), WEEKS[week].as_of, store,
                 refresh=False, quiet=as_json, verbose=verbose,
             )  # fmt: skip
     steps = [f'prosemill write {recipe.name} "Fellow-citizens"', f"prosemill models {recipe.name}", "prosemill up"]
     if week < max(WEEKS):
         steps.insert(0, f"prosemill demo --week {week + 1}")
-    _finish(outcome, as_json, steps)
+    _finish(report, as_json, steps)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands about judgement: why a model was taken or refused, its card, its export, whether it can be made again.
+"""The commands about a model: why a model was taken or refused, its card, its export, whether it can be made again.
 
 Each is registered on `flows.cli.app` by `add_to`.
 """
@@ -26,20 +26,21 @@ def add_to(app: typer.Typer) -> None:
     """Put the commands of this module on the `prosemill` command."""
     for command in COMMANDS:
         app.command()(command)
+    app.command("verdict", hidden=True)(decision)  # the old name, for one release
 
 
-def verdict(model: Reference, store: StoreOption = "", as_json: JsonOption = False) -> None:
-    """Say why a model was promoted or kept out: every slice with its numbers."""
-    from prosemill.gate.stage import read_decision
+def decision(model: Reference, store: StoreOption = "", as_json: JsonOption = False) -> None:
+    """Say why a model was promoted or rejected: every slice with its numbers."""
+    from prosemill.storage.decision_record import read_decision, with_old_key
 
     opened, version = _version(model, store)
-    decision = read_decision(opened, version.decision)
+    fields, title = read_decision(opened, version.gate), f"{version.name}/{version.version}"
     if as_json:
-        print(json.dumps({"model": f"{version.name}/{version.version}", **decision}, ensure_ascii=False))
+        print(json.dumps({"model": title, **with_old_key(fields)}, ensure_ascii=False))
         return
-    screen.output.print(f"{version.name}/{version.version}: {decision['verdict']}", markup=False)
-    screen.output.print(decision["reason"], markup=False)
-    for each in decision.get("slices", []):
+    screen.output.print(f"{title}: {fields['decision']}", markup=False)
+    screen.output.print(fields["reason"], markup=False)
+    for each in fields.get("slices", []):
         screen.output.print(f"  {each['slice']:>12}  {each['answer']:<18} {each['why']}", markup=False)
 
 
@@ -98,4 +99,4 @@ def _version(reference: str, store: str) -> tuple[Any, Any]:
     return opened, version_of(Registry(url, environment.tracking_uri()), reference)
 
 
-COMMANDS: list[Callable[..., Any]] = [verdict, card, export, reproduce]
+COMMANDS: list[Callable[..., Any]] = [decision, card, export, reproduce]

@@ -94,19 +94,19 @@ class _LineListener:
             errors.print(f"{what:>10}  {done}{f' of {total}' if total else ''}")
 
 
-def show_outcome(outcome: Mapping[str, Any], next_steps: Sequence[str]) -> None:
+def show_report(report: Mapping[str, Any], next_steps: Sequence[str]) -> None:
     """Funnel, times, scores, decision, samples, and what to type next."""
-    output.print(_funnel_table(outcome["funnel"]))
-    output.print(_time_line(outcome["seconds"]))
-    output.print(_score_table(outcome["scores"]))
-    for sample in outcome["samples"][:2]:
+    output.print(_funnel_table(report["funnel"]))
+    output.print(_time_line(report["seconds"]))
+    output.print(_score_table(report["scores"]))
+    for sample in report["samples"][:2]:
         output.print(f"\n[bold]Prompt:[/] {_inline(sample['prompt'])}", markup=True)
         for label, text in sample["texts"].items():
             output.print(f"  [bold]{label}[/]", end="  ")
             output.print(_inline(text)[:400], markup=False)
-    output.print(f"\n[bold]{outcome['verdict']}[/]  {outcome['model']}: ", end="")
-    output.print(outcome["reason"], markup=False)
-    if outcome["partial"]:
+    output.print(f"\n[bold]{report['decision']}[/]  {report['model']}: ", end="")
+    output.print(report["reason"], markup=False)
+    if report["partial"]:
         output.print(
             "A source could not be read to its end, so this run is partial: its ledger says why, by URL. To read it "
             "again today, give the run a date of its own, such as --as-of 2026-01-05T21:30."
@@ -184,7 +184,7 @@ def show_models(rows: Sequence[Mapping[str, Any]]) -> None:
             for key, digits in (("perplexity", 2), ("bits_per_byte", 4))
         ]
         approval = row["approval"].partition(" at ")[0]
-        decision = f"{row['verdict']}, {approval}" if approval else row["verdict"]
+        decision = f"{row['decision']}, {approval}" if approval else row["decision"]
         table.add_row(row["model"], ", ".join(row["aliases"]), row["as_of"], *scores, decision, row["snapshot"])
     output.print(table)
 
@@ -206,8 +206,8 @@ def show_told(told: Told) -> None:
     from prosemill.storage.run_log import HIT
 
     run, before = told.run, told.before
-    came_to = " ".join(each for each in (run.verdict or run.state.lower(), run.model) if each)
-    output.print(f"{run.title}: {came_to}{f'. {run.reason}' if run.reason else ''}", markup=False)
+    what = " ".join(each for each in (run.decision or run.state.lower(), run.model) if each)
+    output.print(f"{run.title}: {what}{f'. {run.reason}' if run.reason else ''}", markup=False)
     ended = run.ended.replace("T", " ")[:19] or "now"
     output.print(f"{run.started.replace('T', ' ')[:19]} to {ended} UTC, run {run.id}", markup=False)
     compared = f"compared with {before.title} of {before.started[:10]}, run {before.id}" if before else "the first run"
@@ -224,9 +224,9 @@ def show_told(told: Told) -> None:
 
 def show_page_history(fate: PageHistory) -> None:
     """The way of a page through a corpus, and both texts where it was taken for a copy."""
-    table = Table("stage", "verdict", "why", "document", box=None, pad_edge=False, header_style="bold")
+    table = Table("stage", "status", "why", "document", box=None, pad_edge=False, header_style="bold")
     for step in fate.steps:
-        table.add_row(step.stage, step.verdict, Text(step.why, overflow="fold"), step.document)
+        table.add_row(step.stage, step.status, Text(step.why, overflow="fold"), step.document)
     output.print(f"\n{fate.corpus}, {fate.as_of}: {fate.url}", markup=False, style="bold")
     output.print(table)
     if fate.removed:

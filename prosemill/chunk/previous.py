@@ -1,4 +1,4 @@
-"""What of an earlier night's chunks is kept: every file of which no document was withdrawn since."""
+"""What of an earlier run's chunks is kept: every file of which no document was withdrawn since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage: a night's new training and validation documents become chunks; those of earlier nights are inherited.
+"""The stage: a run's new training and validation documents become chunks; those of earlier runs are inherited.
 
 A chunk is exactly `chunk_tokens` ids. Each document ends with the end-of-text id; what is left of a chunk is filled
 with the same id and is no part of `num_tokens`. `starts` lists where positions restart: at each piece, and at the
@@ -86,7 +86,7 @@ def chunk(
 
 @dataclass
 class Written:
-    """What this run chunked of one split; new is what no earlier night had."""
+    """What this run chunked of one split; new is what no earlier run had."""
 
     documents: int = 0
     tokens: int = 0

@@ -6,6 +6,6 @@ MODEL_TYPES = {"rnn": "prosemill-rnn", "transformer": "prosemill-transformer"}
 KINDS = tuple(MODEL_TYPES)
 
 
-def is_yardstick(base: str) -> bool:
+def is_baseline(base: str) -> bool:
     """True for "rnn", "transformer", and either with ":" and a file of word vectors."""
     return base.partition(":")[0] in KINDS

@@ -70,7 +70,7 @@ class Strip(Section):
     scrub_id_numbers: bool = Field(default=True, description="Replace card and national id numbers by [id].")
     quarantine_share: Share = Field(
         default=0.3,
-        description="A source whose new pages give less than this share of the text a page gave the night before is "
+        description="A source whose new pages give less than this share of the text a page gave the run before is "
         "not learned from until a person has looked: its site was rebuilt. 0: let everything through.",
     )
     max_dropped_share: Share = Field(

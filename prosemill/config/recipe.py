@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from prosemill.config.base_names import is_yardstick
+from prosemill.config.base_names import is_baseline
 from prosemill.config.settings import Deploy, Evaluate, Finetune, Recipe, RecipeFile, Source
 from prosemill.config.sources import DEFAULT_KIND, kinds
 from prosemill.errors import RecipeError
@@ -157,7 +157,7 @@ def _check_patterns(recipe: Recipe, where: str) -> None:
 def _absolute_base(finetune: Finetune, folder: Path) -> Finetune:
     """A base that looks like a path, or is a folder beside the recipe, becomes absolute, as word vectors do."""
     here = folder / Path(finetune.base).expanduser()
-    if is_yardstick(finetune.base):
+    if is_baseline(finetune.base):
         kind, colon, vectors = finetune.base.partition(":")
         path = str((folder / Path(vectors).expanduser()).resolve()) if vectors else ""
         return finetune.model_copy(update={"base": f"{kind}{colon if path else ''}{path}"})

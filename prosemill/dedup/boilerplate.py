@@ -57,16 +57,18 @@ def lines_of(texts: Iterator[str], sources: Sequence[str]) -> tuple[Lines, NDArr
 
 
 class LineCounts:
-    """On how many keepers each line was on earlier nights."""
+    """On how many keepers each line was on earlier runs."""
 
-    def __init__(self, nights: Sequence[tuple[Hashes, NDArray[np.int32]]], pages_of_source: Mapping[str, int]) -> None:
-        self.nights = [night for night in nights if len(night[0])]
+    def __init__(
+        self, increments: Sequence[tuple[Hashes, NDArray[np.int32]]], pages_of_source: Mapping[str, int]
+    ) -> None:
+        self.increments = [increment for increment in increments if len(increment[0])]
         self.pages_of_source = dict(pages_of_source)
 
     def of(self, lines: Hashes) -> NDArray[np.int64]:
         """`lines` ascend."""
         total = np.zeros(len(lines), np.int64)
-        for known, pages in self.nights:
+        for known, pages in self.increments:
             places = np.minimum(np.searchsorted(known, lines), len(known) - 1)
             total += np.where(known[places] == lines, pages[places], 0)
         return total
@@ -94,8 +96,8 @@ def find(
 def _repeated(lines: Lines, counted: NDArray[np.bool_], past: LineCounts, needed: NDArray[np.float64]) -> Hashes:
     """Lines on at least as many of the counted documents, history included, as their source asks for."""
     distinct, first, inverse = np.unique(lines.hashes, return_index=True, return_inverse=True)
-    tonight = np.bincount(inverse, weights=counted[lines.documents], minlength=len(distinct))
-    return distinct[tonight + past.of(distinct) >= needed[lines.documents[first]]]
+    added = np.bincount(inverse, weights=counted[lines.documents], minlength=len(distinct))
+    return distinct[added + past.of(distinct) >= needed[lines.documents[first]]]
 
 
 def documents_with(lines: Lines, boilerplate: Hashes) -> NDArray[np.int32]:
@@ -121,7 +123,7 @@ def is_too_short(text: str) -> bool:
 
 
 def count(lines: Lines, documents: NDArray[np.int64]) -> tuple[Hashes, NDArray[np.int32]]:
-    """The distinct lines of the given documents, ascending, and how many of these have each: a night to remember."""
+    """The distinct lines of the given documents, ascending, and how many of these have each: a run to remember."""
     counted = np.zeros(int(lines.documents.max(initial=-1)) + 1, bool)
     counted[documents[documents < len(counted)]] = True
     hashes, pages = np.unique(lines.hashes[counted[lines.documents]], return_counts=True)

@@ -1,4 +1,4 @@
-"""The keepers of earlier nights, on disk, so that a new document is looked up and not compared with all of them.
+"""The keepers of earlier runs, on disk, so that a new document is looked up and not compared with all of them.
 
 Segments are never changed; newer ones are merged into larger ones. Each is sorted arrays in .npy files, memory-mapped
 and read by binary search. Its header names the parameters it was made with, and the keepers' files whose rows are its
@@ -29,7 +29,7 @@ SAMPLED = np.uint64(2**60)
 
 @dataclass(frozen=True)
 class Segment:
-    """Keepers of one night. `keys`, `texts`, `samples` (shingles below SAMPLED) ascend; `…_rows` say whose they are."""
+    """Keepers of one run. `keys`, `texts`, `samples` (shingles below SAMPLED) ascend; `…_rows` say whose they are."""
 
     parameters: Parameters
     keepers: list[str]  # paths of the keepers' files that it covers
@@ -184,7 +184,7 @@ def is_usable(store: Store, manifest: Manifest, expected: Parameters) -> bool:
 def num_merged(sizes: Sequence[int], total: int) -> int:
     """How many of the newest segments, of these sizes, are merged with `total` new documents.
 
-    A segment is merged with all newer ones once these hold as many documents: so a corpus of n nights has about
+    A segment is merged with all newer ones once these hold as many documents: so a corpus of n runs has about
     log2(n) segments, and a document is written again about as many times.
     """
     number = 0

@@ -1,4 +1,4 @@
-"""Which documents were judged, and what the keepers are called: looked up, not read, when a night brings little.
+"""Which documents were judged, and what the keepers are called: looked up, not read, when a run brings little.
 
 Segments in the role `names`, merged as those of the index are: the hashes of the ids of all documents that were judged,
 ascending, and which keeper each is; ids and URLs of the keepers as an Arrow file. All of it is memory-mapped.
@@ -34,7 +34,7 @@ _NO_ROW = np.uint32(2**32 - 1)
 
 @dataclass(frozen=True)
 class Judged:
-    """Documents of some nights. `hashes` of their ids ascend; `rows` say which row of `keepers` each is, or _NO_ROW.
+    """Documents of some runs. `hashes` of their ids ascend; `rows` say which row of `keepers` each is, or _NO_ROW.
 
     Two of a million ids share a hash with p = 3e-8; then the later document would pass for judged.
     """
@@ -148,17 +148,17 @@ class Names:
                 found[hits] = np.maximum(found[hits], np.where(rows == _NO_ROW, NOT_KEPT, first + rows))
         return found
 
-    def write(self, writer: SnapshotWriter, tonight: Judged, shards: Sequence[Shard]) -> None:
-        """Add tonight's; `shards`: those of the segments that were read, which are inherited or merged."""
-        number = num_merged([len(segment) for segment in self.segments], len(tonight))
+    def write(self, writer: SnapshotWriter, added: Judged, shards: Sequence[Shard]) -> None:
+        """Add this run's; `shards`: those of the segments that were read, which are inherited or merged."""
+        number = num_merged([len(segment) for segment in self.segments], len(added))
         place = len(self.segments) - number
         for older, segment in enumerate(self.segments[:place]):
             if segment.path:
                 writer.inherit([shard for shard in shards if shard.path.startswith(f"{segment.path}/")])
             else:
                 segment.write(writer, f"{ROLE}-{older:05d}")
-        if len(tonight):
-            Judged.merge([*self.segments[place:], tonight]).write(writer, f"{ROLE}-{place:05d}")
+        if len(added):
+            Judged.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}")
 
 
 def hashes_of(ids: pa.ChunkedArray) -> Hashes:

@@ -1,4 +1,4 @@
-"""The documents that a night brings, in order of arrival: their names in memory, their texts on disk.
+"""The documents that a run brings, in order of arrival: their names in memory, their texts on disk.
 
 Order of arrival is (source, URL, id). The shards of strip are in another one, so texts are first dealt out to files
 that each hold a stretch of the order and fit into memory, and these are sorted one after another.

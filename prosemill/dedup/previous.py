@@ -1,4 +1,4 @@
-"""What earlier nights know: which documents were judged, the keepers' names, line counts, the index."""
+"""What earlier runs know: which documents were judged, the keepers' names, line counts, the index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes
 
 @dataclass(frozen=True)
 class Past:
-    """The dedup snapshot of the night before; empty on the first night."""
+    """The dedup snapshot of the run before; empty on the first run."""
 
     store: Store
     manifest: Manifest | None
@@ -49,14 +49,14 @@ class Past:
         return {id for id, ordinal in zip(ids, found.tolist(), strict=True) if ordinal == NOT_KEPT}
 
     def is_judged(self, ids: pa.ChunkedArray, open_again: Collection[str]) -> NDArray[np.bool_]:
-        """Which documents an earlier night has kept, removed or dropped."""
+        """Which documents an earlier run has kept, removed or dropped."""
         is_judged: NDArray[np.bool_] = self.names.find(ids) != UNKNOWN
         if open_again:
             is_judged &= ~arrow.to_flags(pc.is_in(ids, value_set=arrow.strings(open_again)))
         return is_judged
 
     def judged_files(self) -> frozenset[str]:
-        """Paths of the documents' files that were read the night before: all that is in them was judged."""
+        """Paths of the documents' files that were read the run before: all that is in them was judged."""
         if self.manifest is None or not self.shards(judged_index.ROLE):
             return frozenset()
         strips = [each for each in self.manifest.parents if stage_of(each) == "strip" and self.store.has(each)]
@@ -65,11 +65,11 @@ class Past:
     def line_counts(self) -> LineCounts:
         files = [self.store.local(shard.path) for shard in self.shards("lines")]
         arrays = {name: [file for file in files if file.name == name] for name in (LINES_FILE, PAGES_FILE)}
-        nights = [
+        increments = [
             (np.load(lines, mmap_mode="r"), np.load(pages, mmap_mode="r"))
             for lines, pages in zip(*arrays.values(), strict=True)
         ]
-        return LineCounts(nights, self.names.sources())
+        return LineCounts(increments, self.names.sources())
 
     def segments(self, parameters: Parameters) -> list[Segment]:
         """The index of all keepers; made anew, from their texts, where it was made with other parameters."""

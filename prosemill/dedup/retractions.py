@@ -1,6 +1,6 @@
 """Opt-outs that come later: documents of pages that were read once, and whose owner has opted out since.
 
-A URL is withdrawn when a ledger of tonight says that it carries an opt-out and is not live, and stays so until it is
+A URL is withdrawn when a ledger of this run says that it carries an opt-out and is not live, and stays so until it is
 live without one; the recipe decides what counts (`scrape.obey_opt_outs`). Every keeper of the URL goes with it: it
 stays in its shard, which never changes, and is listed in the role `withdrawn`, which whoever reads the corpus leaves
 out. So it is in no training, validation or test set from that snapshot on, and back in the same split when its page is.
@@ -28,7 +28,7 @@ Withdrawn = dict[str, tuple[str, str]]  # URL -> reason, since
 
 
 def find(store: Store, strip: str, past: Past, as_of: str) -> Withdrawn:
-    """URLs that are withdrawn on the night of `strip`, sorted. Costs nothing while no page opts out."""
+    """URLs that are withdrawn on the run of `strip`, sorted. Costs nothing while no page opts out."""
     before = _read(past)
     scrapes = [parent for parent in store.manifest(strip).parents if stage_of(parent) == "scrape"]
     with_opt_outs = [scrape for scrape in scrapes if store.manifest(scrape).totals.get("opted_out")]
@@ -75,7 +75,7 @@ def _opted_out(store: Store, scrape: str) -> Iterator[tuple[str, str]]:
 
 
 def _live(store: Store, scrapes: Iterable[str], urls: list[str]) -> set[str]:
-    """Those of `urls` that are live tonight."""
+    """Those of `urls` that are live in this run."""
     is_wanted = pc.field("state").isin(LIVE_STATES) & pc.field("url").isin(urls)
     found: set[str] = set()
     for scrape in scrapes:

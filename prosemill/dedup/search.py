@@ -30,14 +30,14 @@ SIGMAS = 4.0
 @dataclass(frozen=True)
 class Removal:
     row: int
-    keeper: int  # ordinal: history first, then the keepers of this night
+    keeper: int  # ordinal: history first, then the keepers of this run
     similarity: float
     reason: str  # exact | near
 
 
 @dataclass
 class Choice:
-    """What became of the documents of a night, by their row."""
+    """What became of the documents of a run, by their row."""
 
     kept: list[int] = field(default_factory=list)
     removed: list[Removal] = field(default_factory=list)
@@ -115,15 +115,15 @@ class _Search:
 
     def _candidates(self, row: int, old: Candidates) -> list[int]:
         """Ordinals that share a bucket with `row` and whose signature does not rule them out, ascending."""
-        before, tonight = old.of(row), self.shared.candidates(row)
+        before, added = old.of(row), self.shared.candidates(row)
         mine = self.signed.signatures[row]
         if len(before):
             before = before[self._may_be_similar(self.history.signatures(before), mine)]
-        if tonight:
-            rows = [self.choice.kept[position] for position in tonight]
+        if added:
+            rows = [self.choice.kept[position] for position in added]
             likely = self._may_be_similar(self.signed.signatures[rows], mine).tolist()
-            tonight = [position for position, is_likely in zip(tonight, likely, strict=True) if is_likely]
-        return [*before.tolist(), *(position + len(self.history) for position in tonight)]
+            added = [position for position, is_likely in zip(added, likely, strict=True) if is_likely]
+        return [*before.tolist(), *(position + len(self.history) for position in added)]
 
     def _may_be_similar(self, signatures: NDArray[np.uint32], mine: NDArray[np.uint32]) -> NDArray[np.bool_]:
         likely: NDArray[np.bool_] = np.count_nonzero(signatures == mine, axis=1) >= self.least_equal
@@ -137,7 +137,7 @@ class _Search:
 
 
 class _Shared:
-    """The band keys that several documents of the night have, which few do, as numbered buckets; and who of those that
+    """The band keys that several documents of the run have, which few do, as numbered buckets; and who of those that
     were kept is in each.
 
     Plain arrays: a list for each of the million buckets of half a million documents would take a quarter of a gigabyte.

@@ -1,7 +1,7 @@
-"""The stage: a night's new documents against each other and against every keeper of the nights before.
+"""The stage: a run's new documents against each other and against every keeper of the runs before.
 
-Order of arrival, for the documents that one night brings, is (source, URL, id): it does not depend on which page the
-crawler happened to read first. A document that an earlier night has judged, kept or not, is not judged again, and a
+Order of arrival, for the documents that one run brings, is (source, URL, id): it does not depend on which page the
+crawler happened to read first. A document that an earlier run has judged, kept or not, is not judged again, and a
 keeper stays one. A keeper has the id that strip gave it, though lines may have been taken out of its text. Keepers
 whose page opts out now are listed as withdrawn (see `retractions`), and readers of the corpus leave them out.
 """
@@ -62,7 +62,7 @@ def dedup(
 
     Roles: keepers (records.DOCUMENT), removed (records.REMOVED), dropped (records.DROPPED, its `detail` the document's
     id), pairs (records.PAIR), lines (line counts), names and index (segments of both), withdrawn (records.WITHDRAWN,
-    where there are any). Counts are of this night's new documents.
+    where there are any). Counts are of this run's new documents.
     """
     options = settings.model_dump() | ({"undone": sorted(undone)} if undone else {})
     parents = [strip, previous] if previous else [strip]
@@ -96,8 +96,8 @@ def dedup(
             "pairs": _rows(writer, "pairs"),
         }
         if withdrawn:
-            tonight = arrived.names.select(NAMES.names).take(arrow.numbers(kept))
-            names = pa.concat_tables([past.names.table(), tonight])
+            added = arrived.names.select(NAMES.names).take(arrow.numbers(kept))
+            names = pa.concat_tables([past.names.table(), added])
             writer.totals |= retractions.write(writer, names, withdrawn, as_of)
         if not writer.totals["documents"]:
             reasons = ", ".join(f"{number} {reason}" for reason, number in writer.counts.dropped.items()) or "none came"
@@ -117,7 +117,7 @@ def _arrivals(store: Store, strip: str, past: Past, undone: Collection[str], fol
 
 @dataclass(frozen=True)
 class _Cleaned:
-    """The documents of a night after repeated lines were taken out."""
+    """The documents of a run after repeated lines were taken out."""
 
     documents: Arrivals
     lines: boilerplate.Lines
@@ -194,9 +194,9 @@ def _search(
         del names, own, judged
         chosen = signed.take(np.array(choice.kept, np.int64), _spill(spills, folder))
         del signed
-        tonight = Segment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])
+        added = Segment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])
         del chosen
-        _write_index(writer, past, history, tonight, _spill(spills, folder))
+        _write_index(writer, past, history, added, _spill(spills, folder))
     dropped = Counter(removed["reason"].to_pylist())
     if cleaned.too_short:
         dropped["boilerplate_only"] = len(cleaned.too_short)
@@ -230,19 +230,19 @@ def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32
         writer.add(name, "lines", len(values))
 
 
-def _write_index(writer: SnapshotWriter, past: Past, history: History, tonight: Segment, spill: BinaryIO) -> None:
-    """Inherit the segments of earlier nights, write tonight's; the newest are merged where that keeps them few.
+def _write_index(writer: SnapshotWriter, past: Past, history: History, added: Segment, spill: BinaryIO) -> None:
+    """Inherit the segments of earlier runs, write this run's; the newest are merged where that keeps them few.
 
     Segments made anew are written here too.
     """
-    place = len(history.segments) - num_merged([len(segment) for segment in history.segments], len(tonight))
+    place = len(history.segments) - num_merged([len(segment) for segment in history.segments], len(added))
     for number, segment in enumerate(history.segments[:place]):
         if segment.path:
             writer.inherit(past.index_shards(segment.path))
         else:
             segment.write(writer, f"index-{number:05d}")
-    if len(tonight):
-        Segment.merge([*history.segments[place:], tonight], spill).write(writer, f"index-{place:05d}")
+    if len(added):
+        Segment.merge([*history.segments[place:], added], spill).write(writer, f"index-{place:05d}")
 
 
 def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> None:
@@ -270,7 +270,7 @@ def _dropped(names: pa.Table, rows: set[int]) -> pa.Table:
 
 
 def _write(writer: SnapshotWriter, role: str, table: pa.Table) -> None:
-    """An empty table is written on the first night only, so that every role has a file to read."""
+    """An empty table is written on the first run only, so that every role has a file to read."""
     if table.num_rows or not any(shard.role == role for shard in writer.shards):
         pq.write_table(table, writer.path(f"{role}-00000.parquet"), compression="zstd")
         writer.add(f"{role}-00000.parquet", role, table.num_rows)

@@ -24,7 +24,7 @@ def takeable(table: pa.Table) -> pa.Table:
 
 
 def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table | Names) -> pa.Table:
-    """records.REMOVED. `arrived`: id and url of the documents of the night; `keepers`: of all keepers, by ordinal."""
+    """records.REMOVED. `arrived`: id and url of the documents of the run; `keepers`: of all keepers, by ordinal."""
     rows = arrived.take(_ordinals(each.row for each in choice.removed))
     twins = keepers.take(_ordinals(each.keeper for each in choice.removed))
     similarity = arrow.numbers(np.array([each.similarity for each in choice.removed], np.float64))

@@ -37,7 +37,7 @@ class Continuation:
 
 
 def prompt_documents(rows: Sequence[Row], count: int) -> dict[str, list[Row]]:
-    """Which documents are continued, by kind: the first `count` by a digest of the id, nearly the same every night."""
+    """Which documents are continued, by kind: the first `count` by a digest of the id, nearly the same every run."""
     ordered = sorted(rows, key=lambda row: digest(row["id"]))
     return {
         kind: [row for row in ordered if row["part"] == part][:count]

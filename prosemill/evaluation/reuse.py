@@ -1,4 +1,4 @@
-"""What an earlier evaluation found out that would come out the same now, so that a night costs only what is new."""
+"""What an earlier evaluation found out that would come out the same now, so that a run costs only what is new."""
 
 from __future__ import annotations
 

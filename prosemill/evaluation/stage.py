@@ -48,7 +48,7 @@ def evaluate(
     """Score base, previous, champion and challenger (the keys of `models`) on the test documents of `split`.
 
     Beside them, samples of validation, training and general text (`evaluate.other_kilobytes`). Scores that the
-    evaluation `previous` holds for the same model and document are taken over, so a night costs the new model and the
+    evaluation `previous` holds for the same model and document are taken over, so a run costs the new model and the
     new documents. Raises CorpusEmpty when no document is held out.
     """
     used = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT) | {"context_tokens": context_tokens}
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def default_prompts(texts: Sequence[str]) -> list[str]:
-    """How two of the documents begin: the first ones that are long enough, so that later nights have the same."""
+    """How two of the documents begin: the first ones that are long enough, so that later runs have the same."""
     long = [text for text in texts if len(text) > LONG_CHARACTERS]
     return [_beginning(text) for text in (long or list(texts))[:2]]
 

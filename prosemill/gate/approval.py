@@ -1,11 +1,11 @@
 """Whether a person let a challenger take over: one question for each decision of the gate, and at most one answer.
 
-    <store>/approvals/<model>/<decision>/asked.json     which challenger, by which run, and until when
-    <store>/approvals/<model>/<decision>/answer.json    yes or no, who, when, why
+    <store>/approvals/<model>/<gate snapshot>/asked.json     which challenger, by which run, and until when
+    <store>/approvals/<model>/<gate snapshot>/answer.json    yes or no, who, when, why
 
 Each is written once and never changed: of two answers the first one stands. That nobody answered in time is written
 nowhere, it follows from `until`; so a time-out means no, also when nothing runs at that moment. Nor is an approval of
-yesterday's challenger worth anything once another one was judged, or another champion is in use (`superseded`).
+yesterday's challenger worth anything once another one was decided on, or another champion is in use (`superseded`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prosemill.errors import ApprovalError
-from prosemill.gate.stage import PROMOTE, read_decision
+from prosemill.gate.slices import PROMOTE
 from prosemill.registry.registry import CHALLENGER, ModelVersion, Registry
 from prosemill.storage import write_once
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
 
 ASKED, APPROVED, REFUSED, EXPIRED, SUPERSEDED = "asked", "approved", "refused", "expired", "superseded"
-AWAITING, NOT_APPROVED = "awaiting-approval", "not-approved"  # verdicts of a run, beside those of the gate
+AWAITING, NOT_APPROVED = "awaiting-approval", "not-approved"  # decisions of a run, beside those of the gate
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class ApprovalState:
     name: str
     model: str  # "name/version" of the challenger
     challenger: str  # its finetune snapshot
-    decision: str  # the gate snapshot that asks
+    gate: str  # the gate snapshot that asks
     asked_at: str
     until: str
     run: str  # id of the flow run that asked
@@ -43,7 +44,7 @@ class ApprovalState:
     comment: str = ""
 
     @property
-    def verdict(self) -> str:
+    def decision(self) -> str:
         return {ASKED: AWAITING, APPROVED: PROMOTE}.get(self.state, NOT_APPROVED)
 
     @property
@@ -55,7 +56,7 @@ class ApprovalState:
             APPROVED: f"{self.model} was approved by {self.who} at {self.at}{why}",
             REFUSED: f"{self.model} was refused by {self.who} at {self.at}{why}",
             EXPIRED: f"nobody answered for {self.model} until {self.until}, which means no",
-            SUPERSEDED: f"{self.model} is no longer the challenger of the champion it was judged against",
+            SUPERSEDED: f"{self.model} is no longer the challenger of the champion it was compared with",
         }[self.state]
 
     @property
@@ -69,38 +70,36 @@ class ApprovalState:
         return asdict(self)
 
 
-def ask(
-    store: Store, name: str, *, model: str, challenger: str, decision: str, hours: float, run: str
-) -> ApprovalState:
+def ask(store: Store, name: str, *, model: str, challenger: str, gate: str, hours: float, run: str) -> ApprovalState:
     """Put the question; what stands if it was put before: a run that is repeated asks nothing anew."""
     now = datetime.now(UTC)
     question = {
         "model": model, "challenger": challenger, "run": run,
         "asked_at": moment(now), "until": moment(now + timedelta(hours=hours)),
     }  # fmt: skip
-    write_once.write(store, _path(name, decision, "asked"), question)
-    found = standing(store, name, decision)
+    write_once.write(store, _path(name, gate, "asked"), question)
+    found = standing(store, name, gate)
     assert found is not None  # just written
     return found
 
 
-def standing(store: Store, name: str, decision: str, now: str = "") -> ApprovalState | None:
+def standing(store: Store, name: str, gate: str, now: str = "") -> ApprovalState | None:
     """How the question about a decision stands, but for being superseded (see `current`); None if it was never put."""
-    question = write_once.read(store, _path(name, decision, "asked"))
+    question = write_once.read(store, _path(name, gate, "asked"))
     if question is None:
         return None
-    answer = write_once.read(store, _path(name, decision, "answer")) or {}
+    answer = write_once.read(store, _path(name, gate, "answer")) or {}
     state = ASKED if question["until"] >= (now or moment()) else EXPIRED
     if answer:
         state = APPROVED if answer["approved"] else REFUSED
     told = {key: answer[key] for key in ("who", "at", "comment") if key in answer}
-    return ApprovalState(state=state, name=name, decision=decision, **question, **told)
+    return ApprovalState(state=state, name=name, gate=gate, **question, **told)
 
 
 def open_question(store: Store, registry: Registry, name: str) -> ApprovalState:
     """The question about the newest challenger of `name`; ApprovalError where there is none to answer."""
     newest = _newest(registry, name)
-    found = standing(store, name, newest.decision) if newest else None
+    found = standing(store, name, newest.gate) if newest else None
     if found is None:
         raise ApprovalError(
             f"no challenger of {name} waits for approval; `prosemill models {name}` lists what there is"
@@ -122,7 +121,7 @@ def answer(
 
     `at` is when the person answered, where that was before now: a form lies on the server until a worker is free.
     """
-    before = standing(store, question.name, question.decision, at)
+    before = standing(store, question.name, question.gate, at)
     assert before is not None  # `question` was read from there
     if before.state in (APPROVED, REFUSED):
         raise ApprovalError(f"{before.sentence}; it is decided once")
@@ -132,8 +131,8 @@ def answer(
         before = replace(before, state=SUPERSEDED)
         raise ApprovalError(f"{before.sentence}; `prosemill models {before.name}` shows the newest")
     given = {"approved": approve, "who": who, "comment": comment, "at": at or moment()}
-    stands, ours = write_once.write(store, _path(before.name, before.decision, "answer"), given)
-    after = standing(store, before.name, before.decision)
+    stands, ours = write_once.write(store, _path(before.name, before.gate, "answer"), given)
+    after = standing(store, before.name, before.gate)
     assert after is not None
     if not ours and stands["approved"] != approve:
         raise ApprovalError(f"{after.sentence}; it is decided once")
@@ -143,7 +142,7 @@ def answer(
 
 def current(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
     """How the question stands now; superseded where an answer would no longer count."""
-    found = standing(store, question.name, question.decision) or question
+    found = standing(store, question.name, question.gate) or question
     return replace(found, state=SUPERSEDED) if found.state == ASKED and is_superseded(store, registry, found) else found
 
 
@@ -154,22 +153,22 @@ def enact(store: Store, registry: Registry, question: ApprovalState) -> Approval
     """
     version = registry.version_of(question.name, question.challenger)
     tags = {"approval": question.summary, "approval_by": question.who, "approval_comment": question.comment}
-    if question.state == APPROVED and version.promoted_by != question.decision:
+    if question.state == APPROVED and version.promoted_by != question.gate:
         if is_superseded(store, registry, question):
             return replace(question, state=SUPERSEDED)
         registry.promote(question.name, question.challenger)
-        tags["promoted_by"] = question.decision
+        tags["promoted_by"] = question.gate
     registry.mark(question.name, question.challenger, {key: value for key, value in tags.items() if value})
     return question
 
 
 def is_superseded(store: Store, registry: Registry, question: ApprovalState) -> bool:
-    """Whether another challenger was judged since, or another champion is in use than the one it was judged against."""
+    """Whether a newer challenger was decided on, or another champion is in use than the one it was compared with."""
     newest, champion = _newest(registry, question.name), registry.champion(question.name)
     in_use = champion.snapshot if champion else ""
-    judged_against = read_decision(store, question.decision)["champion"]
+    compared_with = read_decision(store, question.gate)["champion"]
     is_newest = newest is not None and newest.snapshot == question.challenger
-    return not is_newest or in_use not in (judged_against, question.challenger)
+    return not is_newest or in_use not in (compared_with, question.challenger)
 
 
 def _newest(registry: Registry, name: str) -> ModelVersion | None:
@@ -177,5 +176,5 @@ def _newest(registry: Registry, name: str) -> ModelVersion | None:
     return versions.get(CHALLENGER)
 
 
-def _path(name: str, decision: str, what: str) -> str:
-    return f"approvals/{name}/{decision}/{what}.json"
+def _path(name: str, gate: str, what: str) -> str:
+    return f"approvals/{name}/{gate}/{what}.json"

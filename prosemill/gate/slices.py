@@ -21,7 +21,7 @@ from prosemill.evaluation.bootstrap import Floats, ratio_interval
 
 Row = dict[str, Any]
 
-PROMOTE, KEEP, NOT_ENOUGH_EVIDENCE = "promote", "keep", "not-enough-evidence"
+PROMOTE, REJECT, NOT_ENOUGH_EVIDENCE = "promote", "reject", "not-enough-evidence"
 PASSED, FAILED, UNDECIDED, TOO_FEW = "passed", "failed", "undecided", "too few documents"
 TEST, OLD, FRESH, GENERAL = "test", "old text", "fresh text", "general text"
 
@@ -88,24 +88,24 @@ def limits(quality: Mapping[str, Any], natural: Mapping[str, Any], settings: Gat
 
 
 def combine(slices: Sequence[Row], against: str) -> Row:
-    """verdict, reason (one sentence that names the slices it rests on) and `refused`, the names of failed slices."""
+    """decision, reason (one sentence that names the slices it rests on) and `refused`, the names of failed slices."""
     first, rest = slices[0], slices[1:]
     failed = [each for each in rest if each["answer"] == FAILED]
     unsure = [each for each in rest if each["answer"] == UNDECIDED]
     refused = [each["slice"] for each in slices if each["answer"] == FAILED]
     if first["answer"] == TOO_FEW:
-        verdict, why = NOT_ENOUGH_EVIDENCE, first["why"]
+        decision, why = NOT_ENOUGH_EVIDENCE, first["why"]
     elif failed:
-        verdict, why = KEEP, f"{first['why']}, but refused for {_list(failed)}"
+        decision, why = REJECT, f"{first['why']}, but refused for {_list(failed)}"
     elif first["answer"] == FAILED:
-        verdict, why = KEEP, first["why"]
+        decision, why = REJECT, first["why"]
     elif first["answer"] == UNDECIDED:
-        verdict, why = NOT_ENOUGH_EVIDENCE, first["why"]
+        decision, why = NOT_ENOUGH_EVIDENCE, first["why"]
     elif unsure:
-        verdict, why = NOT_ENOUGH_EVIDENCE, f"{first['why']}, but it is not shown to hold its own: {_list(unsure)}"
+        decision, why = NOT_ENOUGH_EVIDENCE, f"{first['why']}, but it is not shown to hold its own: {_list(unsure)}"
     else:
-        verdict, why = PROMOTE, first["why"]
-    return {"verdict": verdict, "reason": _sentence(first, against, why), "refused": refused}
+        decision, why = PROMOTE, first["why"]
+    return {"decision": decision, "reason": _sentence(first, against, why), "refused": refused}
 
 
 def _limit(name: str, what: str, value: float, limit: float) -> Row:

@@ -10,33 +10,35 @@ import pyarrow.parquet as pq
 
 from prosemill.config.settings import Gate
 from prosemill.errors import ProsemillError
-from prosemill.gate import slices as verdict
+from prosemill.gate import slices as rule
 from prosemill.gate.alpha_spending import confidence_of, uses
-from prosemill.gate.slices import KEEP, NOT_ENOUGH_EVIDENCE, PROMOTE
+from prosemill.gate.slices import NOT_ENOUGH_EVIDENCE, PROMOTE, REJECT
 from prosemill.storage import stages
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Counts, snapshot_id, stage_of
 from prosemill.storage.store import Store
 
-__all__ = ["KEEP", "NOT_ENOUGH_EVIDENCE", "PROMOTE", "STAGE", "decide", "judge", "read_decision", "read_scores"]
+__all__ = ["NOT_ENOUGH_EVIDENCE", "PROMOTE", "REJECT", "STAGE", "decide", "read_scores", "run_gate"]
 
 STAGE = stages.of("gate")
+DECIDED_BY_VERSION_2 = 2  # whose decision.json says the same under the key `verdict`: such a decision stands
 # Asked before training, or after the decision: the decision is the same.
 WITHOUT_EFFECT = {"min_new_documents", "min_new_tokens", "known_margin", "approval", "approval_hours"}
 
 Scores = dict[str, list[dict[str, Any]]]
 
 
-def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run_id: str = "") -> str:
+def run_gate(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run_id: str = "") -> str:
     """Decide on the challenger of `evaluation`: a snapshot with decision.json (see `decide` for the rule).
 
     A decision, once made, stands: asked again, it is the same. Decisions that the store holds on other evaluations of
     these test documents make it stricter (`prosemill.gate.alpha_spending`).
     """
     used = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=[evaluation], settings=used)
-    if store.has(snapshot):
-        return snapshot
+    for version in (DECIDED_BY_VERSION_2, STAGE.version):
+        snapshot = snapshot_id(STAGE.name, version, inputs=[evaluation], settings=used)
+        if store.has(snapshot):
+            return snapshot
     with store.write(
         snapshot,
         stage=STAGE.name,
@@ -52,13 +54,8 @@ def judge(store: Store, evaluation: str, settings: Gate, *, as_of: str, flow_run
         writer.path("decision.json").write_text(json.dumps(decision, indent=1), encoding="utf-8")
         writer.add("decision.json", "decision", 1)
         writer.counts = Counts(decision["documents"], decision["documents"])
-        writer.totals = {"verdict": decision["verdict"], "difference": decision["difference_bits_per_byte"]}
+        writer.totals = {"decision": decision["decision"], "difference": decision["difference_bits_per_byte"]}
     return snapshot
-
-
-def read_decision(store: Store, snapshot: str) -> dict[str, Any]:
-    """decision.json of a gate snapshot."""
-    return read_json(store, snapshot, "decision")  # type: ignore[no-any-return]
 
 
 def read_scores(store: Store, evaluation: str) -> Scores:
@@ -72,16 +69,16 @@ def read_scores(store: Store, evaluation: str) -> Scores:
 
 def earlier_uses(store: Store, evaluation: str) -> list[set[str]]:
     """The test documents of each evaluation that a decision in the store was taken on, this one left out."""
-    decided = [id for id in store.snapshots() if stage_of(id) == STAGE.name]
-    judged = {parent for id in decided for parent in store.manifest(id).parents} - {evaluation}
-    return [_test_documents(store, each) for each in sorted(judged) if store.has(each)]
+    decisions = [id for id in store.snapshots() if stage_of(id) == STAGE.name]
+    decided_on = {parent for id in decisions for parent in store.manifest(id).parents} - {evaluation}
+    return [_test_documents(store, each) for each in sorted(decided_on) if store.has(each)]
 
 
 def decide(scores: Scores, settings: Gate, *, summary: Mapping[str, Any] | None = None, use: int = 1) -> dict[str, Any]:
     """The decision on the challenger, against the champion or, when there is none, the base.
 
     promote: better on the test documents by more than the margin, no worse on old and general text beyond their
-    bounds, within the limits of copying and repetition; keep: shown to fail one of these, which `refused` names;
+    bounds, within the limits of copying and repetition; reject: shown to fail one of these, which `refused` names;
     not-enough-evidence: neither. `slices` holds every test with its numbers and its answer. `summary` is that of the
     evaluation (dates, quality); `use` counts the uses of the test documents, this one included. The difference is
     paired and in bits per byte, which compares across tokenizers.
@@ -95,15 +92,15 @@ def decide(scores: Scores, settings: Gate, *, summary: Mapping[str, Any] | None 
     confidence = confidence_of(use, settings.confidence)
     pairs = list(zip(one, other, strict=True))
     test = [pair for pair in pairs if pair[0]["part"] == "test"]
-    numbers = verdict.compare(*_apart(test), settings, confidence)
-    slices = [verdict.superiority(numbers, settings)]
+    numbers = rule.compare(*_apart(test), settings, confidence)
+    slices = [rule.superiority(numbers, settings)]
     if against == "champion":
         slices += _bounded(pairs, str((summary or {}).get("dates", {}).get("champion", "")), settings)
     quality = (summary or {}).get("quality") or {}
     if quality:
-        slices += verdict.limits(quality["models"]["challenger"], quality["natural"], settings)
+        slices += rule.limits(quality["models"]["challenger"], quality["natural"], settings)
     return {
-        **verdict.combine(slices, against),
+        **rule.combine(slices, against),
         "challenger": one[0]["model_id"],
         "champion": other[0]["model_id"] if against == "champion" else "",
         "against": against,
@@ -118,9 +115,9 @@ def _bounded(pairs: list[tuple[Any, Any]], known: str, settings: Gate) -> list[d
     """Old and general text, on which the challenger may lose a little; those that there is any of."""
     old = [pair for pair in pairs if pair[0]["part"] == "test" and known and pair[0]["first_seen"] <= known]
     general = [pair for pair in pairs if pair[0]["part"] == "general"]
-    bounds = ((verdict.OLD, old, settings.max_old_loss), (verdict.GENERAL, general, settings.max_general_loss))
+    bounds = ((rule.OLD, old, settings.max_old_loss), (rule.GENERAL, general, settings.max_general_loss))
     return [
-        verdict.non_inferiority(name, verdict.compare(*_apart(rows), settings, settings.confidence), bound, settings)
+        rule.non_inferiority(name, rule.compare(*_apart(rows), settings, settings.confidence), bound, settings)
         for name, rows, bound in bounds
         if rows
     ]

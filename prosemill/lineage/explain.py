@@ -167,7 +167,7 @@ def _seen(scrape: Manifest) -> str:
 
 
 def _parents(old: Manifest, new: Manifest) -> list[Change]:
-    """Parents that changed, by stage; the stage's own earlier snapshot is called the night before."""
+    """Parents that changed, by stage; the stage's own earlier snapshot is called the run before."""
     found = []
     for stage in dict.fromkeys(stage_of(each) for each in (*new.parents, *old.parents)):
         before, after = ([each for each in one.parents if stage_of(each) == stage] for one in (old, new))

@@ -21,11 +21,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """What one stage made of the page. `verdict`: kept | dropped, or for split the part it was given."""
+    """What one stage made of the page. `status`: kept | dropped, or for split the part it was given."""
 
     stage: str
     snapshot: str
-    verdict: str
+    status: str
     why: str = ""
     document: str = ""
 
@@ -46,9 +46,14 @@ class PageHistory:
     def as_dict(self) -> dict[str, Any]:
         return {
             "corpus": self.corpus, "as_of": self.as_of, "url": self.url,
-            "steps": [{key: value for key, value in vars(step).items() if value} for step in self.steps],
+            "steps": [_without_empty(step) for step in self.steps],
             **({"removed": self.removed, "text": self.text, "keeper_text": self.keeper_text} if self.removed else {}),
         }  # fmt: skip
+
+
+def _without_empty(step: Step) -> Row:
+    """The fields that say something; `verdict`, the old key of `status`, for one release."""
+    return {key: value for key, value in (vars(step) | {"verdict": step.status}).items() if value}
 
 
 def why(store: Store, url: str, corpus: str = "") -> list[PageHistory]:
@@ -78,19 +83,19 @@ def _steps(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
             is_live = row["state"] in LIVE_STATES
             live = live or is_live
             yield Step("scrape", snapshot, "kept" if is_live else "dropped", _scraped(row))
-    known = list(_judged(store, run, fate))
+    known = list(_from_dedup_on(store, run, fate))
     for row in _rows(store, run["strip"], "dropped", "url", fate.url):
         why = f"{row['reason']} ({row['detail']})" if row["detail"] else row["reason"]
         yield Step("strip", run["strip"], "dropped", why)
     for row in _rows(store, run["strip"], "documents", "url", fate.url):
         yield Step("strip", run["strip"], "kept", _stripped(row), row["id"])
     if known and not live:
-        yield Step("strip", run["strip"], "kept", "of an earlier night: the page is not live any more")
+        yield Step("strip", run["strip"], "kept", "of an earlier run: the page is not live any more")
     yield from known
 
 
-def _judged(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
-    """What dedup, split and chunk made of it, documents of earlier nights included."""
+def _from_dedup_on(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
+    """What dedup, split and chunk made of it, documents of earlier runs included."""
     dedup = run["dedup"]
     kept = list(_rows(store, dedup, "keepers", "url", fate.url))
     taken_back, withdrawn = set(overrides.of(store, fate.corpus)), withdrawn_of(store, dedup)

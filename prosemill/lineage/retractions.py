@@ -33,7 +33,7 @@ def models_that_learned(store: Store, documents: Iterable[str]) -> list[str]:
     wanted = set(documents)
     if not wanted:
         return []
-    holds: dict[str, bool] = {}  # map shard -> whether it is of such a document; nights share most of their shards
+    holds: dict[str, bool] = {}  # map shard -> whether it is of such a document; runs share most of their shards
     found = []
     for model in (each for each in store.snapshots() if stage_of(each) == "finetune"):
         parents = [parent for parent in training_chunks(store, model) if store.has(parent)]

@@ -2,7 +2,7 @@
 
 sentence ─▶ page ─▶ document ─▶ chunk ─▶ models            a page that is withdrawn says so
 model ─▶ pages it learned from, snapshots it was made from and those made from it
-snapshot ─▶ ancestors (a tree; the night before is a leaf), what was made from it, models that come of it
+snapshot ─▶ ancestors (a tree; the run before is a leaf), what was made from it, models that come of it
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from prosemill.config.base_names import is_yardstick
+from prosemill.config.base_names import is_baseline
 from prosemill.errors import BaseModelError
 from prosemill.models.baselines import folders
 from prosemill.storage.disk import file_sha256
@@ -118,7 +118,7 @@ def end_of_text_id(folder: Path) -> int:
 def _find(base: str, need_weights: bool) -> Path:
     if base == DEMO:
         return _embedded()
-    if is_yardstick(base):
+    if is_baseline(base):
         try:
             return folders.folder_of(base, _embedded())
         except ValueError as error:

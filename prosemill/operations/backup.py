@@ -219,7 +219,7 @@ class _Keeper:
 def named_by(registry: Registry) -> set[str]:
     """The snapshots of all model versions."""
     versions = [version for name in registry.list_models() for version in registry.list_versions(name)]
-    found = {each for version in versions for each in (version.snapshot, version.evaluation, version.decision)}
+    found = {each for version in versions for each in (version.snapshot, version.evaluation, version.gate)}
     return found - {""}
 
 

@@ -23,7 +23,7 @@ from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import LEAST_FREE_BYTES, Store
 from prosemill.storage.warc_reader import INCOMPLETE
 
-# A night that gives less than this share of the documents that the source gave the night before is no slow news day: a
+# A run that gives less than this share of the documents that the source gave the run before is no slow news day: a
 # new template, a login page, a moved address. Of a few documents a single page more or less says nothing.
 COLLAPSED_SHARE = 0.5
 COLLAPSED_LEAST_DOCUMENTS = 10
@@ -114,7 +114,7 @@ def _sources(store: Store, runs: Mapping[str, Any]) -> Iterator[Finding]:
     for source, (was_bytes, now_bytes) in quarantined_sources(store, corpus).items():
         detail = (
             f"is quarantined: {now_bytes:,.0f} bytes of text a new page, {was_bytes:,.0f} before; look at its pages "
-            "with `prosemill strip`, then mend what reads them or set strip.quarantine_share = 0 for a night"
+            "with `prosemill strip`, then mend what reads them or set strip.quarantine_share = 0 for a run"
         )
         yield Finding(f"source {source}", "act", detail)
     before = summary.corpus_of(runs[dates[-2]]) if len(dates) > 1 else None

@@ -22,13 +22,13 @@ def version_of(registry: Registry, reference: str) -> ModelVersion:
 
 
 def card_of(store: Store, version: ModelVersion) -> str:
-    return model_card(store, version.name, version.version, version.snapshot, version.evaluation, version.decision)
+    return model_card(store, version.name, version.version, version.snapshot, version.evaluation, version.gate)
 
 
 def export(store: Store, version: ModelVersion, folder: Path) -> list[str]:
     """Copy the model into `folder`, which must be new or empty; the names of its files.
 
-    `AutoModelForCausalLM.from_pretrained(folder)` loads it; a yardstick,
+    `AutoModelForCausalLM.from_pretrained(folder)` loads it; a baseline,
     after `import prosemill.models.baselines.modeling`.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

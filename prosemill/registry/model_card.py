@@ -12,6 +12,7 @@ from typing import Any
 
 from prosemill.registry.metrics import figures_of
 from prosemill.storage.ancestry import ancestors
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.store import Store
@@ -20,16 +21,16 @@ Figures = Mapping[str, float]
 OPT_OUTS = ("ai_opt_out", "noindex", "robots")  # reasons for which a page was left out at its owner's wish
 
 
-def model_card(store: Store, name: str, version: int, finetune: str, evaluation: str, decision: str) -> str:
-    """README.md of version `version` of the model `name`, made and judged in those three snapshots."""
+def model_card(store: Store, name: str, version: int, finetune: str, evaluation: str, gate: str) -> str:
+    """README.md of version `version` of the model `name`; the arguments are its snapshots."""
     tuned = store.manifest(finetune)
-    summary, decided = read_json(store, evaluation, "summary"), read_json(store, decision, "decision")
+    summary, decided = read_json(store, evaluation, "summary"), read_decision(store, gate)
     figures = figures_of(summary, decided, tuned.totals)
     scrapes = list(_scrapes(store, finetune))
     parts = [
         _front(name, figures, scrapes),
         f"# {name}, version {version}\n",
-        f"{_base_sentence(tuned)} {decided['verdict'].replace('-', ' ').capitalize()}: {decided['reason']}\n",
+        f"{_base_sentence(tuned)} {decided['decision'].replace('-', ' ').capitalize()}: {decided['reason']}\n",
         "## Data\n",
         *_data(scrapes),
         "## Scores\n",
@@ -38,7 +39,7 @@ def model_card(store: Store, name: str, version: int, finetune: str, evaluation:
         "## What it writes\n",
         *_writes(figures),
         "## Training\n",
-        *_training(figures, tuned, finetune, evaluation, decision),
+        *_training(figures, tuned, finetune, evaluation, gate),
         "## Limits\n",
         *_limits(tuned),
     ]

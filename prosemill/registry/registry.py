@@ -18,6 +18,7 @@ from prosemill.errors import RegistryError
 from prosemill.registry.metrics import figures_of
 from prosemill.registry.mlflow_client import TAG, AlreadyExists, DoesNotExist, Tracking
 from prosemill.registry.model_card import model_card
+from prosemill.storage.decision_record import read_decision, with_new_names, with_old_key
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import is_snapshot_id
 from prosemill.storage.store import Store
@@ -30,15 +31,15 @@ REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]{0,39})(?:@(?P<alias>[a-z]+)|
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version of a model. The decision and scores are those it got when it was last judged, as challenger."""
+    """One version of a model. The decision and scores are those of its latest evaluation as challenger."""
 
     name: str
     version: int
     snapshot: str
     evaluation: str
-    decision: str
+    gate: str  # the snapshot with the decision
     as_of: str
-    verdict: str
+    decision: str
     metrics: Mapping[str, float]  # perplexity, bits_per_byte, validation_loss
     aliases: tuple[str, ...]
     approval: str = ""  # "approved by ada at …", where a person was asked
@@ -85,18 +86,20 @@ class Registry(Tracking):
         return next((each for each in self.list_versions(name) if PREVIOUS in each.aliases), None)
 
     def describe(self, name: str) -> list[dict[str, Any]]:
-        """One row a version, newest first, for people: model, aliases, as_of, scores, verdict, snapshot."""
+        """One row a version, newest first, for people: model, aliases, as_of, scores, decision, snapshot."""
         return [
-            {
-                "model": f"{name}/{each.version}",
-                "aliases": list(each.aliases),
-                "as_of": each.as_of,
-                "perplexity": each.metrics.get("perplexity"),
-                "bits_per_byte": each.metrics.get("bits_per_byte"),
-                "verdict": each.verdict,
-                "approval": each.approval,
-                "snapshot": each.snapshot,
-            }
+            with_old_key(
+                {
+                    "model": f"{name}/{each.version}",
+                    "aliases": list(each.aliases),
+                    "as_of": each.as_of,
+                    "perplexity": each.metrics.get("perplexity"),
+                    "bits_per_byte": each.metrics.get("bits_per_byte"),
+                    "decision": each.decision,
+                    "approval": each.approval,
+                    "snapshot": each.snapshot,
+                }
+            )
             for each in self._versions_of_known(name)
         ]
 
@@ -128,12 +131,12 @@ class Registry(Tracking):
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def record(self, name: str, finetune: str, evaluation: str, decision: str) -> int:
+    def record(self, name: str, finetune: str, evaluation: str, gate: str) -> int:
         """Make the finetune snapshot the newest version of `name`, with scores, loss curve and decision; its number.
 
         A snapshot that is a version already keeps its number and gets this evaluation and decision.
         """
-        facts = _Facts(self.store, finetune, evaluation, decision)
+        facts = _Facts(self.store, finetune, evaluation, gate)
         known = next((each for each in self.list_versions(name) if each.snapshot == finetune), None)
         with self.errors():
             client = self.client()
@@ -159,7 +162,7 @@ class Registry(Tracking):
                 client.update_model_version(name, str(version), description=facts.reason[:DESCRIPTION_CHARACTERS])
                 run = client.get_model_version(name, str(version)).run_id
                 self.add_to_run(run, facts.figures())
-            client.log_text(run, model_card(self.store, name, version, finetune, evaluation, decision), "README.md")
+            client.log_text(run, model_card(self.store, name, version, finetune, evaluation, gate), "README.md")
             client.set_registered_model_alias(name, CHALLENGER, str(version))
         return version
 
@@ -246,12 +249,12 @@ class Registry(Tracking):
 class _Facts:
     """What a version is recorded with, gathered from its snapshots."""
 
-    def __init__(self, store: Store, finetune: str, evaluation: str, decision: str) -> None:
+    def __init__(self, store: Store, finetune: str, evaluation: str, gate: str) -> None:
         self.snapshot = finetune
         self.tuned = store.manifest(finetune)
         self.summary = read_json(store, evaluation, "summary")
-        self.decision = read_json(store, decision, "decision")
-        self.as_of = store.manifest(decision).as_of
+        self.decision = read_decision(store, gate)
+        self.as_of = store.manifest(gate).as_of
         self.reason = self.decision["reason"]
         (log,) = self.tuned.shards_of("log")
         with store.open(log.path) as file:
@@ -264,9 +267,9 @@ class _Facts:
         self.tags = {
             f"{TAG}snapshot": finetune,
             f"{TAG}evaluation": evaluation,
-            f"{TAG}decision": decision,
+            f"{TAG}gate": gate,
             f"{TAG}as_of": self.as_of,
-            f"{TAG}verdict": self.decision["verdict"],
+            f"{TAG}decision": self.decision["decision"],
             f"{TAG}metrics": json.dumps(figures),
         }
 
@@ -282,7 +285,7 @@ class _Facts:
         ]
 
     def figures(self) -> list[Any]:
-        """The figures of the model card, as MLflow metrics; their latest value is that of the latest judgement."""
+        """The figures of the model card, as MLflow metrics; their latest value is that of the latest decision."""
         from mlflow.entities import Metric
 
         now, found = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
@@ -291,14 +294,16 @@ class _Facts:
 
 def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
     tags = {key.removeprefix(TAG): value for key, value in found.tags.items() if key.startswith(TAG)}
+    if "gate" not in tags:  # of version 0.1: `decision` was the snapshot, `verdict` what it says
+        tags = with_new_names(tags | {"gate": tags.pop("decision", "")})
     return ModelVersion(
         name=found.name,
         version=int(found.version),
         snapshot=tags.get("snapshot", ""),
         evaluation=tags.get("evaluation", ""),
-        decision=tags.get("decision", ""),
+        gate=tags.get("gate", ""),
         as_of=tags.get("as_of", ""),
-        verdict=tags.get("verdict", ""),
+        decision=tags.get("decision", ""),
         metrics=json.loads(tags.get("metrics", "{}")),
         aliases=tuple(sorted(aliases)),
         approval=tags.get("approval", ""),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from prosemill.gate.approval import ApprovalState
 from prosemill.reporting import pages, summary
-from prosemill.storage.json_shards import read_json
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.store import Store
 
 
 def question_markdown(store: Store, question: ApprovalState, evaluation: str) -> str:
     """The gate's sentence, the scores with their intervals, and samples before and after."""
-    reason = pages.plain(read_json(store, question.decision, "decision")["reason"])
+    reason = pages.plain(read_decision(store, question.gate)["reason"])
     rows = [[str(value) for value in row.values()] for row in pages.score_rows(summary.score_table(store, evaluation))]
     header = ("model", "perplexity", "bits per byte", "documents")
     parts = [

@@ -1,6 +1,6 @@
 """From which snapshots some snapshots were made, as a graph small enough to be looked at.
 
-Shards of one stage that fed the same snapshot are one node, and the stage's own snapshot of the night before is a leaf:
+Shards of one stage that fed the same snapshot are one node, and the stage's own snapshot of the run before is a leaf:
 a corpus of a year has thousands of ancestors.
 """
 

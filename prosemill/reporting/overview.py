@@ -12,11 +12,11 @@ from prosemill.storage import run_log
 from prosemill.storage.run_log import COMPLETED, MAKERS, RUNNING, RunLog
 from prosemill.storage.store import Store
 
-MOST_ROWS = 30  # versions, nights and runs: a page, not an archive
+MOST_ROWS = 30  # versions, increments and runs: a page, not an archive
 
 _NEXT = {
     "promote": "`prosemill write {name} \"…\"` writes with the new champion; `prosemill roll-back {name}` undoes it.",
-    "keep": "The champion stays. Nothing to do.",
+    "reject": "The champion stays. Nothing to do.",
     "not-enough-evidence": "The champion stays. More test documents (pages, or split.test_share) would show more.",
     "nothing-new": "Nothing to do until there are new pages.",
     "awaiting-approval": "Look at the {scores}, the {samples} and the {approval}; then answer: open the run, ⋮, "
@@ -32,23 +32,23 @@ def landing_markdown(
     logs = run_log.read_all(store, name)
     top = [each for each in logs if not each.parent and each.flow in MAKERS]
     rows = [_version_row(store, each, logs) for each in versions[:MOST_ROWS]]
-    nights = _nights(store, name)
+    increments = _increments(store, name)
     over_time = plots.markdown(plots.over_versions(rows[::-1]), "Perplexity of each version of the model")
-    corpus = plots.markdown(plots.growth(nights), "Documents of the corpus, night by night")
+    corpus = plots.markdown(plots.growth(increments), "Documents of the corpus, run by run")
     last = next((each for each in top if each.id == current), top[0] if top else None)
     parts = [f"# {name}", "", plain(description), "", _last_run(last), "", pages.links_to_others(name)]
     parts += ["", "## Models", "", over_time, "", _models(rows) if rows else "No model yet."]
     if over_time:
-        parts += ["", "Each version was scored on the test documents of its own night; the gate compares on the same."]
-    parts += ["", "## Corpus", "", corpus, "", _corpus(nights) if nights else "No complete corpus yet."]
+        parts += ["", "Each version was scored on the test documents of its own run; the gate compares on the same."]
+    parts += ["", "## Corpus", "", corpus, "", _corpus(increments) if increments else "No complete corpus yet."]
     return "\n".join([*parts, "", "## Runs", "", _runs(top[:MOST_ROWS])])
 
 
 def next_step(run: RunLog) -> str:
     """What a person may do now."""
-    if run.verdict in _NEXT:
+    if run.decision in _NEXT:
         links = {kind: key_link(f"{run.recipe}-{kind}", kind) for kind in ("scores", "samples", "approval")}
-        return _NEXT[run.verdict].format(name=run.recipe, **links)
+        return _NEXT[run.decision].format(name=run.recipe, **links)
     if run.state == RUNNING:
         return "It is still going on."
     if run.state == COMPLETED:
@@ -59,7 +59,7 @@ def next_step(run: RunLog) -> str:
 def _last_run(run: RunLog | None) -> str:
     if run is None:
         return "No run yet."
-    what = run.verdict or run.state.lower()
+    what = run.decision or run.state.lower()
     reason = f": {plain(run.reason)}" if run.reason else ""
     return f"**Last run** {run_link(run.id, run.title)}, {plain(what)}{reason}\n\n**Next** {next_step(run)}"
 
@@ -76,7 +76,7 @@ def _version_row(store: Store, version: ModelVersion, logs: Sequence[RunLog]) ->
         **scores,
         "model": title,
         "as_of": version.as_of,
-        "verdict": version.verdict,
+        "decision": version.decision,
         "approval": version.approval,
         "aliases": version.aliases,
         "is_champion": CHAMPION in version.aliases,
@@ -91,7 +91,7 @@ def _models(rows: Sequence[dict[str, Any]]) -> str:
             f"**{row['model']}**" if row["is_champion"] else row["model"],
             unbroken(row["as_of"]),
             unbroken(with_interval(row, "perplexity", 2)) if row["perplexity"] is not None else "",
-            row["verdict"],
+            row["decision"],
             plain(row["approval"]),
             ", ".join(row["aliases"]),
             row["run"],
@@ -99,11 +99,11 @@ def _models(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     ]
     return table(
-        ("model", "as of", "perplexity", "verdict", "approval", "alias", "run"), cells, numbers=("perplexity",)
+        ("model", "as of", "perplexity", "decision", "approval", "alias", "run"), cells, numbers=("perplexity",)
     )
 
 
-def _nights(store: Store, name: str) -> list[dict[str, Any]]:
+def _increments(store: Store, name: str) -> list[dict[str, Any]]:
     """One row for each date whose snapshots are still there, oldest first."""
     found = []
     for as_of, record in list(store.runs(name).items())[-MOST_ROWS:]:
@@ -117,17 +117,17 @@ def _nights(store: Store, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _corpus(nights: Sequence[dict[str, Any]]) -> str:
+def _corpus(increments: Sequence[dict[str, Any]]) -> str:
     header = ("as of", "documents", "new", "train tokens", "new tokens")
-    cells = [[unbroken(night["as_of"]), *(f"{value:,}" for key, value in night.items() if key != "as_of")]
-             for night in reversed(nights)]  # fmt: skip
+    cells = [[unbroken(increment["as_of"]), *(f"{value:,}" for key, value in increment.items() if key != "as_of")]
+             for increment in reversed(increments)]  # fmt: skip
     return table(header, cells, numbers=header[1:])
 
 
 def _runs(runs: Sequence[RunLog]) -> str:
     cells = [
-        [run_link(run.id, run.title), unbroken(run.started[:16].replace("T", " ")), run.verdict or run.state.lower(),
+        [run_link(run.id, run.title), unbroken(run.started[:16].replace("T", " ")), run.decision or run.state.lower(),
          plain(run.reason[:200])]
         for run in runs
     ]  # fmt: skip
-    return table(("run", "started (UTC)", "came to", "because"), cells) if cells else "No run yet."
+    return table(("run", "started (UTC)", "decision", "because"), cells) if cells else "No run yet."

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prosemill.gate.stage import read_scores
-from prosemill.reporting import plots
-from prosemill.reporting import summary as report
+from prosemill.reporting import plots, summary
 from prosemill.reporting.graph import Graph
 from prosemill.storage import run_log
 from prosemill.storage import stages as stage_table
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.run_log import RunLog, StageRecord
 from prosemill.storage.store import Store
@@ -27,7 +27,7 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")  # all of ASCII's: each of them 
 
 # The artifacts of a recipe named x are x-funnel …, and x itself, its landing page; new versions on every run.
 KINDS = {
-    "outcome": "what the last run came to",
+    "report": "the last run on one page",
     "funnel": "from pages to chunks",
     "ledger": "what became of every URL",
     "scores": "scores with intervals",
@@ -132,28 +132,28 @@ def plots_markdown(store: Store, finetune: str, evaluation: str) -> str:
     """Loss by step, the perplexities of the models side by side, and what each makes of newer pages."""
     with store.open(f"{finetune}/log.jsonl") as file:
         rows = [json.loads(line) for line in file.read().decode().splitlines()]
-    loss, models = plots.loss_curve(rows), plots.perplexities(report.score_table(store, evaluation))
+    loss, models = plots.loss_curve(rows), plots.perplexities(summary.score_table(store, evaluation))
     parts = ["## Loss", "", plots.markdown(loss, "Training and validation loss by step") or "Nothing was logged."]
     parts += ["", "## Perplexity", "", plots.markdown(models, "Perplexity of the models")]
-    summary = read_json(store, evaluation, "summary")
-    if fresh := plots.freshness(summary["models"], summary.get("dates", {})):
+    scores = read_json(store, evaluation, "summary")
+    if fresh := plots.freshness(scores["models"], scores.get("dates", {})):
         parts += ["", "## Freshness", "", plots.markdown(fresh, "Bits per byte on the pages of each week, by model")]
         parts += ["", "Where a model's circles are hollow, it had not learned from pages of that week."]
     return "\n".join(parts)
 
 
-def decision_markdown(store: Store, decision: str, model: str) -> str:
-    """Verdict, reason, the numbers behind it, and the test documents one by one."""
-    fields = read_json(store, decision, "decision")
+def decision_markdown(store: Store, gate: str, model: str) -> str:
+    """Decision, reason, the numbers behind it, and the test documents one by one."""
+    fields = read_decision(store, gate)
     rows = [
         [key.replace("_", " "), _cell(value)]
         for key, value in fields.items()
-        if key not in ("verdict", "reason", "slices")
+        if key not in ("decision", "reason", "slices")
     ]
-    (evaluation, *_) = store.manifest(decision).parents
+    (evaluation, *_) = store.manifest(gate).parents
     picture = plots.by_document(read_scores(store, evaluation), fields["against"])
     against = fields["against"]
-    parts = [f"## {plain(model)}: {fields['verdict']}", "", plain(fields["reason"]), "", table(("number", ""), rows)]
+    parts = [f"## {plain(model)}: {fields['decision']}", "", plain(fields["reason"]), "", table(("number", ""), rows)]
     slices = [
         [each["slice"], _cell(each["asks"]), each["answer"], _cell(each["why"])] for each in fields.get("slices", [])
     ]
@@ -164,22 +164,22 @@ def decision_markdown(store: Store, decision: str, model: str) -> str:
     return "\n".join([*parts, plots.markdown(picture, f"Each test document: challenger against {against}")])
 
 
-def outcome_markdown(outcome: Mapping[str, Any], stages: Sequence[StageRecord] = ()) -> str:
-    """The whole run in one screen: verdict, scores, funnel, what was found and what was made, where to look on."""
-    name = outcome["recipe"]
+def report_markdown(report: Mapping[str, Any], stages: Sequence[StageRecord] = ()) -> str:
+    """The whole run in one screen: decision, scores, funnel, what was found and what was made, where to look on."""
+    name = report["recipe"]
     models = [
         [row["model"], with_interval(row, "perplexity", 2), with_interval(row, "bits_per_byte", 4)]
-        for row in outcome["scores"]
+        for row in report["scores"]
     ]
-    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in outcome["seconds"].items())
+    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report["seconds"].items())
     parts = [
-        f"## {outcome['verdict']}: {plain(outcome['model'])}", "", plain(outcome["reason"]), "",
-        "A source could not be read to its end: this run is partial.\n" if outcome["partial"] else "",
+        f"## {report['decision']}: {plain(report['model'])}", "", plain(report["reason"]), "",
+        "A source could not be read to its end: this run is partial.\n" if report["partial"] else "",
         table(("model", "perplexity", "bits per byte"), models), "",
-        funnel_markdown(outcome["funnel"]), "",
+        funnel_markdown(report["funnel"]), "",
         f"Time: {times}", "",
     ]  # fmt: skip
-    return "\n".join([*parts, stages_markdown(stages), "", links_to_others(name, but="outcome")])
+    return "\n".join([*parts, stages_markdown(stages), "", links_to_others(name, but="report")])
 
 
 def funnel_markdown(funnel: Sequence[Mapping[str, Any]]) -> str:
@@ -197,21 +197,21 @@ def failure_markdown(store: Store, run: RunLog, stages: Sequence[StageRecord]) -
     """What a run reached that did not come to its end, and why it did not."""
     reached = stages_markdown(stages) or "No stage was complete."
     counted = [row.snapshot for row in stages if stage_table.of(row.stage).flow == stage_table.BUILD_CORPUS]
-    funnel = funnel_markdown(report.funnel_of(store, counted)) if counted else ""
+    funnel = funnel_markdown(summary.funnel_of(store, counted)) if counted else ""
     parts = [f"## {run.state.lower()}", "", plain(run.reason), "", "### What it reached", "", reached, "", funnel, ""]
     again = "What is complete is kept: the same run started again goes on from there."
-    return "\n".join([*parts, again, "", links_to_others(run.recipe, but="outcome")])
+    return "\n".join([*parts, again, "", links_to_others(run.recipe, but="report")])
 
 
 def funnel_rows(funnel: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The funnel with the same five columns for every stage."""
     return [
         {
-            "stage": report.stage_name(row),
+            "stage": summary.stage_name(row),
             "seen": row["seen"],
             "kept": row["kept"],
-            "dropped": report.reasons(row["dropped"]),
-            "made": report.made(row),
+            "dropped": summary.reasons(row["dropped"]),
+            "made": summary.made(row),
         }
         for row in funnel
     ]

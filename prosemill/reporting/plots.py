@@ -126,21 +126,22 @@ def freshness(models: Mapping[str, Row], dates: Mapping[str, str]) -> str:
     return render(draw)
 
 
-def growth(nights: Sequence[Row]) -> str:
+def growth(increments: Sequence[Row]) -> str:
     """The corpus over time: rows as_of, documents (kept in all), new_documents."""
-    if not nights:
+    if not increments:
         return ""
 
     def draw(axes: Axes) -> None:
-        old = [row["documents"] - row["new_documents"] for row in nights]
-        axes.bar(range(len(nights)), old, color="#cbd2d9", width=0.7, label="known before")
-        axes.bar(range(len(nights)), [row["new_documents"] for row in nights], bottom=old, color=AFTER, width=0.7,
+        old = [row["documents"] - row["new_documents"] for row in increments]
+        axes.bar(range(len(increments)), old, color="#cbd2d9", width=0.7, label="known before")
+        new = [row["new_documents"] for row in increments]
+        axes.bar(range(len(increments)), new, bottom=old, color=AFTER, width=0.7,
                  label="new")  # fmt: skip
-        shown = range(0, len(nights), math.ceil(len(nights) / 8))
-        axes.set_xticks(shown, [nights[each]["as_of"] for each in shown], fontsize=8)
-        axes.set_xlim(-0.6, max(len(nights), 4) - 0.4)
+        shown = range(0, len(increments), math.ceil(len(increments) / 8))
+        axes.set_xticks(shown, [increments[each]["as_of"] for each in shown], fontsize=8)
+        axes.set_xlim(-0.6, max(len(increments), 4) - 0.4)
         axes.set_ylabel("documents")
-        axes.set_ylim(0, 1.25 * max(row["documents"] for row in nights) or 1)
+        axes.set_ylim(0, 1.25 * max(row["documents"] for row in increments) or 1)
         axes.legend(frameon=False, ncols=2, loc="upper left")
 
     return render(draw, height=2.8)

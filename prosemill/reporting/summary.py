@@ -14,6 +14,7 @@ from typing_extensions import TypedDict  # pydantic asks for it below Python 3.1
 from prosemill.config.settings import Recipe, Write
 from prosemill.errors import RecipeError
 from prosemill.storage import stages
+from prosemill.storage.decision_record import with_new_names
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.run_log import MISS, StageRecord
@@ -65,7 +66,7 @@ def recorded(corpus: Corpus) -> dict[str, Any]:
     return {key: value for key, value in corpus.items() if key != "seconds"}
 
 
-def judged_ids(trained: Trained) -> dict[str, str]:
+def training_ids(trained: Trained) -> dict[str, str]:
     """The snapshots of a training, for the record."""
     return {"finetune": trained["finetune"], "evaluate": trained["evaluate"], "gate": trained["gate"]}
 
@@ -119,7 +120,8 @@ def stage_name(row: Mapping[str, Any]) -> str:
 
 def made(row: Mapping[str, Any]) -> str:
     """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
-    figures = [(key, row[key]) for key in stages.of(row["stage"]).figures if row.get(key)]
+    totals = with_new_names(row)
+    figures = [(key, totals[key]) for key in stages.of(row["stage"]).figures if totals.get(key)]
     return ", ".join(
         f"{value:,} {key.replace('_', ' ')}" if isinstance(value, int) else str(value) for key, value in figures
     )

@@ -1,4 +1,4 @@
-"""Which split each keeper was given by earlier nights, by ordinal.
+"""Which split each keeper was given by earlier runs, by ordinal.
 
 A split that builds on another inherits its role `parts`, a byte a document, and need not look at a single id, where
 the keepers only grew in between. Else, or where an earlier version left none, documents are found again by their ids.

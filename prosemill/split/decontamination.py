@@ -36,11 +36,11 @@ class Container:
 
 @dataclass(frozen=True)
 class Leaks:
-    """`containers` by id. `known`, `tonight`: sketches of what earlier nights held out, and of what this one does."""
+    """`containers` by id. `known`, `added`: sketches of what earlier runs held out, and of what this one does."""
 
     containers: dict[str, Container] = field(default_factory=dict)
     known: Sketches | None = None
-    tonight: Segment | None = None
+    added: Segment | None = None
 
     def write(self, writer: SnapshotWriter, earlier: Sequence[Shard]) -> None:
         """Add the roles containers and sketches; `earlier`: those sketches that were read."""
@@ -51,8 +51,8 @@ class Leaks:
             table = pa.Table.from_arrays([*map(arrow.strings, names), shares], schema=CONTAINER)
             pq.write_table(table, writer.path("containers-00000.parquet"), compression="zstd")
             writer.add("containers-00000.parquet", "containers", len(rows))
-        if self.known is not None and self.tonight is not None:
-            self.known.write(writer, self.tonight, earlier)
+        if self.known is not None and self.added is not None:
+            self.known.write(writer, self.added, earlier)
 
 
 def without_leaks(
@@ -77,14 +77,14 @@ def without_leaks(
     known = Sketches.read(store, earlier, history)
     if known is None:
         known = Sketches(history, [Segment.of(history, np.flatnonzero(is_held_out(past.codes)))])
-    tonight = Segment.of(history, np.flatnonzero(is_new & is_held_out(codes)))
+    added = Segment.of(history, np.flatnonzero(is_new & is_held_out(codes)))
     containers = {}
-    for container, contained, found in _holding(history, keepers, np.flatnonzero(is_new), known, tonight):
+    for container, contained, found in _holding(history, keepers, np.flatnonzero(is_new), known, added):
         if codes[found.container] == TRAIN or not is_new[found.contained]:
             id = container[0]
             codes[found.container], assigned[id] = EXCLUDED, (PARTS[EXCLUDED], assigned[id][1])
             containers[id] = Container(*container, *contained, found.share)
-    return Leaks(containers, known, tonight.only(is_held_out(codes)))
+    return Leaks(containers, known, added.only(is_held_out(codes)))
 
 
 def _learn(history: History, keepers: Names, is_new: NDArray[np.bool_], codes: Codes, assigned: Assigned) -> None:
@@ -100,10 +100,10 @@ def _learn(history: History, keepers: Names, is_new: NDArray[np.bool_], codes: C
 
 
 def _holding(
-    history: History, keepers: Names, new: NDArray[np.int64], known: Sketches, tonight: Segment
+    history: History, keepers: Names, new: NDArray[np.int64], known: Sketches, added: Segment
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str], containment.Holding]]:
     """Each new document that holds a held-out one: id and URL of both, and what was found."""
-    found = containment.holding(history, new, Sketches(history, [*known.segments, tonight]))
+    found = containment.holding(history, new, Sketches(history, [*known.segments, added]))
     for_each = ([each.container for each in found], [each.contained for each in found])
     names = (keepers.take(np.array(ordinals, np.int64)).to_pylist() for ordinals in for_each)
     for container, contained, each in zip(*names, found, strict=True):

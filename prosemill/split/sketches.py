@@ -2,7 +2,7 @@
 
 Whatever holds a document whole has these among its own. Sketches are kept with the split that held their documents out
 (role `sketches`, sorted segments, merged as those of the index are): to look them up in the index anew costs a page of
-the disk for each document, every night.
+the disk for each document, every run.
 """
 
 from __future__ import annotations
@@ -98,17 +98,17 @@ class Sketches:
             segments.append(Segment(hashes, owners, path))
         return cls(history, segments)
 
-    def write(self, writer: SnapshotWriter, tonight: Segment, shards: Sequence[Shard]) -> None:
-        """Add those of tonight; `shards`: of the segments that were read, which are inherited or merged."""
+    def write(self, writer: SnapshotWriter, added: Segment, shards: Sequence[Shard]) -> None:
+        """Add those of this run; `shards`: of the segments that were read, which are inherited or merged."""
         parameters = parameters_of(self.history)
-        place = len(self.segments) - num_merged([len(segment) for segment in self.segments], len(tonight))
+        place = len(self.segments) - num_merged([len(segment) for segment in self.segments], len(added))
         for older, segment in enumerate(self.segments[:place]):
             if segment.path:
                 writer.inherit([shard for shard in shards if shard.path.startswith(f"{segment.path}/")])
             else:
                 segment.write(writer, f"{ROLE}-{older:05d}", parameters)
-        if len(tonight) or not self.segments:
-            Segment.merge([*self.segments[place:], tonight]).write(writer, f"{ROLE}-{place:05d}", parameters)
+        if len(added) or not self.segments:
+            Segment.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}", parameters)
 
     def filter(self) -> NDArray[np.bool_]:
         """Which hashes may be among them, by their lowest FILTER_BITS."""

@@ -31,7 +31,7 @@ from prosemill.storage.schemas import PAIR, SPLIT
 from prosemill.storage.store import Store
 
 STAGE = stages.of("split")
-# A test set that lags behind (its share was raised) catches up at this many times its share of each night, at most:
+# A test set that lags behind (its share was raised) catches up at this many times its share of each run, at most:
 # what is new is there to be learned.
 CATCH_UP = 2
 
@@ -39,8 +39,8 @@ CATCH_UP = 2
 def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: str = "", flow_run_id: str = "") -> str:
     """Assign the keepers of `dedup` that `previous` has not assigned; the id of the snapshot of all assignments.
 
-    Roles assignments (records.SPLIT), containers (records.CONTAINER, where there are any), and for the next night parts
-    and sketches. Counts are of this night's documents; totals of all, by split. A document that is withdrawn keeps its
+    Roles assignments (records.SPLIT), containers (records.CONTAINER, where there are any), and for the next run parts
+    and sketches. Counts are of this run's documents; totals of all, by split. A document that is withdrawn keeps its
     assignment, for the day its page comes back, and counts in no total.
     """
     options = settings.model_dump()
@@ -96,7 +96,7 @@ def assign(
 ) -> dict[str, tuple[str, str]]:
     """For each new document its split and the name of its component (its smallest document id), in the order of `new`.
 
-    `pairs` joins documents, new and old; `old` says which split earlier nights gave, at least to all in `pairs`; `held`
+    `pairs` joins documents, new and old; `old` says which split earlier runs gave, at least to all in `pairs`; `held`
     how many documents they gave to each (default: as `old` has).
     """
     members = _components([*new, *old], pairs)
@@ -150,7 +150,7 @@ def _hold_out(free: dict[str, list[str]], held: Counter[str], settings: Split) -
 def _quota(part: str, share: float, free: dict[str, list[str]], held: Counter[str]) -> int:
     """How many more documents `part` may hold: what brings it to its share of the corpus, at least one if it is empty.
 
-    Counted over the whole corpus, because a share of tonight's three documents is always none.
+    Counted over the whole corpus, because a share of this run's three documents is always none.
     """
     num_new = sum(map(len, free.values()))
     lacking = share * (num_new + held.total() - held["excluded"]) - held[part]

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prosemill.storage import remote
+from prosemill.storage.decision_record import with_new_names
 from prosemill.storage.manifest import Manifest, is_snapshot_id
 from prosemill.storage.remote import store_errors
 from prosemill.storage.store import Store
@@ -36,7 +37,7 @@ Event = dict[str, Any]  # begin: a RunLog; child: id; set: changed fields; stage
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage came to: a miss was made by this run, a hit had been made before."""
+    """One stage of a run: a miss was made by this run, a hit had been made before."""
 
     stage: str
     snapshot: str
@@ -56,8 +57,8 @@ class RunLog:
     started: str  # ISO 8601, UTC
     ended: str = ""
     state: str = RUNNING  # Prefect's type of the last state that was seen
-    reason: str = ""  # why it ended so: the error in one line, or the verdict's reason
-    verdict: str = ""
+    reason: str = ""  # why it ended so: the error in one line, or the decision's reason
+    decision: str = ""
     model: str = ""
     parent: str = ""
     children: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class RunLog:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> RunLog:
+        fields = with_new_names(fields)
         stages = tuple(StageRecord(**each) for each in fields.pop("stages", ()))
         return cls(**{**fields, "children": tuple(fields.get("children", ())), "stages": stages})
 
@@ -87,7 +89,7 @@ def begin(store: Store, run: RunLog) -> None:
 
 
 def add(store: Store, id: str, stage: str, snapshots: Iterable[str], seconds: float) -> list[StageRecord]:
-    """Note what a stage came to after `seconds` of waiting; the rows that were added, one for each snapshot."""
+    """Note the snapshots of a stage after `seconds` of waiting; the rows that were added, one for each snapshot."""
     known = read(store, id)
     if known is None:
         return []
@@ -98,7 +100,7 @@ def add(store: Store, id: str, stage: str, snapshots: Iterable[str], seconds: fl
 
 
 def end(store: Store, id: str, **changes: str) -> RunLog | None:
-    """Set state, reason, verdict, model …; a run without stages of its own takes over those of its children."""
+    """Set state, reason, decision, model …; a run without stages of its own takes over those of its children."""
     known = read(store, id)
     if known is None:
         return None
@@ -172,7 +174,7 @@ def _apply(run: RunLog, event: Event) -> RunLog:
     names = {row.snapshot for row in new}
     children = dict.fromkeys((*run.children, *([event["child"]] if "child" in event else ())))
     stages = (*(row for row in run.stages if row.snapshot not in names), *new)
-    return replace(run, **event.get("set", {}), children=tuple(children), stages=stages)
+    return replace(run, **with_new_names(event.get("set", {})), children=tuple(children), stages=stages)
 
 
 def _events(store: Store, paths: Iterable[str]) -> dict[str, list[Event]]:

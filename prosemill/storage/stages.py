@@ -168,13 +168,13 @@ _TABLE = (
     ),
     Stage(
         "gate",
-        version=2,
-        entry="prosemill.gate.stage:judge",
+        version=3,
+        entry="prosemill.gate.stage:run_gate",
         flow=TRAIN_MODEL,
         documentation="Decide whether the challenger takes over.",
         parents=("evaluate",),
         roles={"decision": "JSON"},
-        figures=("verdict",),
+        figures=("decision",),
     ),
     Stage(
         "register",

@@ -1,7 +1,7 @@
 """Sources whose new pages suddenly give hardly any text: rebuilt sites, login walls, a template that hides the article.
 
-Compared is the text a page gives, of what is new tonight, with that of all pages of the night before. Pages that were
-there before stay; the new ones wait, and are looked at again every night, until they give text again or a person lets
+Compared is the text a page gives, of what is new in this run, with that of all pages of the run before. Pages that were
+there before stay; the new ones wait, and are looked at again every run, until they give text again or a person lets
 them through (`strip.quarantine_share = 0`).
 """
 
@@ -38,7 +38,7 @@ class Yield:
 
 @dataclass(frozen=True)
 class Before:
-    """The strip snapshot of the night before: its pages, and what those of each source gave. Empty on a first night."""
+    """The strip snapshot of the run before: its pages, and what those of each source gave. Empty on a first run."""
 
     pages: Set[PageKey] = frozenset()
     sources: Mapping[str, Yield] = field(default_factory=dict)

@@ -42,7 +42,7 @@ def merge_shards(
 
     A page that is live in several places counts once, in the order of `shards`. Files all of whose rows count are
     inherited, others are written without the rest. New pages of a source whose yield of text has collapsed against
-    `previous`, the strip snapshot of the night before, are dropped as quarantined; the totals name the source. Raises
+    `previous`, the strip snapshot of the run before, are dropped as quarantined; the totals name the source. Raises
     CorpusEmpty, StageDroppedTooMuch.
     """
     dumped = {**settings_for_id(settings, language), "max_dropped_share": settings.max_dropped_share}
@@ -50,7 +50,7 @@ def merge_shards(
     before = Before.read(store, previous)
     merged = _select(store, shards, live, before)
     collapsed = quarantine.collapsed(before, merged.new, settings.quarantine_share)
-    # That a source is quarantined follows from the night before; what is made then has another name.
+    # That a source is quarantined follows from the run before; what is made then has another name.
     named = dumped | ({"quarantined": collapsed} if collapsed else {})
     snapshot = snapshot_id(STAGE.name, STAGE.version, inputs=[*scrapes, *shards], settings=named, as_of=as_of)
     if store.has(snapshot):
@@ -108,7 +108,7 @@ class _Merged:
     kept: int = 0
     size_bytes: int = 0
     scrubbed: int = 0
-    new: dict[str, Yield] = field(default_factory=dict)  # by source, of pages that the night before did not have
+    new: dict[str, Yield] = field(default_factory=dict)  # by source, of pages that the run before did not have
     waiting: list[dict[str, object]] = field(default_factory=list)  # quarantined: url, content_sha256, source
 
 
@@ -179,7 +179,7 @@ def _write_waiting(writer: SnapshotWriter, merged: _Merged, collapsed: Mapping[s
     rows = []
     for row in merged.waiting:
         was, now = collapsed[str(row["source"])]
-        detail = f"{now:,.0f} bytes of text a page in {row['source']}, {was:,.0f} the night before"
+        detail = f"{now:,.0f} bytes of text a page in {row['source']}, {was:,.0f} the run before"
         rows.append({key: row[key] for key in ("url", "content_sha256", "source")} | {"detail": detail})
     table = pa.Table.from_pylist([{**row, "reason": quarantine.REASON} for row in rows], schema=DROPPED)
     pq.write_table(table, writer.path("dropped-quarantined.parquet"), compression="zstd")

@@ -48,7 +48,7 @@ def begin(as_of: str, store: str) -> tuple[str, Store]:
     """The date and the store of a run, whose page gets the core's log, and whose own log begins, from here on.
 
     The date is `as_of`, or else the day for which the run was scheduled (UTC): a retry after midnight is still last
-    night's.
+    run's.
     """
     _show_core_log()
     restarts.begin()
@@ -78,7 +78,7 @@ def ended(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     if found is None or state.is_completed() or found.flow not in run_log.MAKERS:
         return
     stages = run_log.stages_of(opened, found)
-    _put(flow_run, f"{found.recipe}-outcome", pages.failure_markdown(opened, found, stages), "What this run came to.")
+    _put(flow_run, f"{found.recipe}-report", pages.failure_markdown(opened, found, stages), "The run on one page.")
     if not found.parent:
         text = _landing(opened, found.recipe, flow_run.parameters, found.id)
         _put(flow_run, found.recipe, text, _LANDING)
@@ -174,24 +174,24 @@ def show_health(name: str, rows: list[dict[str, str]]) -> None:
     )
 
 
-def show_outcome(store: Store, recipe: Recipe, outcome: dict[str, Any]) -> None:
+def show_report(store: Store, recipe: Recipe, report: dict[str, Any]) -> None:
     run = str(runtime.flow_run.id or "")
-    told = {"verdict": outcome["verdict"], "model": outcome["model"], "reason": outcome["reason"]}
+    told = {"decision": report["decision"], "model": report["model"], "reason": report["reason"]}
     found = run_log.end(store, run, **told)
-    log.info("%s %s: %s", outcome["verdict"], outcome["model"], outcome["reason"])
+    log.info("%s %s: %s", report["decision"], report["model"], report["reason"])
     create_markdown_artifact(
-        key=f"{recipe.name}-outcome",
-        markdown=pages.outcome_markdown(outcome, found.stages if found else ()),
-        description="What this run came to.",
+        key=f"{recipe.name}-report",
+        markdown=pages.report_markdown(report, found.stages if found else ()),
+        description="The run on one page.",
     )
-    made = outcome["snapshots"]
+    made = report["snapshots"]
     _show_lineage(store, recipe, [made[stage] for stage in ("gate", "evaluate", "chunk") if stage in made])
     _show_landing(store, recipe.name)
 
 
-def show_question(store: Store, name: str, verdict: str, model: str, sentence: str, markdown: str) -> None:
+def show_question(store: Store, name: str, decision: str, model: str, sentence: str, markdown: str) -> None:
     """That a run is about to wait for a person, and what for."""
-    run_log.end(store, str(runtime.flow_run.id), verdict=verdict, model=model, reason=sentence)
+    run_log.end(store, str(runtime.flow_run.id), decision=decision, model=model, reason=sentence)
     create_markdown_artifact(
         key=f"{name}-approval",
         markdown=markdown,

@@ -1,4 +1,4 @@
-"""Yardsticks: two small models from before pre-training, to show what pre-training buys.
+"""Baselines: two small models from before pre-training, to show what pre-training buys.
 
 `base = "rnn"`: an LSTM (Hochreiter & Schmidhuber 1997; two layers, tied as in Press & Wolf 2017).
 `base = "transformer"`: torch's own TransformerEncoder with a causal mask (Vaswani et al. 2017, normalised first).

@@ -1,4 +1,4 @@
-"""A yardstick laid out as a folder: config.json, tokenizer, random weights; made once, on first use, without torch."""
+"""A baseline laid out as a folder: config.json, tokenizer, random weights; made once, on first use, without torch."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ ARCHITECTURES = {"rnn": "RnnForCausalLM", "transformer": "TransformerForCausalLM
 
 
 def folder_of(base: str, tokenizer_folder: Path) -> Path:
-    """The folder of the yardstick `base` with that tokenizer; the same files every time. ValueError: wrong vectors."""
+    """The folder of the baseline `base` with that tokenizer; the same files every time. ValueError: wrong vectors."""
     kind, _, path = base.partition(":")
     vectors = Path(path).expanduser() if path else None
     if vectors is not None and not vectors.is_file():
         raise ValueError(f"{vectors}: no such file of word vectors")
     made_of = [file_sha256(tokenizer_folder / name) for name in TOKENIZER_FILES]
     made_of += [file_sha256(vectors)] if vectors else []
-    parent = Path(tempfile.gettempdir()) / f"prosemill-{os.getuid()}" / "yardsticks"
+    parent = Path(tempfile.gettempdir()) / f"prosemill-{os.getuid()}" / "baselines"
     folder = parent / f"{kind}-{digest([VERSION, SIZES[kind], *made_of])[:16]}"
     if not (folder / "config.json").is_file():
         parent.mkdir(parents=True, exist_ok=True)

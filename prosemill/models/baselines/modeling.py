@@ -1,4 +1,4 @@
-"""The yardsticks as PreTrainedModels: save_pretrained, from_pretrained, generate, and packed documents kept apart."""
+"""The baselines as PreTrainedModels: save_pretrained, from_pretrained, generate, and packed documents kept apart."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Baseline(TiedModel, GenerationMixin):  # type: ignore[misc]
         return self.lm_head
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **_: Any) -> dict[str, Any]:
-        """generate() re-reads the whole text at each step: a yardstick is short and need not be fast there."""
+        """generate() re-reads the whole text at each step: a baseline is short and need not be fast there."""
         return {"input_ids": input_ids, "use_cache": False}
 
     def forward(

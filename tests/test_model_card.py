@@ -19,10 +19,11 @@ from prosemill.errors import RegistryError
 from prosemill.evaluation.scorer import ModelRef
 from prosemill.evaluation.stage import evaluate
 from prosemill.finetune import finetune
-from prosemill.gate.stage import judge, read_decision
+from prosemill.gate.stage import run_gate
 from prosemill.models.bases import Base
 from prosemill.registry import export, reproduce
 from prosemill.registry.registry import Registry
+from prosemill.storage.decision_record import read_decision, with_old_key
 from prosemill.storage.store import Store
 from tests.tiny import make_base, make_chunks, make_corpus, texts
 
@@ -66,7 +67,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple
         "challenger": ModelRef(tuned, store.local(f"{tuned}/model")),
     }
     evaluation = evaluate(store, *corpus, models, EVALUATE, context_tokens=64, as_of="2026-01-02")
-    decision = judge(store, evaluation, Gate(), as_of="2026-01-02")
+    decision = run_gate(store, evaluation, Gate(), as_of="2026-01-02")
     ids = (tuned, evaluation, decision)
     registry = Registry(store.url)
     registry.record("house", *ids)
@@ -147,14 +148,14 @@ def test_the_card_tells_of_data_licences_and_wishes(judged: tuple[Store, Base, t
 def test_a_later_judgement_changes_the_figures(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
     store, base, (tuned, evaluation, decision) = judged
     before = metrics_of(store)["challenger.perplexity"]
-    corpus = make_corpus(store, {"other": texts(7, seed=20)}, night="2")
+    corpus = make_corpus(store, {"other": texts(7, seed=20)}, increment="2")
     models = {
         "base": ModelRef(base.weights_digest, base.folder),
         "challenger": ModelRef(tuned, store.local(f"{tuned}/model")),
     }
     later = evaluate(store, *corpus, models, EVALUATE, context_tokens=64, as_of="2026-01-09")
     registry = Registry(store.url)
-    assert registry.record("house", tuned, later, judge(store, later, Gate(), as_of="2026-01-09")) == 1
+    assert registry.record("house", tuned, later, run_gate(store, later, Gate(), as_of="2026-01-09")) == 1
     after = metrics_of(store)["challenger.perplexity"]
     assert after != before
     figures = {
@@ -240,10 +241,10 @@ def test_the_commands_of_judgement(
     monkeypatch.setenv("PROSEMILL_STORE", store.url)  # and is what it was again when the test is over
     monkeypatch.delenv("HF_TOKEN", raising=False)
     where = ["--store", store.url]
-    assert run(["verdict", "house", *where, "--json"]) == 0
+    assert run(["decision", "house", *where, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"model": "house/1", **read_decision(store, decision)}
-    assert run(["verdict", "house/1", *where]) == 0
+    assert told == {"model": "house/1", **with_old_key(read_decision(store, decision))}
+    assert run(["decision", "house/1", *where]) == 0
     shown = capsys.readouterr().out
     assert all(each["slice"] in shown for each in told["slices"])
     assert run(["card", tuned, *where]) == 0

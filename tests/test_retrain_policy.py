@@ -53,17 +53,17 @@ def recipe(**gate: Any) -> Recipe:
 
 
 def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
-    """The chunk snapshot of tonight and the champion, which learned from last night's."""
+    """The chunk snapshot of this run and the champion, which learned from last run's."""
     corpus = make_corpus(store, {"test": TEST, "old": OLD, "new": new}, parts={"old": "train", "new": "train"})
     documents = pq.read_table(store.local(f"{corpus[0]}/keepers.parquet")).to_pylist()
-    for night, sources in ((1, {"old"}), (2, {"old", "new"})):
+    for increment, sources in ((1, {"old"}), (2, {"old", "new"})):
         rows = [
             dict.fromkeys(CHUNK_MAP.names, 0)
             | {"chunk": "c", "split": "train", "document": row["id"], "url": row["url"], "num_tokens": 50}
             for row in documents
             if row["source"] in sources
         ]
-        with store.write(f"chunk-{night}", stage="chunk", version=1, parents=list(corpus), settings={}) as writer:
+        with store.write(f"chunk-{increment}", stage="chunk", version=1, parents=list(corpus), settings={}) as writer:
             pq.write_table(pa.Table.from_pylist(rows, CHUNK_MAP), writer.path("map.parquet"))
             writer.add("map.parquet", "map", len(rows))
     settings = identity_settings(recipe().finetune)

@@ -1,4 +1,4 @@
-"""The yardsticks are models like any other: folders, packed documents, generation, training, word vectors."""
+"""The baselines are models like any other: folders, packed documents, generation, training, word vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import make_chunks, texts
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_yardstick_is_a_base_of_about_the_embedded_one_s_size(kind: str) -> None:
+def test_a_baseline_is_a_base_of_about_the_embedded_one_s_size(kind: str) -> None:
     base, embedded = bases.resolve(kind), bases.resolve("demo")
     assert base.tokenizer_digest == embedded.tokenizer_digest
     assert base.context_tokens >= 1024

@@ -1,4 +1,4 @@
-"""What a night knows of its past: looked up in what earlier nights left, the same as if all of it were read again."""
+"""What a run knows of its past: looked up in what earlier runs left, the same as if all of it were read again."""
 
 import json
 import random
@@ -19,14 +19,14 @@ from prosemill.split.sketches import Segment, Sketches
 from prosemill.split.stage import split
 from prosemill.storage.manifest import document_id
 from prosemill.storage.store import Store
-from tests.nights import edited, sentence, write_strip
+from tests.increments import edited, sentence, write_strip
 
 SETTINGS, SPLIT = Dedup(), Split(test_share=0.2, validation_share=0.1)
-LEFT = ("names", "parts", "sketches")  # roles for the next night alone
+LEFT = ("names", "parts", "sketches")  # roles for the next run alone
 Documents = list[tuple[str, str, str]]
 
 
-def news(rng: random.Random, night: int, old: Documents) -> Documents:
+def news(rng: random.Random, increment: int, old: Documents) -> Documents:
     """Twenty documents; near-copies, exact copies, halves and containers of old ones."""
     made = [sentence(rng, rng.randint(60, 120)) for _ in range(20)]
     for _, _, text in rng.sample(old, 8):
@@ -34,7 +34,7 @@ def news(rng: random.Random, night: int, old: Documents) -> Documents:
         made.append(" ".join(text.split()[:30]))
     for _, _, text in rng.sample(old, 24):
         made.append(f"{sentence(rng, 80)} {text} {sentence(rng, 80)}")
-    return [(f"site{number % 3}", f"/{night}/{number:03}", text) for number, text in enumerate(made)]
+    return [(f"site{number % 3}", f"/{increment}/{number:03}", text) for number, text in enumerate(made)]
 
 
 def live(store: Store, strip: str, number: int, before: tuple[str, str], undone: tuple[str, ...] = ()) -> tuple:
@@ -43,8 +43,8 @@ def live(store: Store, strip: str, number: int, before: tuple[str, str], undone:
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str], list[tuple[str, str]]]:
-    """Four nights, the first the largest; the strip snapshot and what came of it."""
+def increments(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str], list[tuple[str, str]]]:
+    """Four runs, the first the largest; the strip snapshot and what came of it."""
     store, rng = Store(str(tmp_path_factory.mktemp("store"))), random.Random(3)
     store.check_writable()
     everything = [("site0", f"/0/{number:03}", sentence(rng, rng.randint(60, 120))) for number in range(120)]
@@ -64,7 +64,7 @@ def rows(store: Store, snapshot: str, role: str) -> list[dict]:
 
 
 def contents(store: Store, snapshot: str) -> tuple:
-    """Everything that a snapshot says, but for what it leaves for the next night."""
+    """Everything that a snapshot says, but for what it leaves for the next run."""
     manifest = store.manifest(snapshot)
     shards = sorted((shard.path, shard.rows, shard.sha256) for shard in manifest.shards if shard.role not in LEFT)
     return shards, manifest.counts, manifest.totals
@@ -82,8 +82,8 @@ def as_an_earlier_version_left_it(store: Store, snapshot: str) -> None:
             store.local(each).unlink()
 
 
-def test_names_and_parts_are_those_of_the_tables(nights) -> None:
-    store, _, lived = nights
+def test_names_and_parts_are_those_of_the_tables(increments) -> None:
+    store, _, lived = increments
     for kept, assigned in lived:
         manifest = store.manifest(kept)
         keepers, removed = rows(store, kept, "keepers"), rows(store, kept, "removed")
@@ -115,17 +115,17 @@ def check_sketches(store: Store, kept: str, assigned: str) -> None:
     assert sorted(stored) == sorted(zip(fresh.hashes.tolist(), fresh.owners.tolist(), strict=True))
 
 
-def test_sketches_are_those_of_the_index(nights) -> None:
-    store, _, lived = nights
+def test_sketches_are_those_of_the_index(increments) -> None:
+    store, _, lived = increments
     for kept, assigned in lived:
         check_sketches(store, kept, assigned)
     assert rows(store, lived[-1][1], "containers")
 
 
 @pytest.mark.parametrize("is_going_on", [True, False])
-def test_sketches_are_made_anew_for_another_index(nights, tmp_path: Path, is_going_on: bool) -> None:
+def test_sketches_are_made_anew_for_another_index(increments, tmp_path: Path, is_going_on: bool) -> None:
     """For one of other shingles, and for one of the same documents in another order."""
-    store, strips, lived = nights
+    store, strips, lived = increments
     other = Store(str(shutil.copytree(store.url, tmp_path / "store")))
     settings, previous = (Dedup(shingle_words=4), lived[-1][0]) if is_going_on else (SETTINGS, "")
     kept = dedup(other, strips[-1], settings, as_of="2026-01-05", previous=previous)
@@ -137,9 +137,9 @@ def test_sketches_are_made_anew_for_another_index(nights, tmp_path: Path, is_goi
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])
-def test_a_store_of_an_earlier_version_goes_on_the_same(nights, tmp_path: Path, last: int) -> None:
-    """Nights up to `last` are as a version wrote them that left nothing for the next."""
-    store, strips, lived = nights
+def test_a_store_of_an_earlier_version_goes_on_the_same(increments, tmp_path: Path, last: int) -> None:
+    """Runs up to `last` are as a version wrote them that left nothing for the next."""
+    store, strips, lived = increments
     other = Store(str(shutil.copytree(store.url, tmp_path / "store")))
     for snapshots in lived[last + 1 :]:
         for snapshot in snapshots:
@@ -155,8 +155,8 @@ def test_a_store_of_an_earlier_version_goes_on_the_same(nights, tmp_path: Path, 
     assert set(LEFT) <= {shard.role for each in before for shard in other.manifest(each).shards}
 
 
-def test_files_that_were_judged_are_not_opened_unless_a_removal_is_taken_back(nights, tmp_path: Path) -> None:
-    store, strips, lived = nights
+def test_files_that_were_judged_are_not_opened_unless_a_removal_is_taken_back(increments, tmp_path: Path) -> None:
+    store, strips, lived = increments
     other = Store(str(shutil.copytree(store.url, tmp_path / "store")))
     new = ("site0", "/new", sentence(random.Random(8), 90))
     strip = write_strip(other, "5", [new], strips[-1])

@@ -1,8 +1,8 @@
-"""What dedup and split cost in a flow: a first night of a corpus, and a night of 5,000 on top of it, by size of corpus.
+"""What dedup and split cost in a flow: a first run of a corpus, and a run of 5,000 on top of it, by size of corpus.
 
-    python -m benchmarks.history [--sizes 10000,100000,500000] [--night 5000] [--cache FOLDER] [--out FILE]
+    python -m benchmarks.corpus_growth [--sizes 10000,100000,500000] [--increment 5000] [--cache FOLDER] [--out FILE]
 
-Each run is a process of its own, so that its memory is its own: the first night reads, cleans, signs, compares and
+Each run is a process of its own, so that its memory is its own: the first run reads, cleans, signs, compares and
 writes everything; the second has the same snapshot of documents with the new ones added. The second is lived through
 five times, because it takes little more than a second; the figures are those of the median.
 """
@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import made, measure
+from benchmarks import measure, synthetic_corpus
 from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
 from prosemill.split.stage import split
@@ -30,11 +30,11 @@ from prosemill.storage.schemas import DOCUMENT
 from prosemill.storage.store import Store
 
 SHARD_DOCUMENTS = 10_000
-NIGHTS = 5
+RUNS = 5
 
 
 def write_strip(store: Store, name: str, documents: Path, first: int, end: int, earlier: str = "") -> str:
-    """A strip snapshot of some rows of a file of `made.planted`, in shards, and of the snapshot `earlier`."""
+    """A strip snapshot, in shards, of some rows of a file of `synthetic_corpus.planted` and of `earlier`."""
     with store.write(f"strip-{name}", stage="strip", version=1, parents=[], settings={}) as writer:
         writer.inherit(store.manifest(earlier).shards if earlier else [])
         at = number = 0
@@ -63,7 +63,7 @@ def _documents(batch: pa.RecordBatch) -> pa.Table:
     return pa.table([known.get(name, empty) for name in DOCUMENT.names], schema=DOCUMENT)
 
 
-def one_night(url: str, strip: str, as_of: str, before: str, parts_before: str, told: str) -> None:
+def one_increment(url: str, strip: str, as_of: str, before: str, parts_before: str, told: str) -> None:
     store = Store(url)
     started = time.process_time()
     keepers = dedup(store, strip, Dedup(), as_of=as_of, previous=before)
@@ -75,29 +75,40 @@ def one_night(url: str, strip: str, as_of: str, before: str, parts_before: str, 
 
 
 def measured(url: str, strip: str, as_of: str, before: list[str], cache: Path) -> dict[str, Any]:
-    told = cache / "night.json"
-    command = [sys.executable, "-m", "benchmarks.history", "--one-night", url, strip, as_of, *before, str(told)]
-    cost = measure.run(command, cache / "night.log")
+    told = cache / "run.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.corpus_growth",
+        "--one-increment",
+        url,
+        strip,
+        as_of,
+        *before,
+        str(told),
+    ]
+    cost = measure.run(command, cache / "run.log")
     return {**cost.as_dict(), **json.loads(told.read_text(encoding="utf-8"))}
 
 
-def compare(size: int, night: int, cache: Path) -> dict[str, Any]:
-    documents, _ = made.planted(size, cache)
+def compare(size: int, increment: int, cache: Path) -> dict[str, Any]:
+    documents, _ = synthetic_corpus.planted(size, cache)
     with tempfile.TemporaryDirectory(dir=cache, prefix="history-") as url:
         store = Store(url)
         store.check_writable()
-        old = write_strip(store, "one", documents, 0, size - night)
+        old = write_strip(store, "one", documents, 0, size - increment)
         first = measured(url, old, "2026-01-05", ["", ""], cache)
-        both = write_strip(store, "two", documents, size - night, size, earlier=old)
-        nights = []
-        for _ in range(NIGHTS):
-            nights.append(measured(url, both, "2026-01-06", first["ids"], cache))
-            if len(nights) < NIGHTS:
-                for id in nights[-1]["ids"]:
+        both = write_strip(store, "two", documents, size - increment, size, earlier=old)
+        increments = []
+        for _ in range(RUNS):
+            increments.append(measured(url, both, "2026-01-06", first["ids"], cache))
+            if len(increments) < RUNS:
+                for id in increments[-1]["ids"]:
                     shutil.rmtree(store.local(id))
-        second = sorted(nights, key=lambda night: night["dedup_cpu_seconds"] + night["split_cpu_seconds"])[NIGHTS // 2]
+        by_cost = sorted(increments, key=lambda each: each["dedup_cpu_seconds"] + each["split_cpu_seconds"])
+        second = by_cost[RUNS // 2]
         second["withdrawn"] = len(_ids(store, first["ids"][0]) - _ids(store, second["ids"][0]))
-    return {"documents": size, "night_documents": night, "first": first, "night": second}
+    return {"documents": size, "increment_documents": increment, "first": first, "run": second}
 
 
 def _ids(store: Store, dedup_snapshot: str) -> set[str]:
@@ -108,17 +119,17 @@ def _ids(store: Store, dedup_snapshot: str) -> set[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", default="10000,100000,500000")
-    parser.add_argument("--night", type=int, default=5000)
+    parser.add_argument("--increment", type=int, default=5000)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "prosemill-bench")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--one-night", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--one-increment", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one_night:
-        one_night(*arguments.one_night)
+    if arguments.one_increment:
+        one_increment(*arguments.one_increment)
         return
     found = []
     for size in map(int, arguments.sizes.split(",")):
-        found.append(compare(size, arguments.night, arguments.cache))
+        found.append(compare(size, arguments.increment, arguments.cache))
         print(found[-1], file=sys.stderr, flush=True)
         if arguments.out:
             arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

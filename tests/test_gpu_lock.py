@@ -14,7 +14,7 @@ from prosemill.runtime import gpu_lock
 HOLD = """
 import pathlib, sys, time
 from prosemill.runtime import gpu_lock
-with gpu_lock.held("the night's training", ["0", "1"], pathlib.Path(sys.argv[1])):
+with gpu_lock.held("the run's training", ["0", "1"], pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -44,7 +44,7 @@ def test_a_second_training_waits_until_the_holder_dies_and_says_for_whom(
     holder.wait()
     holder.stdout.close()
     first, last = (record.getMessage() for record in caplog.records)
-    assert first.startswith("finetune: waiting for card 1, which the night's training has held since 20")
+    assert first.startswith("finetune: waiting for card 1, which the run's training has held since 20")
     assert f"(process {holder.pid})" in first
     assert last == "finetune: card 1 is free"
 

@@ -16,7 +16,7 @@ RATE = 4e-3
 Passages = list[str]
 
 
-class Workshop:
+class TinyModels:
     """Makes a tokenizer once, and tiny models from text."""
 
     def __init__(self, folder: Path, text: Passages) -> None:

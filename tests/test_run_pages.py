@@ -75,7 +75,7 @@ def test_names_and_logs_say_what_ran(home: Path) -> None:
     whole = found["retrain"]
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(whole.id).name == "seen 2026-01-05"
-    assert (whole.state, whole.verdict, whole.model) == ("COMPLETED", "promote", "seen/1")
+    assert (whole.state, whole.decision, whole.model) == ("COMPLETED", "promote", "seen/1")
     assert whole.started < whole.ended
     assert set(whole.children) == {found["build-corpus"].id, found["train-model"].id}
     stages = ["scrape", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"]
@@ -87,7 +87,7 @@ def test_every_run_has_its_artifacts_and_they_are_small(home: Path) -> None:
     keys = {flow: set(artifacts_of(each.id)) for flow, each in found.items()}
     assert {"seen-funnel", "seen-ledger", "seen-lineage"} <= keys["build-corpus"]
     assert {"seen-scores", "seen-plots", "seen-samples", "seen-decision", "seen-lineage"} <= keys["train-model"]
-    assert {"seen", "seen-outcome", "seen-lineage"} <= keys["retrain"]
+    assert {"seen", "seen-report", "seen-lineage"} <= keys["retrain"]
     assert "seen" not in keys["build-corpus"] | keys["train-model"], "the run that started them writes the page"
     for each in found.values():
         for key, text in artifacts_of(each.id).items():
@@ -149,7 +149,7 @@ def test_the_page_of_a_corpus_leads_everywhere(home: Path) -> None:
     whole = logs_of(home)["retrain"]
     text = artifacts_of(whole.id)["seen"]
     assert f"[retrain seen 2026\\-01\\-05](/v2/runs/flow-run/{whole.id})" in text
-    for kind in ("outcome", "funnel", "ledger", "scores", "plots", "samples", "decision", "lineage"):
+    for kind in ("report", "funnel", "ledger", "scores", "plots", "samples", "decision", "lineage"):
         assert f"[{kind}](/v2/artifacts/key/seen-{kind})" in text
     assert "**seen/1**" in text
     assert "challenger, champion" in text
@@ -202,9 +202,9 @@ def test_a_run_that_fails_shows_what_it_reached(home: Path) -> None:
     assert (failed.state, failed.stages) == ("FAILED", ())
     assert failed.reason.startswith("source texts: ")
     shown = artifacts_of(failed.id)
-    assert "## failed" in shown["broken-outcome"]
-    assert plain(failed.reason) in shown["broken-outcome"]
-    assert "No stage was complete." in shown["broken-outcome"]
+    assert "## failed" in shown["broken-report"]
+    assert plain(failed.reason) in shown["broken-report"]
+    assert "No stage was complete." in shown["broken-report"]
     assert "start it again" in shown["broken"], "the page of the corpus says what to do"
 
 
@@ -224,8 +224,8 @@ def test_a_run_that_was_killed_is_told_of_by_its_worker(home: Path) -> None:
     (log,) = run_log.read_all(store, "killed")
     assert (log.state, log.stages) == ("CRASHED", whole.stages)
     shown = artifacts_of(log.id)
-    assert "## crashed" in shown["killed-outcome"]
-    assert "| scrape texts | 40 | 40 |" in shown["killed-outcome"]
+    assert "## crashed" in shown["killed-report"]
+    assert "| scrape texts | 40 | 40 |" in shown["killed-report"]
     assert f"(/v2/runs/flow-run/{log.id})" in shown["killed"]
 
     reporting.ended(build_corpus, run, Cancelling())
@@ -242,7 +242,7 @@ def test_a_run_that_fails_in_training_shows_its_corpus(home: Path) -> None:
     failed = next(each for each in run_log.read_all(Store(str(home / "store")), "halfway") if each.flow == "retrain")
     assert failed.state == "FAILED"
     assert [each.stage for each in failed.stages] == ["scrape", "strip", "dedup", "split", "chunk"]
-    shown = artifacts_of(failed.id)["halfway-outcome"]
+    shown = artifacts_of(failed.id)["halfway-report"]
     assert "max\\_hours" in shown
     assert "| scrape texts | 40 | 40 |" in shown
     assert "(/v2/artifacts/key/halfway)" in shown

@@ -1,4 +1,4 @@
-"""Documents as strip leaves them, of words that nobody uses: what nights are made of in tests and benchmarks."""
+"""Documents as strip leaves them, of words that nobody uses: what runs are made of in tests and benchmarks."""
 
 import random
 from collections.abc import Iterable

@@ -13,6 +13,7 @@ import pytest
 
 from prosemill.config.settings import Gate
 from prosemill.gate import stage
+from prosemill.storage.decision_record import read_decision
 from prosemill.storage.schemas import SCORE
 from prosemill.storage.store import Store
 
@@ -63,7 +64,7 @@ def answers(decision: dict[str, Any]) -> dict[str, str]:
 
 def test_better_everywhere_passes_every_slice() -> None:
     decision = decide(BETTER)
-    assert (decision["verdict"], decision["refused"]) == ("promote", [])
+    assert (decision["decision"], decision["refused"]) == ("promote", [])
     slices = ["test", "old text", "general text", "copying", "verbatim run", "repetition"]
     assert answers(decision) == dict.fromkeys(slices, "passed")
     old = decision["slices"][1]
@@ -81,11 +82,11 @@ def test_better_on_the_whole_but_worse_on_a_slice_is_refused_and_the_slice_named
 ) -> None:
     decision = decide(change)
     assert decision["slices"][0]["answer"] == "passed"
-    assert (decision["verdict"], decision["refused"]) == ("keep", [name])
+    assert (decision["decision"], decision["refused"]) == ("reject", [name])
     assert f"but refused for {name} (it loses more than" in decision["reason"]
     assert "\n" not in decision["reason"]
     allowed = decide(change, max_old_loss=1.0, max_general_loss=1.0)
-    assert allowed["verdict"] == "promote"
+    assert allowed["decision"] == "promote"
 
 
 def test_a_slice_that_is_not_shown_to_hold_is_no_evidence() -> None:
@@ -93,7 +94,7 @@ def test_a_slice_that_is_not_shown_to_hold_is_no_evidence() -> None:
         scores({"old": 0.02, "fresh": -0.9}, noise=0.05), SETTINGS, summary={"dates": {"champion": "2026-01-05"}}
     )
     assert answers(decision) == {"test": "passed", "old text": "undecided"}
-    assert (decision["verdict"], decision["refused"]) == ("not-enough-evidence", [])
+    assert (decision["decision"], decision["refused"]) == ("not-enough-evidence", [])
     assert "old text (it may lose more than 0.02" in decision["reason"]
 
 
@@ -108,7 +109,7 @@ def test_a_slice_that_is_not_shown_to_hold_is_no_evidence() -> None:
 )
 def test_what_it_writes_can_refuse_the_best_of_models(quality: dict[str, Any], name: str) -> None:
     decision = decide(BETTER, quality)
-    assert (decision["verdict"], decision["refused"]) == ("keep", [name])
+    assert (decision["decision"], decision["refused"]) == ("reject", [name])
     assert name in decision["reason"]
 
 
@@ -120,13 +121,13 @@ def test_a_corpus_that_repeats_itself_is_allowed_to() -> None:
             "natural": {"copied": 0.4, "longest_run_words": 90},
         },
     }
-    assert stage.decide(scores(BETTER), SETTINGS, summary=summary)["verdict"] == "promote"
+    assert stage.decide(scores(BETTER), SETTINGS, summary=summary)["decision"] == "promote"
 
 
 def test_against_the_base_nothing_is_old_and_forgetting_is_not_judged() -> None:
     rows = scores(BETTER | {"general": 2.0})
     decision = stage.decide({"challenger": rows["challenger"], "base": rows["champion"]}, SETTINGS, summary={})
-    assert (decision["verdict"], list(answers(decision))) == ("promote", ["test"])
+    assert (decision["decision"], list(answers(decision))) == ("promote", ["test"])
 
 
 def write_evaluation(store: Store, number: int, lost: float, first: int = 0) -> str:
@@ -146,17 +147,17 @@ def write_evaluation(store: Store, number: int, lost: float, first: int = 0) -> 
 def test_each_decision_on_the_same_documents_asks_for_more(store: Store) -> None:
     decisions = []
     for number in range(4):
-        snapshot = stage.judge(store, write_evaluation(store, number, -0.01), SETTINGS, as_of="2026-01-05")
-        decisions.append(stage.read_decision(store, snapshot))
+        snapshot = stage.run_gate(store, write_evaluation(store, number, -0.01), SETTINGS, as_of="2026-01-05")
+        decisions.append(read_decision(store, snapshot))
     assert [each["use"] for each in decisions] == [1, 2, 3, 4]
     assert [each["confidence"] for each in decisions] == pytest.approx([0.95, 1 - 0.1 / 6, 1 - 0.1 / 12, 1 - 0.1 / 20])
     widths = [each["interval"][1] - each["interval"][0] for each in decisions]
     assert widths == sorted(widths)
     assert widths[3] > 1.3 * widths[0]
-    again = stage.judge(store, write_evaluation(store, 9, -0.01, first=1000), SETTINGS, as_of="2026-01-06")
-    assert stage.read_decision(store, again)["use"] == 1  # other documents are unspent
-    repeated = stage.judge(store, "evaluate-0000000000000000", SETTINGS, as_of="2026-01-09")
-    assert stage.read_decision(store, repeated) == decisions[0]  # a decision stands
+    again = stage.run_gate(store, write_evaluation(store, 9, -0.01, first=1000), SETTINGS, as_of="2026-01-06")
+    assert read_decision(store, again)["use"] == 1  # other documents are unspent
+    repeated = stage.run_gate(store, "evaluate-0000000000000000", SETTINGS, as_of="2026-01-09")
+    assert read_decision(store, repeated) == decisions[0]  # a decision stands
 
 
 def test_percentages_say_how_sure() -> None:

@@ -66,7 +66,7 @@ def steps_of(store: Store, name: str) -> list[Step]:
 
 def test_a_kept_page_is_followed_to_its_chunks(store: Store) -> None:
     steps = steps_of(store, "story-003.txt")
-    part = next(step.verdict for step in steps if step.stage == "split")
+    part = next(step.status for step in steps if step.stage == "split")
     assert part in ("train", "validation", "test")
     assert [step.stage for step in steps] == [
         "scrape",
@@ -75,18 +75,18 @@ def test_a_kept_page_is_followed_to_its_chunks(store: Store) -> None:
         "split",
         *(["chunk"] if part != "test" else []),
     ]
-    assert {step.verdict for step in steps if step.stage in ("scrape", "strip", "dedup")} == {"kept"}
+    assert {step.status for step in steps if step.stage in ("scrape", "strip", "dedup")} == {"kept"}
 
 
 def test_a_page_dropped_by_strip_ends_there_with_the_reason(store: Store) -> None:
     *_, last = steps_of(store, "zz-thin.txt")
-    assert (last.stage, last.verdict) == ("strip", "dropped")
+    assert (last.stage, last.status) == ("strip", "dropped")
     assert last.why.startswith("thin")
 
 
 def test_a_copy_names_its_keeper_and_shows_both(store: Store) -> None:
     (fate,) = why(store, url_of(store, "zz-near.txt"))
-    assert fate.steps[-1].verdict == "dropped"
+    assert fate.steps[-1].status == "dropped"
     assert f"a near-copy of {url_of(store, 'story-003.txt')}, J = 0.9" in fate.steps[-1].why
     assert set(fate.text.split()) - set(fate.keeper_text.split()) == {"windmill"}
     assert "an exact copy of" in steps_of(store, "zz-exact.txt")[-1].why
@@ -113,18 +113,18 @@ def test_an_undone_removal_keeps_the_page_from_the_next_run_on(
 
     after = build(recipe, DATES[1], store)
     steps = {step.stage: step for step in steps_of(store, "zz-near.txt")}
-    assert steps["dedup"].verdict == "kept"
+    assert steps["dedup"].status == "kept"
     assert "took its removal back" in steps["dedup"].why
-    twin = next(step.verdict for step in steps_of(store, "story-003.txt") if step.stage == "split")
-    assert steps["split"].verdict == (twin if twin == "train" else "excluded"), "its twin is not on the other side"
+    twin = next(step.status for step in steps_of(store, "story-003.txt") if step.stage == "split")
+    assert steps["split"].status == (twin if twin == "train" else "excluded"), "its twin is not on the other side"
     kept = {
         row["id"] for part in ("train", "excluded") for row in documents_of(store, after["dedup"], after["split"], part)
     }
     assert document in kept
-    assert steps_of(store, "zz-exact.txt")[-1].verdict == "dropped", "nobody took that one back"
+    assert steps_of(store, "zz-exact.txt")[-1].status == "dropped", "nobody took that one back"
 
     later = build(recipe, DATES[2], store)
-    assert {row["verdict"] for row in map(vars, steps_of(store, "zz-near.txt"))} >= {"kept"}
+    assert {row["status"] for row in map(vars, steps_of(store, "zz-near.txt"))} >= {"kept"}
     old, new = (store.manifest(each["dedup"]) for each in (after, later))
     assert [shard.path for shard in new.shards_of("keepers")] == [shard.path for shard in old.shards_of("keepers")]
 

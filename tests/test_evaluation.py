@@ -1,4 +1,4 @@
-"""Evaluation: every token scored once, by the exact sum; a night scores only what is new; differences are paired."""
+"""Evaluation: every token scored once, by the exact sum; a run scores only what is new; differences are paired."""
 
 from __future__ import annotations
 
@@ -121,18 +121,18 @@ def test_scores_summary_and_samples(store: Store, base: Base, tuned: Path) -> No
     assert (stages.of("evaluate").version, figures) == (2, [424.71, 1.9209]), "output changed: raise the version"
 
 
-def test_a_night_scores_only_what_is_new(store: Store, base: Base, tuned: Path, tmp_path: Path) -> None:
+def test_a_run_scores_only_what_is_new(store: Store, base: Base, tuned: Path, tmp_path: Path) -> None:
     references = {"base": ModelRef("b", base.folder), "challenger": ModelRef("c", tuned)}
     first = evaluate(store, *make_corpus(store, DOCUMENTS), references, SETTINGS, context_tokens=64, as_of="2026-01-02")
     more = DOCUMENTS | {"shop": texts(3, seed=8)}
-    corpus = make_corpus(store, more, night="1")
-    tonight = {"base": ModelRef("b", base.folder), "champion": ModelRef("c", tuned), "challenger": ModelRef("d", tuned)}
-    second = evaluate(store, *corpus, tonight, SETTINGS, context_tokens=64, as_of="2026-01-03", previous=first)
+    corpus = make_corpus(store, more, increment="1")
+    models = {"base": ModelRef("b", base.folder), "champion": ModelRef("c", tuned), "challenger": ModelRef("d", tuned)}
+    second = evaluate(store, *corpus, models, SETTINGS, context_tokens=64, as_of="2026-01-03", previous=first)
     assert store.manifest(second).totals["new_scores"] == 3 + 3 + 16
     rows = pq.read_table(store.local(f"{second}/scores.parquet")).to_pylist()
     assert len(rows) == 3 * 16
     by_model = [[row["nats"] for row in rows if row["model"] == label] for label in ("champion", "challenger")]
-    assert by_model[0] == pytest.approx(by_model[1], rel=1e-6)  # one from the earlier night, one scored again
+    assert by_model[0] == pytest.approx(by_model[1], rel=1e-6)  # one from the earlier run, one scored again
     for path in base.folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").unlink()  # not needed when everything about the model is known

@@ -1,4 +1,4 @@
-"""Evaluation by slice: old and fresh, general and training text, weeks; copying, canaries, and what a night reuses."""
+"""Evaluation by slice: old and fresh, general and training text, weeks; copying, canaries, and what a run reuses."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_training_text_is_better_known_than_test_text(judged: tuple[Store, str])
     assert parts["train"]["bits_per_byte"] < 0.8 * parts["test"]["bits_per_byte"]
 
 
-def test_a_night_takes_over_scores_and_continuations(judged: tuple[Store, str], base: Base, tmp_path: Path) -> None:
+def test_a_run_takes_over_scores_and_continuations(judged: tuple[Store, str], base: Base, tmp_path: Path) -> None:
     store, first = judged
     corpus = tuple(store.manifest(first).parents[:2])
     for path in base.folder.iterdir():
