@@ -6,6 +6,7 @@ kills servers or workers, or needs another database, starts a stack of their own
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,24 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """`prosemill up stories.toml` for the whole session, since starting takes half a minute; it must leave no trace."""
-    home, port = tmp_path_factory.mktemp("stack"), free_port()
+    home = tmp_path_factory.mktemp("stack")
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
     (home / "stories.toml").write_text(recipe_text(), encoding="utf-8")
+    with served(home, [sys.executable, "-c", "from flows.cli import main; main()"], ROOT, clean_environment()) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def served(home: Path, prosemill: Sequence[str | Path], cwd: Path, environment: Mapping[str, str]) -> Iterator[Stack]:
+    """`prosemill up` of the recipe in `home`, until the block ends."""
+    port = free_port()
     ui, store = f"http://127.0.0.1:{port}", home / "store"
-    arguments = ["up", str(home / "stories.toml"), "--port", str(port), "--store", str(store)]
+    arguments = ["up", home / "stories.toml", "--port", str(port), "--store", store]
     with (home / "up.err").open("w") as errors:
         up = subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", *arguments], stdout=subprocess.PIPE,
-            stderr=errors, text=True, cwd=ROOT, env=clean_environment() | _FASTER, start_new_session=True,
+            [*prosemill, *arguments], stdout=subprocess.PIPE, stderr=errors, text=True, cwd=cwd,
+            env={**environment, **_FASTER}, start_new_session=True,
         )  # fmt: skip
     try:
         link = _wait_for_line(up, rf"{re.escape(ui)}\S*#\S+", home / "up.err")

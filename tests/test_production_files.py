@@ -41,7 +41,8 @@ def known_settings() -> set[str]:
     aws = {names for _, names, *_ in AWS.values() if isinstance(names, str)}
     aws |= {name for _, names, *_ in AWS.values() if isinstance(names, list) for name in names}
     credentials = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"}  # read by their own providers
-    return prefect | mlflow | aws | credentials | read_by_prosemill()
+    python = {"PYTHONPATH", "PYTHONSAFEPATH"}
+    return prefect | mlflow | aws | credentials | python | read_by_prosemill()
 
 
 def read_by_prosemill() -> set[str]:

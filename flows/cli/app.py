@@ -301,7 +301,7 @@ def up(
     given = [str(recipe) for recipe in recipes or []]
     # A program of its own: what an operator touches stands above the flows, and arrows never turn round.
     program = [sys.executable, "-m", "deployments.up", "--store", url, "--port", str(port), *given]
-    os.execv(sys.executable, program)
+    os.execve(sys.executable, program, environment.of_child())
 
 
 operations.add_to(app)

@@ -47,7 +47,7 @@ def deploy(
     given = ["--store", url, "--pools", pools, "--image", image, "--gpus", str(gpus), *map(str, recipes or [])]
     given += [name for name, is_on in (("--dry-run", dry_run), ("--json", as_json)) if is_on]
     # A program of its own: what an operator touches stands above the flows, and arrows never turn round.
-    os.execv(sys.executable, [sys.executable, "-m", "deployments.deploy", *given])
+    os.execve(sys.executable, [sys.executable, "-m", "deployments.deploy", *given], environment.of_child())
 
 
 def approve(

@@ -69,11 +69,15 @@ def running(command: list[str], log: Path, more: Mapping[str, str] | None = None
 
 
 def start(command: list[str], log: Path, more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """`python -m command…` in a process group of its own, which dies with this process."""
+    """`python -m command…` in a process group of its own, which dies with this process.
+
+    Its current folder is Prefect's own: when the server makes its database, Alembic puts the current folder first on
+    `sys.path`, as Prefect's alembic.ini asks.
+    """
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "prosemill.runtime.subprocesses", str(os.getpid()), *command],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, cwd=environment.prefect_home(),
             env=_environment() | dict(more or {}),
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ PROSEMILL_ALERT_BLOCK   a Prefect block that alerts go to: "slack-webhook/ops", 
 HF_HOME, HF_TOKEN, HF_HUB_OFFLINE   as in huggingface_hub
 OPENLINEAGE_URL, _API_KEY, _CONFIG, OPENLINEAGE__TRANSPORT__…   a server for lineage events, as in openlineage-python
 OPENLINEAGE_NAMESPACE   of the jobs in them (default: prosemill); OPENLINEAGE_DISABLED=true: no events at all
+PYTHONPATH, PYTHONSAFEPATH   as in Python; the second is set for all that prosemill starts
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import psutil
 
 from prosemill.errors import BackupError, ProsemillError, StoreError
 
+CODE = Path(__file__).resolve().parents[2]  # the folder that holds our packages
 DEFAULT_STORE = "data/store"
 RESULTS_BLOCK = "remote-file-system/prosemill-results"  # `prosemill deploy` makes it where the store is a URL
 
@@ -54,6 +56,9 @@ _QUIET = {
 # Idle OpenMP threads spin before they sleep (libgomp: 300,000 rounds). On a machine with other work that starves the
 # very threads they wait for: training a small model on two busy cores went from 9,800 to 220 tokens a second.
 _THREADS = {"GOMP_SPINCOUNT": "10000"}
+# Python puts the current folder, where a user may have a `flows/`, a `tasks.py` or a `types.py`, before all else
+# (`python -m`, `python -c`); with this it and every Python that it starts do not.
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 SILENT = "CRITICAL"  # the level of logs that shows hardly any
 _PREFECT = {
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
@@ -201,14 +206,23 @@ def prepare(store: str, *, verbose: bool = False, environ: MutableMapping[str, s
     for name, value in defaults.items():
         environ.setdefault(name, value)
     environ["PROSEMILL_STORE"] = store
+    environ.update(_SAFE_PATH)
     api_url, login = running_server(home)
     if api_url and environ.get("PREFECT_API_URL", api_url).rstrip("/") == api_url:
         use_server(api_url, environ.get("PREFECT_API_AUTH_STRING", login), environ)
 
 
 def of_child(environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a child process: this one's, and what spares it other programs' surprises."""
-    return _QUIET | _THREADS | dict(environ)
+    """The environment of a child process: this one's, and what spares it other programs' surprises.
+
+    It imports prosemill from where this process does, also where that is a checkout that is not installed: then the
+    checkout is the last entry of PYTHONPATH.
+    """
+    child = _QUIET | _THREADS | dict(environ) | _SAFE_PATH
+    if CODE.name not in ("site-packages", "dist-packages"):  # Python looks there by itself, and should do so last
+        entries = [each for each in [environ.get("PYTHONPATH", "")] if each]
+        child["PYTHONPATH"] = os.pathsep.join([*entries, str(CODE)])
+    return child
 
 
 def of_job(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
@@ -217,7 +231,7 @@ def of_job(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[s
     Results go where the other pool's runs find them: into the store, through the block RESULTS_BLOCK where that is a
     URL.
     """
-    job = {"PROSEMILL_STORE": store} | _QUIET | _THREADS | _PREFECT
+    job = {"PROSEMILL_STORE": store} | _QUIET | _THREADS | _PREFECT | _SAFE_PATH
     job = {name: value for name, value in job.items() if not name.startswith(("PREFECT_SERVER_", "PREFECT_WORKER_"))}
     if "://" in store:
         job["PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"] = RESULTS_BLOCK

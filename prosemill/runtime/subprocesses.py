@@ -77,7 +77,7 @@ def run_child(
                 stderr=log_file,
                 start_new_session=True,
                 env=environment.of_child(),
-                cwd=Path(__file__).resolve().parents[2],  # where `-m prosemill…` is found, installed or not
+                cwd=environment.CODE,  # not the user's folder, where libraries look for settings (.numba_config.yaml)
             )
         failure: errors.ProsemillError | None = None
         timed_out = False
