@@ -11,7 +11,10 @@ from prosemill.strip import Stripped, strip_html
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import codec_of, decode
 from prosemill.strip.document import MAX_BYTES, MAX_CHARACTERS
-from prosemill.strip.filters import detect_language, judge, repeated_share, symbol_share, words_of
+from prosemill.strip.filters import judge, words_of
+from prosemill.strip.filters.language import detect_language
+from prosemill.strip.filters.repetition import repeated_share
+from prosemill.strip.filters.symbols import symbol_share
 from prosemill.strip.page import date_of, iso_date, parse, title_of
 
 ANY = Strip(min_words=0, languages=["*"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import operator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
+from prosemill.config.extensions import ByName, FilterSettings
 from prosemill.config.section import Probability, Section, Share
 
 
@@ -61,6 +63,11 @@ class Strip(Section):
     max_symbol_share: Share = Field(
         default=0.4,
         description="Drop a document when more than this share of its characters is neither letter nor space.",
+    )
+    filters: Annotated[dict[str, SerializeAsAny[FilterSettings]], ByName(FilterSettings)] = Field(
+        default={},
+        exclude_if=operator.not_,  # a recipe without makes the snapshots that it always made
+        description="Filters of your own, by name: [strip.filters.NAME] with their settings.",
     )
     keep_tables: bool = Field(default=True, description="Keep tables, one row a line.")
     keep_comments: bool = Field(default=False, description="Keep readers' comments.")

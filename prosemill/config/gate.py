@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import operator
+from typing import Annotated
 
+from pydantic import Field, SerializeAsAny
+
+from prosemill.config.extensions import ByName, SliceSettings
 from prosemill.config.section import Section, Share
 
 
@@ -47,6 +51,11 @@ class Gate(Section):
     )
     max_repetition: Share = Field(
         default=0.5, description="Share of 4-word runs in a continuation that may have stood in it before."
+    )
+    slices: Annotated[dict[str, SerializeAsAny[SliceSettings]], ByName(SliceSettings)] = Field(
+        default={},
+        exclude_if=operator.not_,  # a recipe without makes the decisions that it always made
+        description="Slices of your own, by name: [gate.slices.NAME] with their settings.",
     )
     resamples: int = Field(default=10_000, ge=100, le=1_000_000, description="Of the paired bootstrap over documents.")
     min_test_documents: int = Field(default=5, ge=2, le=1_000_000, description="Fewer are no evidence.")

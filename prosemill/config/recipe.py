@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from prosemill.config.base_names import is_baseline
+from prosemill.config.extensions import ByName
 from prosemill.config.settings import Deploy, Evaluate, Finetune, Recipe, RecipeFile, Source
 from prosemill.config.sources import DEFAULT_KIND, kinds
 from prosemill.errors import RecipeError
@@ -92,7 +94,7 @@ def _sentence(problem: ErrorDetails, fields: Mapping[str, Any]) -> str:
             name for name, field in model.model_fields.items() if field.exclude_if is None
         ]  # what is only let through
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-        return f"unknown key {place}{_did_you_mean(near) or '; known here: ' + ', '.join(known)}"
+        return f"unknown key {place}{_did_you_mean(near) or '; known here: ' + (', '.join(known) or 'nothing')}"
     if problem["type"] == "missing":
         return f"{place} is missing{_description(problem['loc'], model)}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -122,11 +124,21 @@ def _model_at(loc: tuple[int | str, ...], fields: Mapping[str, Any]) -> type[Bas
         if part == "sources":
             model = _source_at(loc, fields)
             continue
-        annotation = model.model_fields[part].annotation
+        annotation = _class_of(model.model_fields[part])
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return model
         model = annotation
     return model
+
+
+def _class_of(field: FieldInfo) -> Any:
+    tables = [each.model() for each in field.metadata if isinstance(each, ByName)]
+    return tables[0] if tables else field.annotation
+
+
+def _is_hidden(field: FieldInfo) -> bool:
+    """Whether a key is let through for recipes of former days, and told to nobody."""
+    return field.exclude_if is not None and not any(isinstance(each, ByName) for each in field.metadata)
 
 
 def _source_at(loc: tuple[int | str, ...], fields: Mapping[str, Any]) -> type[BaseModel]:

@@ -16,7 +16,7 @@ from prosemill.storage.store import Store
 from prosemill.storage.warc import Page
 from prosemill.storage.warc_reader import iter_pages
 from prosemill.strip.document import Stripped
-from prosemill.strip.filters import check_languages
+from prosemill.strip.filters.language import check_languages
 from prosemill.strip.workers import strip_pages
 
 STAGE = stages.of("strip-shard")

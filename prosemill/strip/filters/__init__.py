@@ -1,0 +1,114 @@
+"""Which texts are worth learning from: one filter a module, or a plugin's. To define a filter is to register it.
+
+Thresholds of the filters here are fields of `[strip]`; a filter of your own works where a recipe has its table,
+`[strip.filters.NAME]`, and finds its settings by `own_settings`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from prosemill.config import plugins
+from prosemill.config.settings import Strip
+from prosemill.errors import RecipeError
+
+# Of a text longer than this, evenly spaced parts are judged: time and memory stay bounded, shares stay what they are.
+_JUDGED_CHARS, _JUDGED_PARTS = 1_000_000, 8
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+KANA = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d"
+HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3"
+_THAI = "\u0e00-\u0eff\u1780-\u17ff\u1000-\u109f"  # Thai, Lao, Khmer, Burmese: no spaces between words either
+_ASCII_WORD = re.compile(r"[A-Za-z0-9_]+(?:['-][A-Za-z0-9_]+)*")  # what the next one finds in ASCII, in half the time
+_LETTERS = rf"[^\W{HAN}{KANA}{HANGUL}{_THAI}]+"
+_WORD = re.compile(rf"[{HAN}{KANA}{HANGUL}{_THAI}]|{_LETTERS}(?:['’-]{_LETTERS})*")
+
+_FILTERS: dict[str, type[Filter]] = {}
+
+
+class Judged:
+    """A text to be judged, and what filters want to know of it."""
+
+    def __init__(self, whole: str, settings: Strip, language: str) -> None:
+        self.whole, self.settings = whole, settings
+        self.language = language  # the recipe's
+        self.found_language = ""  # set by the filter that looks for it; "" before, and where the text is too short
+        self.part = _parts_of(whole)  # enough of it to judge by
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        """The words of `part`."""
+        return words_of(self.part)
+
+
+class Filter(ABC):
+    """Says what is wrong with a text. Its name is the reason under which dropped documents are counted."""
+
+    name: ClassVar[str] = ""
+    position: ClassVar[int] = 100  # the first filter that finds something decides; small numbers come first
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _FILTERS[cls.name] = cls
+
+    @abstractmethod
+    def problem(self, text: Judged) -> str:
+        """Why not to keep `text`, in a few words with its number; "" to keep it."""
+
+    def own_settings(self, text: Judged) -> Any:
+        """The table of this filter in the recipe."""
+        return text.settings.filters[self.name]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`reason` is "" for a text to keep; `language` is ISO 639-1, "" when too short to tell."""
+
+    reason: str
+    detail: str
+    language: str
+
+
+def judge(text: str, settings: Strip, language: str) -> Verdict:
+    """Whether to keep `text`; the first reason against it counts. `language` is the recipe's."""
+    judged = Judged(text, settings, language)
+    for each in filters_of(frozenset(settings.filters)):
+        if detail := each.problem(judged):
+            return Verdict(each.name, detail, judged.found_language)
+    return Verdict("", "", judged.found_language)
+
+
+@functools.lru_cache(maxsize=8)
+def filters_of(named: frozenset[str]) -> tuple[Filter, ...]:
+    """The filters that always work, and those of plugins that are `named`, in their order."""
+    built_in = {module.name for module in pkgutil.iter_modules(__path__)}
+    for name in built_in:
+        importlib.import_module(f"{__name__}.{name}")
+    if named:
+        plugins.load()
+    if missing := sorted(named - _FILTERS.keys()):
+        raise RecipeError(
+            f"strip.filters.{missing[0]} has settings, but no filter; define one of that name beside them"
+        )
+    chosen = [_FILTERS[name] for name in built_in | named]
+    return tuple(each() for each in sorted(chosen, key=lambda each: (each.position, each.name)))
+
+
+def _parts_of(text: str) -> str:
+    """`text`, or where it is very long, parts of it."""
+    if len(text) <= _JUDGED_CHARS:
+        return text
+    size, apart = _JUDGED_CHARS // _JUDGED_PARTS, len(text) // _JUDGED_PARTS
+    return "\n".join(text[part * apart : part * apart + size] for part in range(_JUDGED_PARTS))
+
+
+def words_of(text: str) -> list[str]:
+    """Words, case folded; each character of a script that puts no spaces between words (Chinese, Thai …) is one."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    return [word.casefold() for word in _WORD.findall(text)]
