@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from prosemill.config import environment
+from prosemill.storage.store import Store
+from tests.test_gate_slices import write_evaluation
 
 ROOT = Path(__file__).parent.parent
 PAGES = 70  # too many to be stripped in the process that was asked to: workers must know the plugin, too
@@ -70,6 +72,29 @@ class Shouting(Filter):
         return f"{share:.2f} of the letters are capitals" if share > self.own_settings(text).max_share else ""
 """
 
+SLICE = """
+import math
+
+from pydantic import Field
+
+from prosemill.config.extensions import SliceSettings
+from prosemill.gate.slices import Slice
+
+
+class WorstDocumentSettings(SliceSettings):
+    name = "worst-document"
+    max_loss: float = Field(default=0.1, ge=0, description="Bits per byte that may be lost on any one document.")
+
+
+class WorstDocument(Slice):
+    name = "worst-document"
+
+    def answer(self, evidence):
+        pairs = zip(*evidence.of_part("test"), strict=True)
+        losses = [(one["nats"] - other["nats"]) / one["size_bytes"] / math.log(2) for one, other in pairs]
+        return self.limit("bits per byte lost on one document", max(losses), self.own_settings(evidence).max_loss)
+"""
+
 STAGES = """
 import json, sys
 from pathlib import Path
@@ -112,13 +137,14 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "days.txt").write_text("\n".join(lines))
     (tmp_path / "my_source.py").write_text(SOURCE)
     (tmp_path / "my_filter.py").write_text(FILTER)
+    (tmp_path / "my_slice.py").write_text(SLICE)
     (tmp_path / "recipe.toml").write_text(
         'name = "days"\n[[sources]]\nname = "pier"\nkind = "lines"\npath = "days.txt"\n[strip]\nmin_words = 5\n'
     )
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [SOURCE, FILTER])
+@pytest.mark.parametrize("module", [SOURCE, FILTER, SLICE])
 def test_it_takes_less_than_forty_lines(module: str) -> None:
     assert len(module.strip().splitlines()) < MOST_LINES
 
@@ -135,6 +161,35 @@ def test_a_filter_drops_by_its_name_where_the_recipe_names_it(home: Path) -> Non
     assert run(STAGES, home, PROSEMILL_PLUGINS="my_source, my_filter")[1] == [PAGES, 60, {"shouting": 10}]
     (home / "recipe.toml").write_text(recipe)
     assert run(STAGES, home, PROSEMILL_PLUGINS="my_source,my_filter")[1] == [PAGES, PAGES, {}]
+
+
+DECIDE = """
+import json
+from pathlib import Path
+from prosemill.config.recipe import load_recipe
+from prosemill.gate.stage import run_gate
+from prosemill.storage.decision_record import read_decision
+from prosemill.storage.store import Store
+
+store = Store("store")
+settings = load_recipe(Path("recipe.toml")).gate
+decision = read_decision(store, run_gate(store, "evaluate-0000000000000001", settings, as_of="2026-01-05"))
+print(json.dumps([decision["decision"], decision["refused"], decision["slices"]]))
+"""
+
+
+def test_a_gate_slice_refuses_where_the_recipe_names_it(home: Path) -> None:
+    store = Store(str(home / "store"))
+    write_evaluation(store, 1, -0.02)  # better on the whole, worse on some documents
+    recipe = (home / "recipe.toml").read_text()
+    decision, refused, slices = run(DECIDE, home, PROSEMILL_PLUGINS="my_source,my_slice")
+    assert (decision, refused, [each["slice"] for each in slices]) == ("promote", [], ["test"])
+
+    (home / "recipe.toml").write_text(recipe + "[gate.slices.worst-document]\nmax_loss = 0.0\n")
+    decision, refused, slices = run(DECIDE, home, PROSEMILL_PLUGINS="my_source,my_slice")
+    assert (decision, refused) == ("reject", ["worst-document"])
+    assert slices[1]["asks"] == "bits per byte lost on one document at most 0"
+    assert 0 < slices[1]["value"] < 0.1
 
 
 def test_an_installed_package_names_its_plugin_as_an_entry_point(home: Path) -> None:

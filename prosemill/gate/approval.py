@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prosemill.errors import ApprovalError
-from prosemill.gate.slices import PROMOTE
+from prosemill.gate.rule import PROMOTE
 from prosemill.registry.registry import CHALLENGER, ModelVersion, Registry
 from prosemill.storage import write_once
 from prosemill.storage.decision_record import read_decision

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from prosemill.config.settings import Gate
 from prosemill.errors import ProsemillError
-from prosemill.gate import slices as rule
+from prosemill.gate import rule
 from prosemill.gate.alpha_spending import confidence_of, uses
-from prosemill.gate.slices import NOT_ENOUGH_EVIDENCE, PROMOTE, REJECT
+from prosemill.gate.rule import NOT_ENOUGH_EVIDENCE, PROMOTE, REJECT
+from prosemill.gate.slices import Evidence, slices_of
 from prosemill.storage import stages
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import Counts, snapshot_id, stage_of
@@ -89,42 +90,20 @@ def decide(scores: Scores, settings: Gate, *, summary: Mapping[str, Any] | None 
     one, other = scores["challenger"], scores[against]
     if [row["document"] for row in one] != [row["document"] for row in other]:
         raise ProsemillError(f"challenger and {against} were scored on different documents; evaluate them together")
-    confidence = confidence_of(use, settings.confidence)
-    pairs = list(zip(one, other, strict=True))
-    test = [pair for pair in pairs if pair[0]["part"] == "test"]
-    numbers = rule.compare(*_apart(test), settings, confidence)
-    slices = [rule.superiority(numbers, settings)]
-    if against == "champion":
-        slices += _bounded(pairs, str((summary or {}).get("dates", {}).get("champion", "")), settings)
-    quality = (summary or {}).get("quality") or {}
-    if quality:
-        slices += rule.limits(quality["models"]["challenger"], quality["natural"], settings)
+    evidence = Evidence(one, other, against, confidence_of(use, settings.confidence), summary or {}, settings)
+    answers = [each.answer(evidence) for each in slices_of(frozenset(settings.slices))]
+    slices = [row for row in answers if row is not None]
+    figures = {name: value for name, value in slices[0].items() if name not in ("slice", "asks", "answer", "why")}
     return {
         **rule.combine(slices, against),
         "challenger": one[0]["model_id"],
         "champion": other[0]["model_id"] if against == "champion" else "",
         "against": against,
-        **numbers,
+        **figures,
         "margin": settings.margin,
         "use": use,
         "slices": slices,
     }
-
-
-def _bounded(pairs: list[tuple[Any, Any]], known: str, settings: Gate) -> list[dict[str, Any]]:
-    """Old and general text, on which the challenger may lose a little; those that there is any of."""
-    old = [pair for pair in pairs if pair[0]["part"] == "test" and known and pair[0]["first_seen"] <= known]
-    general = [pair for pair in pairs if pair[0]["part"] == "general"]
-    bounds = ((rule.OLD, old, settings.max_old_loss), (rule.GENERAL, general, settings.max_general_loss))
-    return [
-        rule.non_inferiority(name, rule.compare(*_apart(rows), settings, settings.confidence), bound, settings)
-        for name, rows, bound in bounds
-        if rows
-    ]
-
-
-def _apart(pairs: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    return [one for one, _ in pairs], [other for _, other in pairs]
 
 
 def _test_sizes(scores: Scores) -> dict[str, float]:
