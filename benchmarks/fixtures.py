@@ -51,13 +51,13 @@ def paragraph(draw: random.Random, words: list[str], length: int) -> str:
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedCopies:
     """Documents in which near-copies were planted."""
 
     texts: list[str]
 
 
-def planted_copies(clusters: int, seed: int = 0) -> Planted:
+def planted_copies(clusters: int, seed: int = 0) -> PlantedCopies:
     """`clusters` originals, each with 0 to 4 copies in which up to a fifth of the words were changed, shuffled."""
     draw, words = random.Random(seed), vocabulary(4000, seed)
     texts = []
@@ -70,7 +70,7 @@ def planted_copies(clusters: int, seed: int = 0) -> Planted:
                 changed[draw.randrange(len(changed))] = draw.choice(words)
             texts.append(" ".join(changed))
     draw.shuffle(texts)
-    return Planted(texts)
+    return PlantedCopies(texts)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def lay_corpus(store: Store, name: str, dated: dict[str, tuple[Passages, Passage
     return ids  # type: ignore[return-value]
 
 
-class Court:
+class Comparison:
     """Judges models on one corpus; what is known of a model from an earlier comparison is not measured again."""
 
     def __init__(self, store: Store, corpus: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def same_data_and_more(
     """The trials of both kinds so far, after every pair; those that are `known` are not made again."""
     test, pool = text[:TEST], text[TEST:]
     train, rest = pool[:TRAIN], pool[TRAIN:]
-    court = Court(store, lay_corpus(store, "a", {"2026-01-05": (train, test)}))
+    court = Comparison(store, lay_corpus(store, "a", {"2026-01-05": (train, test)}))
     base = models.base(manual()[:TRAIN], width=32, layers=1, epochs=BASE_EPOCHS)
     same, more = known
     first = min(len(same), len(more)) if len(more) < sizes[1] else len(same)
@@ -177,7 +177,7 @@ def worse_on_old_text(store: Store, models: TinyModels, text: Passages) -> Row:
     corpus = lay_corpus(store, "b", dated)
     champion = models.base(dated["2026-01-05"][0], width=32, layers=1, epochs=BASE_EPOCHS)
     challenger = models.tune("new", dated["2026-01-12"][0], start=champion, seed=2)
-    return brief(Court(store, corpus).compare(champion, challenger))
+    return brief(Comparison(store, corpus).compare(champion, challenger))
 
 
 def over_trained(store: Store, models: TinyModels, text: Passages) -> Row:
@@ -188,7 +188,7 @@ def over_trained(store: Store, models: TinyModels, text: Passages) -> Row:
     corpus = lay_corpus(store, "c", {"2026-01-05": (few, test)})
     champion = models.base(train, width=128, layers=2, epochs=EPOCHS)
     challenger = models.tune("over", few, start=champion, seed=3, epochs=50)
-    decision = Court(store, corpus).compare(champion, challenger)
+    decision = Comparison(store, corpus).compare(champion, challenger)
     copying = [each for each in decision["slices"] if each["slice"] in ("copying", "verbatim run")]
     return brief(decision) | {"copying": copying, "trained_on_bytes": sum(len(each.encode()) for each in few)}
 

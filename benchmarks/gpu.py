@@ -43,7 +43,7 @@ from prosemill.finetune.attention import MASKED
 from prosemill.finetune.autotune import choose, flops_per_token, keeps_apart, peak_flops
 from prosemill.finetune.batches import collate, num_scored
 from prosemill.finetune.checkpoints import complete
-from prosemill.finetune.loss_wrapper import ComputeMode, Learner
+from prosemill.finetune.loss_wrapper import ComputeMode, SummedLoss
 from prosemill.finetune.plan import Plan
 from prosemill.finetune.trainer import ChunkTrainer
 
@@ -79,7 +79,7 @@ def build(shape: Shape, *, dropout: float = 0.0) -> Any:
     return GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0, **shape.config, **rates))
 
 
-class Made:
+class RandomChunks:
     """Chunks of random ids, cut into documents of random lengths; or each one document, with `whole`."""
 
     def __init__(self, shape: Shape, number: int, *, whole: bool = False) -> None:
@@ -108,7 +108,7 @@ class Bench:
     def __init__(self, shape: Shape, device: torch.device) -> None:
         self.shape, self.device = shape, device
         self.tokens = shape.config["n_positions"]
-        self.way: ComputeMode | None = None
+        self.mode: ComputeMode | None = None
         self.peak = 0.0
 
     def machine(self) -> dict[str, Any]:
@@ -120,19 +120,19 @@ class Bench:
 
     def checks(self) -> dict[str, Any]:
         """The way that the probe chooses, whether it keeps documents apart, and its loss beside the plain one."""
-        learner = Learner(build(self.shape).to(self.device))
+        learner = SummedLoss(build(self.shape).to(self.device))
         batch = self._batch(2)
         found = choose(learner, batch, precision="auto" if self.device.type == "cuda" else "fp32", dropout=0.0)
-        self.way = replace(found.way, compiled=self.device.type == "cuda")
+        self.mode = replace(found.mode, compiled=self.device.type == "cuda")
         scored = num_scored(batch)
         nats = {}
-        for name, way in (("chosen", found.way), ("plain", ComputeMode())):
-            learner.follow(way)
+        for name, mode in (("chosen", found.mode), ("plain", ComputeMode())):
+            learner.follow(mode)
             with torch.no_grad():
                 nats[name] = round(float(learner(**batch, scale=1 / scored)), 6)
-        learner.follow(found.way)
-        apart = keeps_apart(learner, found.way, batch)
-        return {"way": asdict(self.way), "keeps_documents_apart": apart, "nats": nats}
+        learner.follow(found.mode)
+        apart = keeps_apart(learner, found.mode, batch)
+        return {"compute_mode": asdict(self.mode), "keeps_documents_apart": apart, "nats": nats}
 
     def train_ours(self) -> dict[str, Any]:
         return self._ours(self._way())
@@ -149,18 +149,18 @@ class Bench:
     def train_ours_uncompiled(self) -> dict[str, Any]:
         return self._ours(replace(self._way(), compiled=False))
 
-    def _ours(self, way: ComputeMode, *, whole: bool = False) -> dict[str, Any]:
-        learner = Learner(build(self.shape).to(self.device))
+    def _ours(self, mode: ComputeMode, *, whole: bool = False) -> dict[str, Any]:
+        learner = SummedLoss(build(self.shape).to(self.device))
         with tempfile.TemporaryDirectory() as folder:
-            trainer = self._trainer(learner, way, Path(folder), steps=2 * self.shape.steps, whole=whole)
+            trainer = self._trainer(learner, mode, Path(folder), steps=2 * self.shape.steps, whole=whole)
             figures = self._time(trainer.run, trainer.add_callback)
-        return self._shares(figures, flops_per_token(learner, self.tokens)) | {"way": asdict(way)}
+        return self._shares(figures, flops_per_token(learner, self.tokens)) | {"compute_mode": asdict(mode)}
 
     def _trainer(
-        self, learner: Learner, way: ComputeMode, folder: Path, *, steps: int, whole: bool = False
+        self, learner: SummedLoss, mode: ComputeMode, folder: Path, *, steps: int, whole: bool = False
     ) -> ChunkTrainer:
-        rows = Made(self.shape, steps * self.shape.batch, whole=whole)
-        learner.follow(way)
+        rows = RandomChunks(self.shape, steps * self.shape.batch, whole=whole)
+        learner.follow(mode)
         plan = Plan(
             steps=steps,
             examples=len(rows),
@@ -168,7 +168,7 @@ class Bench:
             micro_batch_chunks=self.shape.micro,
             eval_every=10**9,
             learning_rate=1e-4,
-            way=way,
+            mode=mode,
             threads=torch.get_num_threads(),
             max_documents=16 + self.tokens // 32,
             flops_per_token=1.0,
@@ -194,7 +194,7 @@ class Bench:
 
     def _stock(self, *, dropout: float, micro: int, **flags: Any) -> dict[str, Any]:
         steps = 2 * self.shape.steps
-        rows = Made(self.shape, steps * self.shape.batch, whole=True)
+        rows = RandomChunks(self.shape, steps * self.shape.batch, whole=True)
         ids = [rows[row]["input_ids"].astype(np.int64) for row in range(len(rows))]
         model = build(self.shape, dropout=dropout)
         with tempfile.TemporaryDirectory() as folder:
@@ -217,23 +217,23 @@ class Bench:
                 data_collator=default_data_collator,
             )
             figures = self._time(lambda _: trainer.train(), trainer.add_callback)
-        return self._shares(figures, flops_per_token(Learner(model), self.tokens)) | {"dropout": dropout, **flags}
+        return self._shares(figures, flops_per_token(SummedLoss(model), self.tokens)) | {"dropout": dropout, **flags}
 
     # --- the rest ---
 
     def resume(self) -> dict[str, Any]:
         """Six steps at once, and three with a checkpoint, thrown away and gone on from: how far the weights differ."""
-        way = replace(self._way(), compiled=False)
+        mode = replace(self._way(), compiled=False)
         with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as broken:
-            unbroken = Learner(build(self.shape).to(self.device))
-            self._trainer(unbroken, way, Path(whole), steps=6).run(None)
-            first = self._trainer(Learner(build(self.shape).to(self.device)), way, Path(broken), steps=6)
+            unbroken = SummedLoss(build(self.shape).to(self.device))
+            self._trainer(unbroken, mode, Path(whole), steps=6).run(None)
+            first = self._trainer(SummedLoss(build(self.shape).to(self.device)), mode, Path(broken), steps=6)
             del first._save_checkpoint  # it saves again
             first.add_callback(_StopAfter(3))
             first.run(None)
             started = time.perf_counter()
-            resumed = Learner(build(self.shape).to(self.device))
-            second = self._trainer(resumed, way, Path(broken), steps=6)
+            resumed = SummedLoss(build(self.shape).to(self.device))
+            second = self._trainer(resumed, mode, Path(broken), steps=6)
             (checkpoint,) = complete(Path(broken) / "checkpoints")
             seconds = time.perf_counter() - started
             second.run(checkpoint)
@@ -245,7 +245,7 @@ class Bench:
     def evaluate(self) -> dict[str, Any]:
         """Tokens scored a second: in batches, the loss alone; and window by window with all logits (HF's recipe)."""
         model = build(self.shape).to(self.device).eval()
-        learner = Learner(copy.deepcopy(model), replace(self._way(), compiled=False))
+        learner = SummedLoss(copy.deepcopy(model), replace(self._way(), compiled=False))
         batches = [self._batch(self.shape.micro) for _ in range(3)]
         ours = self._speed(lambda batch: learner.measure(**batch), batches)
 
@@ -279,12 +279,12 @@ class Bench:
     # --- inside ---
 
     def _way(self) -> ComputeMode:
-        if self.way is None:
+        if self.mode is None:
             raise RuntimeError("no way was chosen: the part `checks` failed")
-        return self.way
+        return self.mode
 
     def _batch(self, rows: int) -> dict[str, torch.Tensor]:
-        made = Made(self.shape, rows)
+        made = RandomChunks(self.shape, rows)
         batch = collate([made[row] for row in range(rows)])
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 

@@ -33,7 +33,7 @@ SETTINGS, SPLIT = Dedup(), Split()
 COPIES = 0.2
 
 
-class Growing:
+class SentenceCorpus:
     """Documents without end: (source, url, text); what was given before may come back changed."""
 
     def __init__(self, cache: Path, seed: int = 0) -> None:
@@ -81,7 +81,7 @@ def increment(
     return (keepers, assigned), costs
 
 
-def live_through(store: Store, corpus: Growing, first: int, each: int, increments: int) -> dict[str, Any]:
+def live_through(store: Store, corpus: SentenceCorpus, first: int, each: int, increments: int) -> dict[str, Any]:
     """The first run and the runs after it; what was withdrawn, what changed its split, what a run cost."""
     rows, withdrawn, changed = [], 0, 0
     strip, before, published, parts = "", ("", ""), set[str](), dict[str, str]()
@@ -120,7 +120,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.cache, prefix="runs-") as folder:
         store = Store(folder)
         store.check_writable()
-        corpus = Growing(arguments.cache)
+        corpus = SentenceCorpus(arguments.cache)
         found = live_through(store, corpus, arguments.first, arguments.increment, arguments.increments)
     text = json.dumps(found, indent=1)
     print(text)

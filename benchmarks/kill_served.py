@@ -83,7 +83,7 @@ PLAN: list[list[tuple[str, str]]] = [
 
 
 @dataclass
-class Stand:
+class ServedStack:
     """A server, a worker for each pool, and whoever starts them again. All started by this process's main thread."""
 
     home: Path
@@ -138,14 +138,14 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(home: Path) -> Iterator[Stand]:
+def stand(home: Path) -> Iterator[ServedStack]:
     """Served and deployed; nothing of it is left when the block ends."""
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
     (home / "stories.toml").write_text(recipe_text(finetune=FINETUNE), encoding="utf-8")
     environment.prepare(str(home / "store"))
     environment.prefect_home()
-    made = Stand(home, local_server.free_port())
+    made = ServedStack(home, local_server.free_port())
     environment.use_server(made.api)  # before Prefect is imported
     redis = subprocess.Popen(
         ["redis-server", "--port", str(made.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(home)],
@@ -186,13 +186,13 @@ def _deploy(home: Path) -> None:
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
-def start(stand: Stand, store: Path) -> str:
+def start(stand: ServedStack, store: Path) -> str:
     deployment = stand.ask("/deployments/name/retrain/stories")
     body = {"parameters": {"as_of": AS_OF, "store": str(store)}}
     return str(stand.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
 
 
-def finish(stand: Stand, run: str) -> dict[str, Any]:
+def finish(stand: ServedStack, run: str) -> dict[str, Any]:
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
         found: dict[str, Any] = stand.ask(f"/flow_runs/{run}")
@@ -201,7 +201,7 @@ def finish(stand: Stand, run: str) -> dict[str, Any]:
         time.sleep(1)
 
 
-def kill(stand: Stand, run: str, what: str, reached: Callable[[], bool]) -> str:
+def kill(stand: ServedStack, run: str, what: str, reached: Callable[[], bool]) -> str:
     """Wait for the moment and for the victim to be there, and kill it; what was hit, "" if the run ended before."""
     deadline, looked = time.monotonic() + LIMIT_SECONDS, 0.0
     while time.monotonic() < deadline:
@@ -219,7 +219,7 @@ def kill(stand: Stand, run: str, what: str, reached: Callable[[], bool]) -> str:
     return ""
 
 
-def _victims(stand: Stand, run: str, what: str) -> list[int]:
+def _victims(stand: ServedStack, run: str, what: str) -> list[int]:
     """Never anything that this experiment did not start: others work on the machine, too."""
     if what in stand.running:
         return [stand.running[what].pid] if stand.running[what].poll() is None else []
@@ -234,7 +234,7 @@ def _victims(stand: Stand, run: str, what: str) -> list[int]:
     return [flows[what]] if what in flows else []
 
 
-def _trainings(stand: Stand, run: str) -> list[dict[str, Any]]:
+def _trainings(stand: ServedStack, run: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = stand.ask(
         "/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [f"{run}-train"]}}}
     )
@@ -244,7 +244,7 @@ def _trainings(stand: Stand, run: str) -> list[dict[str, Any]]:
 # --- what came of it -------------------------------------------------------------------------------------------------
 
 
-def came_of(stand: Stand, run: str, store: Path) -> dict[str, Any]:
+def came_of(stand: ServedStack, run: str, store: Path) -> dict[str, Any]:
     """Everything that must be as in an undisturbed run."""
     opened, registry = Store(str(store)), Registry(str(store))
     versions, champion = registry.list_versions("stories"), registry.champion("stories")
@@ -265,7 +265,9 @@ def came_of(stand: Stand, run: str, store: Path) -> dict[str, Any]:
     }
 
 
-def suffer(stand: Stand, number: int, kills: Sequence[tuple[str, str]], expected: Mapping[str, Any]) -> dict[str, Any]:
+def suffer(
+    stand: ServedStack, number: int, kills: Sequence[tuple[str, str]], expected: Mapping[str, Any]
+) -> dict[str, Any]:
     """One run with its kills; the row of the table."""
     store, began = stand.home / f"store-{number}", time.monotonic()
     before = dict(stand.restarts)

@@ -119,15 +119,15 @@ def mutated(number: int, seed: int) -> tuple[str, bytes]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FuzzedPage:
     reason: str  # "kept", a reason, or the exception
     raised: bool
     cpu_seconds: float
-    page: str
+    name: str
     grown_megabytes: int  # of the process, since before its first page
 
 
-def strip_one(number: int, seed: int) -> Outcome:
+def strip_one(number: int, seed: int) -> FuzzedPage:
     names, body = mutated(number, seed)
     started, raised = time.process_time(), False
     try:
@@ -136,7 +136,7 @@ def strip_one(number: int, seed: int) -> Outcome:
         reason, raised = f"{type(error).__name__}: {error}", True
     seconds = time.process_time() - started
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - _before) // 1024
-    return Outcome(reason, raised, round(seconds, 2), f"page {number} ({names}), {len(body):,} bytes", grown)
+    return FuzzedPage(reason, raised, round(seconds, 2), f"page {number} ({names}), {len(body):,} bytes", grown)
 
 
 _before = 0
@@ -149,21 +149,21 @@ def _begin() -> None:
 
 
 def fuzz(pages: int, seed: int, jobs: int) -> dict[str, Any]:
-    outcomes = []
+    results = []
     with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
-        for outcome in pool.imap_unordered(functools.partial(strip_one, seed=seed), range(pages), chunksize=10):
-            outcomes.append(outcome)
-            if len(outcomes) % 500 == 0:
-                print(f"{len(outcomes)} pages", file=sys.stderr, flush=True)
-    slowest = sorted(outcomes, key=lambda each: -each.cpu_seconds)[:5]
+        for page in pool.imap_unordered(functools.partial(strip_one, seed=seed), range(pages), chunksize=10):
+            results.append(page)
+            if len(results) % 500 == 0:
+                print(f"{len(results)} pages", file=sys.stderr, flush=True)
+    slowest = sorted(results, key=lambda each: -each.cpu_seconds)[:5]
     return {
         "pages": pages,
         "seed": seed,
-        "exceptions": [f"{each.page}: {each.reason}" for each in outcomes if each.raised],
+        "exceptions": [f"{each.name}: {each.reason}" for each in results if each.raised],
         "slowest_cpu_seconds": slowest[0].cpu_seconds,
-        "slowest": [f"{each.cpu_seconds} s: {each.page}" for each in slowest],
-        "memory_grown_megabytes": max(each.grown_megabytes for each in outcomes),
-        "reasons": dict(Counter(each.reason for each in outcomes if not each.raised).most_common()),
+        "slowest": [f"{each.cpu_seconds} s: {each.name}" for each in slowest],
+        "memory_grown_megabytes": max(each.grown_megabytes for each in results),
+        "reasons": dict(Counter(each.reason for each in results if not each.raised).most_common()),
     }
 
 

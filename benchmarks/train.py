@@ -176,7 +176,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
     """What `prosemill.finetune` trains with, found by its own probe."""
     from prosemill.finetune.autotune import choose, flops_per_token
     from prosemill.finetune.batches import collate
-    from prosemill.finetune.loss_wrapper import Learner
+    from prosemill.finetune.loss_wrapper import SummedLoss
     from prosemill.finetune.plan import Plan
     from prosemill.finetune.trainer import ChunkTrainer
     from prosemill.finetune.training import keep_freed_memory
@@ -184,7 +184,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
     keep_freed_memory()
     import torch
 
-    learner = Learner(build(options.shape, 0.0))
+    learner = SummedLoss(build(options.shape, 0.0))
     text = Text(folder, "train", options.steps * options.batch)
     found = choose(learner, collate([text[0], text[1]]), precision="auto", dropout=0.0)
     plan = Plan(
@@ -194,7 +194,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
         micro_batch_chunks=options.micro or min(4, options.batch),
         eval_every=10**9,
         learning_rate=options.rate,
-        way=found.way,
+        mode=found.mode,
         threads=torch.get_num_threads(),
         max_documents=CHUNK_TOKENS,
         flops_per_token=flops_per_token(learner, CHUNK_TOKENS),
@@ -211,7 +211,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
     best = min(times[1:] or times)[0]
     used = options.batch * CHUNK_TOKENS / best * plan.flops_per_token / plan.peak_flops
     chosen = {name: round(1 / each * CHUNK_TOKENS, 1) for name, each in found.timings.items()}
-    return learner.restore(), times, {"way": asdict(found.way), "probe_tokens_per_second": chosen} | {
+    return learner.restore(), times, {"compute_mode": asdict(found.mode), "probe_tokens_per_second": chosen} | {
         "peak_gflops": round(plan.peak_flops / 1e9), "share_of_peak": round(used, 3)
     }  # fmt: skip
 
@@ -232,9 +232,9 @@ def held_out(model: Any, folder: Path, chunks: int) -> dict[str, float]:
     import torch
 
     from prosemill.finetune.batches import collate, num_scored
-    from prosemill.finetune.loss_wrapper import Learner
+    from prosemill.finetune.loss_wrapper import SummedLoss
 
-    learner = Learner(model.eval())
+    learner = SummedLoss(model.eval())
     text = Text(folder, "held-out")
     sums = {"apart": 0.0, "together": 0.0}
     tokens = 0

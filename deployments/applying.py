@@ -20,11 +20,11 @@ from prefect.filesystems import RemoteFileSystem
 
 from deployments import automations, crash_safety, pools
 from deployments.changes import Change, change, differing
-from deployments.plan import SCHEDULE, Deployment, Plan
+from deployments.plan import SCHEDULE, Deployment, DeploymentPlan
 from prosemill.config import environment
 
 
-def apply(planned: Plan) -> Iterator[Change]:
+def apply(planned: DeploymentPlan) -> Iterator[Change]:
     """Make it so on the server that PREFECT_API_URL names, one change after another; `check` comes first."""
     with get_client(sync_client=True) as client:
         for pool in planned.pools:
@@ -122,7 +122,7 @@ def _apply_schedule(client: SyncPrefectClient, found: DeploymentResponse, each: 
     return True
 
 
-def as_dict(planned: Plan) -> dict[str, Any]:
+def as_dict(planned: DeploymentPlan) -> dict[str, Any]:
     """All that `apply` would bring about, for a person to read. Ids that only a server gives are all zeros."""
     return {
         "work_pools": [asdict(pool) for pool in planned.pools],
@@ -131,7 +131,7 @@ def as_dict(planned: Plan) -> dict[str, Any]:
     }
 
 
-def _automations(planned: Plan) -> Iterator[AutomationCore]:
+def _automations(planned: DeploymentPlan) -> Iterator[AutomationCore]:
     for each in planned.served:
         yield from automations.automations(each.recipe, each.deploy, automations.NOBODY)
     yield from crash_safety.automations()

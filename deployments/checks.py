@@ -9,11 +9,11 @@ from typing import Any
 
 from prefect.utilities.schema_tools import ValidationError, validate
 
-from deployments.plan import Deployment, Plan, Pool
+from deployments.plan import Deployment, DeploymentPlan, Pool
 from prosemill.errors import ProsemillError
 
 
-def check(planned: Plan) -> None:
+def check(planned: DeploymentPlan) -> None:
     """Import every flow; find each parameter among its own, each job variable and queue among its pool's."""
     pools = {pool.name: pool for pool in planned.pools}
     names = {each.full_name for each in planned.deployments}

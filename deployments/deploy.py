@@ -22,7 +22,7 @@ from prosemill.config import environment
 from prosemill.errors import ProsemillError
 
 if TYPE_CHECKING:
-    from deployments.plan import Plan
+    from deployments.plan import DeploymentPlan
 
 WAIT_SECONDS = 30  # for a server that is just being started again
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         _apply(planned, as_json=arguments.json)
 
 
-def _print(planned: Plan, *, as_json: bool) -> None:
+def _print(planned: DeploymentPlan, *, as_json: bool) -> None:
     from deployments.applying import as_dict
 
     content = as_dict(planned)
@@ -51,7 +51,7 @@ def _print(planned: Plan, *, as_json: bool) -> None:
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
-def _apply(planned: Plan, *, as_json: bool) -> None:
+def _apply(planned: DeploymentPlan, *, as_json: bool) -> None:
     from httpx import HTTPError, HTTPStatusError
     from prefect.exceptions import PrefectException
 

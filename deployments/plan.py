@@ -43,7 +43,7 @@ class Limit(_Strict):
     grace_period_seconds: int = Field(ge=60, le=86_400)  # Prefect's own bounds
 
 
-class _Place(_Strict):
+class _PoolSection(_Strict):
     name: str
     work_queue_name: str
 
@@ -54,7 +54,7 @@ class _Entry(_Strict):
     description: str
     tags: list[str]
     parameters: dict[str, Any] = {}
-    work_pool: _Place
+    work_pool: _PoolSection
     concurrency_limit: Limit
 
 
@@ -73,7 +73,7 @@ class _File(_Strict):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedRecipe:
     """A recipe and what it says of its deployment."""
 
     recipe: Recipe
@@ -131,20 +131,22 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeploymentPlan:
     pools: list[Pool]
     deployments: list[Deployment]
-    served: list[Served]
+    served: list[ServedRecipe]
     store: str
 
 
-def plan(recipes: Sequence[Path], store: str, *, kind: Kind = "process", image: str = "", gpus: int = 1) -> Plan:
+def plan(
+    recipes: Sequence[Path], store: str, *, kind: Kind = "process", image: str = "", gpus: int = 1
+) -> DeploymentPlan:
     """Pools of one kind; every flow of prefect.yaml as `any`, and for each recipe under its name.
 
     `gpus`: how many runs the gpu pool may have at once, one a card.
     """
     content = read()
-    served = [Served(load_recipe(path), load_deploy(path)) for path in recipes]
+    served = [ServedRecipe(load_recipe(path), load_deploy(path)) for path in recipes]
     names = [GENERIC, *(each.recipe.name for each in served)]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise ProsemillError(f"two deployments would be named {twice!r}; give the recipe another name")
@@ -156,7 +158,7 @@ def plan(recipes: Sequence[Path], store: str, *, kind: Kind = "process", image: 
     for each in served:
         wanted = [entry for entry in content.deployments if each.deploy.watches_health or not _watches(entry)]
         deployments += [_deployment(entry, each, store, base) for entry in wanted]
-    return Plan(pools, deployments, served, store)
+    return DeploymentPlan(pools, deployments, served, store)
 
 
 def read(path: Path = PREFECT_YAML) -> _File:
@@ -180,7 +182,7 @@ def _watches(entry: _Entry) -> bool:
     return entry.entrypoint.endswith(f".{_WATCHING.replace('-', '_')}")
 
 
-def _deployment(entry: _Entry, served: Served | None, store: str, base: Mapping[str, Any]) -> Deployment:
+def _deployment(entry: _Entry, served: ServedRecipe | None, store: str, base: Mapping[str, Any]) -> Deployment:
     deploy = served.deploy if served else Deploy()
     name = served.recipe.name if served else GENERIC
     parameters = {key: _filled(value, name, deploy) for key, value in entry.parameters.items()} | {"store": store}
@@ -209,7 +211,7 @@ def _filled(value: Any, name: str, deploy: Deploy) -> Any:
     return value.replace("{name}", name) if isinstance(value, str) else value
 
 
-def _described(entry: _Entry, served: Served | None) -> str:
+def _described(entry: _Entry, served: ServedRecipe | None) -> str:
     if not served:
         return f"{entry.description} Needs a recipe: type it into the form, or deploy one with `prosemill deploy`."
     page = f"[The corpus and its models over time](/v2/artifacts/key/{served.recipe.name})"

@@ -25,7 +25,7 @@ from prosemill.errors import ProsemillError
 from prosemill.runtime import subprocesses
 
 if TYPE_CHECKING:
-    from deployments.plan import Plan
+    from deployments.plan import DeploymentPlan
 
 
 def run(store: str, recipes: list[Path], port: int) -> None:
@@ -66,7 +66,7 @@ def _announced(store: str, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _applied(planned: Plan) -> Iterator[None]:
+def _applied(planned: DeploymentPlan) -> Iterator[None]:
     from deployments.applying import apply
 
     for _ in apply(planned):

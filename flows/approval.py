@@ -1,4 +1,4 @@
-"""A person in the loop: the run that judged a challenger waits for an answer, without a process or a worker."""
+"""A person in the loop: the run with a new challenger waits for an answer, without a process or a worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prosemill.gate import approval
 from prosemill.gate.approval import ApprovalState
 from prosemill.registry.registry import Registry
 from prosemill.reporting.approval_request import question_markdown
-from prosemill.reporting.summary import Trained
+from prosemill.reporting.summary import TrainingRecord
 from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
 from tasks.support import events, reporting
@@ -44,13 +44,13 @@ class Approval(RunInput):
     comment: str = Field(default="", max_length=500, title="Why", description="Recorded as well; may be empty.")
 
 
-def settle(store: Store, name: str, trained: Trained) -> ApprovalState | None:
+def resolve_approval(store: Store, name: str, trained: TrainingRecord) -> ApprovalState | None:
     """How the challenger's approval stands, after waiting for it where that is possible; None if none was asked for.
 
     A run of a deployment is suspended: its process ends, and Prefect starts it anew, from the top, with the answer or
     not at all. Any other run goes on with the question open, for `prosemill approve`.
     """
-    question = approval.standing(store, name, trained["gate"])
+    question = approval.read_state(store, name, trained["gate"])
     if question is None:
         return None
     registry = Registry(store.url, tracking_uri())

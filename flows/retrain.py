@@ -13,7 +13,7 @@ from prosemill.config.settings import AsOf, Recipe
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
 from prosemill.reporting.run_report import nothing_new, with_decision
-from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
+from prosemill.reporting.summary import NOT_TRAINED, Corpus, TrainingRecord
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
 from tasks.support import reporting
@@ -30,7 +30,7 @@ from tasks.support import reporting
     on_cancellation=[cancel_with_child, reporting.ended],
 )
 def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "") -> dict[str, Any]:
-    """Scrape, clean, train, judge; the champion changes only if the challenger is shown to be better.
+    """Scrape, clean, train, evaluate, decide; the champion changes only if the challenger is shown to be better.
 
     Args:
         recipe: The recipe: where the text comes from, how the model is trained, when it takes over.
@@ -48,8 +48,8 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
         if found["worth_training"]:
             trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
         if trained["finetune"]:
-            standing = approval.settle(opened, recipe.name, trained) if recipe.gate.approval else None
-            report = with_decision(opened, recipe, as_of, corpus, trained, standing)
+            read_state = approval.resolve_approval(opened, recipe.name, trained) if recipe.gate.approval else None
+            report = with_decision(opened, recipe, as_of, corpus, trained, read_state)
         else:
             champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
             reason = trained["reason"] or found["reason"]
@@ -73,10 +73,10 @@ def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, An
             "reason": found.reason,
         }
 
-    return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
+    return write_once.get_or_create(store, retrain_policy.choice_path(str(runtime.flow_run.id)), look)
 
 
-def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: Store, train_on: str, against: str) -> Trained:
+def _train(recipe: Recipe, corpus: Corpus, as_of: str, store: Store, train_on: str, against: str) -> TrainingRecord:
     """Here, or as a run of its own on the GPU pool: a work pool belongs to a deployment, never to a task."""
     if not train_on:
         return train_model(recipe, corpus, as_of, store.url, against, only_if_new=True)

@@ -13,7 +13,7 @@ from prosemill.lineage import retractions
 from prosemill.models import bases
 from prosemill.registry.registry import Registry
 from prosemill.reporting import summary
-from prosemill.reporting.summary import NOT_TRAINED, Corpus, Trained
+from prosemill.reporting.summary import NOT_TRAINED, Corpus, TrainingRecord
 from prosemill.runtime import gpu_lock
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
@@ -40,7 +40,7 @@ BASE = "base"  # `against` where there is no champion yet
 )
 def train_model(
     recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "", against: str = "", only_if_new: bool = False
-) -> Trained:
+) -> TrainingRecord:
     """Train a challenger on a corpus and let it take over if it is shown to be better.
 
     Args:
@@ -54,11 +54,11 @@ def train_model(
     as_of, opened = reporting.begin(as_of, store)
     url = opened.url
     base = bases.resolve(recipe.finetune.base)
-    settled = _settle(opened, recipe, corpus, against, only_if_new)
-    if not settled.get("worth_training", True):  # a run that an earlier version began has only its champion
-        log.info("not worth training: %s", settled["reason"])
-        return Trained(**{**NOT_TRAINED, "reason": settled["reason"]})
-    champion = settled["champion"]
+    choice = _training_choice(opened, recipe, corpus, against, only_if_new)
+    if not choice.get("worth_training", True):  # a run that an earlier version began has only its champion
+        log.info("not worth training: %s", choice["reason"])
+        return TrainingRecord(**{**NOT_TRAINED, "reason": choice["reason"]})
+    champion = choice["champion"]
     start = retractions.start_of(opened, corpus["chunk"], champion) if recipe.finetune.start == "champion" else ""
     clock = reporting.StageClock(opened)
 
@@ -78,7 +78,7 @@ def train_model(
     clock.wait("gate", decided)
     opened.require(challenger, scored.result(), decided.result())
     reporting.show_scores(opened, recipe, challenger, scored.result())
-    trained = Trained(
+    trained = TrainingRecord(
         finetune=challenger,
         evaluate=scored.result(),
         gate=decided.result(),
@@ -88,7 +88,9 @@ def train_model(
     )
     # Before the promotion: a run that dies in between finds everything cached, and promotes then.
     opened.record_run(
-        recipe.name, as_of, {**summary.recorded(corpus), **summary.training_ids(trained), **summary.manners(recipe)}
+        recipe.name,
+        as_of,
+        {**summary.recorded(corpus), **summary.training_ids(trained), **summary.write_settings_record(recipe)},
     )
     parent = runtime.flow_run.parent_flow_run_id
     waits = str(parent or runtime.flow_run.id)
@@ -96,11 +98,11 @@ def train_model(
     (trained["model"],) = clock.wait("register", version)
     reporting.show_model(opened, recipe, trained["finetune"], trained["evaluate"], trained["gate"], trained["model"])
     if recipe.gate.approval and not parent:
-        approval.settle(opened, recipe.name, trained)
+        approval.resolve_approval(opened, recipe.name, trained)
     return trained
 
 
-def _settle(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_new: bool) -> dict[str, Any]:
+def _training_choice(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_new: bool) -> dict[str, Any]:
     """What this run trains against, and whether it is to train; settled once, before the GPU is asked for.
 
     champion: the finetune snapshot to beat, "" for the base. A run that promoted must not find itself when it is
@@ -109,13 +111,13 @@ def _settle(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_
 
     def look() -> dict[str, Any]:
         champion = "" if against == BASE else against or _champion(store, recipe.name)
-        found = retrain_policy.News(0, 0, True, "")
+        found = retrain_policy.NewText(0, 0, True, "")
         if champion and only_if_new:
             counted = retrain_policy.assess(store, corpus["chunk"], champion, recipe)
             found = retrain_policy.ask_champion(store, corpus["chunk"], champion, recipe, counted)
         return {"champion": champion, "worth_training": found.worth_training, "reason": found.reason}
 
-    return write_once.settle(store, retrain_policy.settled_at(str(runtime.flow_run.id)), look)
+    return write_once.get_or_create(store, retrain_policy.choice_path(str(runtime.flow_run.id)), look)
 
 
 def _models_to_score(store: Store, name: str, base: str, challenger: str, champion: str) -> dict[str, str]:

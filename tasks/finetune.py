@@ -12,7 +12,7 @@ from prosemill.runtime.subprocesses import ChildDied
 from prosemill.storage.store import Store
 from tasks.support import reporting
 from tasks.support.caching import by_ids
-from tasks.support.live import Live
+from tasks.support.live import LiveProgress
 
 
 def was_killed(_task: Any, _run: Any, state: Any) -> bool:
@@ -35,7 +35,7 @@ def finetune_model(store: str, chunk: str, base: str, base_digest: str, settings
     """The id of the challenger. `base_digest` is there for the cache: other weights can come to lie at a path."""
     run = str(runtime.flow_run.id or "")
     resolved = bases.resolve(base)
-    with Live(store, reporting.recipe_name()) as live:
+    with LiveProgress(store, reporting.recipe_name()) as live:
         live.made = finetune.finetune(
             Store(store), chunk, resolved, settings, start=start, flow_run_id=run, listener=live
         )

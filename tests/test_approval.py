@@ -72,7 +72,7 @@ def test_no_answer_means_no_although_nothing_runs(store: Store) -> None:
     registry = Registry(store.url)
     question = judge(store, registry, 1, hours=1 / 3_600_000)
     late = "2099-01-01T00:00:00Z"
-    expired = approval.standing(store, "house", question.gate, now=late)
+    expired = approval.read_state(store, "house", question.gate, now=late)
     assert expired is not None
     assert (expired.state, expired.decision) == ("expired", "not-approved")
     with pytest.raises(ApprovalError, match=r"too late: nobody answered for house/1 until .*; a run with a new date"):
@@ -124,7 +124,7 @@ def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None
     question = judge(store, registry, 1)
     path = f"approvals/house/{question.gate}/answer.json"
     write_once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
-    found = approval.standing(store, "house", question.gate)
+    found = approval.read_state(store, "house", question.gate)
     assert found is not None
     approval.enact(store, registry, found)
     assert champion_of(registry) == question.challenger
@@ -145,7 +145,7 @@ def test_of_many_answers_at_once_one_stands(store: Store) -> None:
         each.start()
     for each in people:
         each.join()
-    stands = approval.standing(store, "house", question.gate)
+    stands = approval.read_state(store, "house", question.gate)
     assert stands is not None
     assert {each for each in said if each in ("approved", "refused")} == {stands.state}
     assert (champion_of(Registry(store.url)) != "") == (stands.state == "approved")
@@ -184,16 +184,16 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
     from prefect import flow
 
     from flows import approval as approval_flow
-    from prosemill.reporting.summary import Trained
+    from prosemill.reporting.summary import TrainingRecord
 
     question = judge(store, Registry(store.url), 1)
 
     @flow
     def ask() -> str:
-        trained = Trained(
+        trained = TrainingRecord(
             finetune=question.challenger, evaluate="", gate=question.gate, model="", seconds={}, reason=""
         )
-        found = approval_flow.settle(store, "house", trained)
+        found = approval_flow.resolve_approval(store, "house", trained)
         return found.decision if found else "never asked"
 
     assert ask() == "awaiting-approval"

@@ -30,7 +30,7 @@ timeout_seconds = 5
 SHORT = "[write]\nmax_new_tokens = 8\n"
 
 
-class Site(SimpleHTTPRequestHandler):
+class RecordingSite(SimpleHTTPRequestHandler):
     """Files with Last-Modified, and a list of what was sent with which status."""
 
     sent: list[tuple[str, int]] = []  # noqa: RUF012 - one list for all requests is what we want
@@ -64,7 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(home: Path) -> Iterator[ThreadingHTTPServer]:
     write_pages(home / "site", 40)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=str(home / "site")))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(RecordingSite, directory=str(home / "site")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (home / "stories.toml").write_text(
         recipe_text(SITE.format(url=f"http://127.0.0.1:{server.server_port}"), more=SHORT)
@@ -115,10 +115,10 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
     assert (version["model"], version["decision"]) == ("stories/1", "promote")
     assert "champion" in version["aliases"]
 
-    Site.sent.clear()
+    RecordingSite.sent.clear()
     write_pages(home / "site", 52)
     second = prosemill.json("retrain", recipe, "--as-of", "2026-01-12")
-    bodies = [path for path, status in Site.sent if status == 200 and "story" in path]
+    bodies = [path for path, status in RecordingSite.sent if status == 200 and "story" in path]
     assert len(bodies) == 12, "a page that did not change was downloaded again"
     assert second["funnel"][0]["kept"] >= 52
     assert second["perplexity"]["champion"] is not None

@@ -22,7 +22,7 @@ from prosemill.finetune.autotune import (
 )
 from prosemill.finetune.batches import Steps, collate, num_scored, training_order
 from prosemill.finetune.loss import IGNORED, LOGITS_BYTES, ChunkedLoss, exact_nats
-from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, ComputeMode, Learner
+from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, ComputeMode, SummedLoss
 from prosemill.finetune.rates import HIGHEST, LOWEST, TRIALS, best_rate, find_rate
 from prosemill.models import loading
 from prosemill.models.bases import Base
@@ -37,9 +37,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 @pytest.fixture
-def learner(base: Base) -> Learner:
+def learner(base: Base) -> SummedLoss:
     torch.set_num_threads(1)
-    return Learner(loading.load_model(base.folder, dropout=0.0))
+    return SummedLoss(loading.load_model(base.folder, dropout=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def batch(rows: list[dict[str, object]]) -> dict[str, torch.Tensor]:
     return collate(rows[:3])
 
 
-def gradients(learner: Learner, way: ComputeMode, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
-    learner.follow(way)
+def gradients(learner: SummedLoss, mode: ComputeMode, batch: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
+    learner.follow(mode)
     learner.zero_grad()
     loss = learner(**batch, scale=1 / num_scored(batch))
     loss.backward()
@@ -67,7 +67,7 @@ def gradients(learner: Learner, way: ComputeMode, batch: dict[str, torch.Tensor]
 @pytest.mark.parametrize("kind", [MASKED, BLOCKS])
 @pytest.mark.parametrize("loss", [CHUNKED, LINEAR, LOGITS])
 def test_every_way_gives_the_plain_loss_and_gradients(
-    learner: Learner, batch: dict[str, torch.Tensor], kind: str, loss: str
+    learner: SummedLoss, batch: dict[str, torch.Tensor], kind: str, loss: str
 ) -> None:
     expected, plain = gradients(learner, PLAIN, batch)
     found, ours = gradients(learner, ComputeMode("fp32", kind, loss), batch)
@@ -77,7 +77,7 @@ def test_every_way_gives_the_plain_loss_and_gradients(
     assert exact == pytest.approx(expected, rel=1e-6)
 
 
-def test_bf16_is_near(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
+def test_bf16_is_near(learner: SummedLoss, batch: dict[str, torch.Tensor]) -> None:
     expected, plain = gradients(learner, PLAIN, batch)
     found, ours = gradients(learner, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
     assert found == pytest.approx(expected, rel=2e-3)
@@ -87,9 +87,9 @@ def test_bf16_is_near(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
 def test_a_model_with_rotary_positions_is_trained_in_bf16_blocks(batch: dict[str, torch.Tensor]) -> None:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 470}
-    llama = Learner(LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, **sizes, **heads)))
+    llama = SummedLoss(LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, **sizes, **heads)))
     expected, plain = gradients(llama, PLAIN, batch)
-    assert choose(llama, batch, precision="bf16", dropout=0.0).way == ComputeMode("bf16", BLOCKS, CHUNKED)
+    assert choose(llama, batch, precision="bf16", dropout=0.0).mode == ComputeMode("bf16", BLOCKS, CHUNKED)
     found, ours = gradients(llama, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
     assert found == pytest.approx(expected, rel=2e-3)
     assert 0 < float((ours - plain).norm() / plain.norm()) < 0.05
@@ -113,14 +113,16 @@ def test_long_documents_run_over_several_blocks(monkeypatch: pytest.MonkeyPatch)
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-def test_a_leak_is_noticed(learner: Learner, batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    way = ComputeMode("fp32", BLOCKS, CHUNKED)
-    assert keeps_apart(learner, way, batch)
+def test_a_leak_is_noticed(
+    learner: SummedLoss, batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mode = ComputeMode("fp32", BLOCKS, CHUNKED)
+    assert keeps_apart(learner, mode, batch)
     one = {name: tensor[:1].clone() for name, tensor in batch.items()}
     one["position_ids"] = torch.arange(64)[None]  # a single document: halves are made of it
-    assert keeps_apart(learner, way, one)
+    assert keeps_apart(learner, mode, one)
     monkeypatch.setattr(attention, "layout_of", lambda ids: layout_of(torch.arange(ids.shape[1]).expand_as(ids)))
-    assert not keeps_apart(learner, way, batch)
+    assert not keeps_apart(learner, mode, batch)
 
 
 def test_the_chunked_loss_is_exact_and_leaves_out_what_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,32 +140,32 @@ def test_the_chunked_loss_is_exact_and_leaves_out_what_is_not_scored(monkeypatch
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-def test_a_way_that_computes_something_else_is_not_chosen(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
+def test_a_way_that_computes_something_else_is_not_chosen(learner: SummedLoss, batch: dict[str, torch.Tensor]) -> None:
     expected, _ = gradients(learner, PLAIN, batch)
     assert is_faithful(learner, ComputeMode("fp32", BLOCKS, CHUNKED), batch, expected)
     learner.model.lm_head.bias = torch.nn.Parameter(torch.ones(len(learner.model.lm_head.weight)))
     assert not is_faithful(learner, ComputeMode("fp32", BLOCKS, CHUNKED), batch, expected)
-    assert choose(learner, batch, precision="fp32", dropout=0.0).way == ComputeMode("fp32", BLOCKS, LOGITS)
+    assert choose(learner, batch, precision="fp32", dropout=0.0).mode == ComputeMode("fp32", BLOCKS, LOGITS)
 
 
-def test_a_named_precision_is_not_timed_against_another(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
+def test_a_named_precision_is_not_timed_against_another(learner: SummedLoss, batch: dict[str, torch.Tensor]) -> None:
     named = choose(learner, batch, precision="bf16", dropout=0.0)
-    assert named.way == ComputeMode("bf16", BLOCKS, CHUNKED)
+    assert named.mode == ComputeMode("bf16", BLOCKS, CHUNKED)
     assert len(named.timings) == 1
-    assert choose(learner, batch, precision="fp32", dropout=0.1).way.attention == MASKED  # dropout needs the masks
+    assert choose(learner, batch, precision="fp32", dropout=0.1).mode.attention == MASKED  # dropout needs the masks
     probe = choose(learner, batch, precision="auto", dropout=0.0)
     assert {name.split()[0] for name in probe.timings} == {"fp32", "bf16"}
-    assert probe.way in {replace(ComputeMode(), precision=p, attention=a, loss=loss)
+    assert probe.mode in {replace(ComputeMode(), precision=p, attention=a, loss=loss)
         for p in ("fp32", "bf16") for a in (MASKED, BLOCKS) for loss in (CHUNKED, LINEAR, LOGITS)}  # fmt: skip
     assert probe.peak_flops > 1e8
     assert all(weight.grad is None for weight in learner.parameters())
 
 
-def test_a_short_run_is_not_held_up_by_timing(learner: Learner, batch: dict[str, torch.Tensor]) -> None:
+def test_a_short_run_is_not_held_up_by_timing(learner: SummedLoss, batch: dict[str, torch.Tensor]) -> None:
     probe = choose(learner, batch, precision="auto", dropout=0.0, num_chunks=TIMED_CHUNKS - 1)
     assert (probe.timings, probe.seconds_per_chunk) == ({}, None)
     pays = peak_flops(torch.device("cpu"), "bf16") > peak_flops(torch.device("cpu"), "fp32")
-    assert probe.way in [
+    assert probe.mode in [
         ComputeMode(precision, BLOCKS, CHUNKED) for precision in (("fp32", "bf16") if pays else ("fp32",))
     ]
     assert choose(learner, batch, precision="auto", dropout=0.0, num_chunks=TIMED_CHUNKS).timings
@@ -174,16 +176,16 @@ def test_a_way_that_seems_faster_by_accident_is_not_taken() -> None:
     found = {PLAIN: iter([2.0, 1.0]), other: iter([1.1, 1.1])}  # whatever came first took twice its time
     best: dict[ComputeMode, float] = {}
 
-    def seconds(way: ComputeMode, again: bool = False) -> float:
-        if again or way not in best:
-            best[way] = min(next(found[way]), best.get(way, 9.0))
-        return best[way]
+    def seconds(mode: ComputeMode, again: bool = False) -> float:
+        if again or mode not in best:
+            best[mode] = min(next(found[mode]), best.get(mode, 9.0))
+        return best[mode]
 
     assert faster(PLAIN, [other], seconds) == PLAIN
-    assert faster(other, [PLAIN], lambda way, again=False: {PLAIN: 1.0, other: 1.2}[way]) == PLAIN
+    assert faster(other, [PLAIN], lambda mode, again=False: {PLAIN: 1.0, other: 1.2}[mode]) == PLAIN
 
 
-def test_operations_are_counted_as_in_the_literature(learner: Learner) -> None:
+def test_operations_are_counted_as_in_the_literature(learner: SummedLoss) -> None:
     weights = sum(weight.numel() for weight in learner.parameters()) - 64 * 32  # position embeddings
     assert flops_per_token(learner, 64) == 6 * weights + 12 * 2 * 32 * 64
 
@@ -241,7 +243,7 @@ def test_the_best_rate_is_below_the_one_where_the_loss_turns() -> None:
     assert best_rate([*losses, float("nan")], growth) == best_rate(losses, growth)
 
 
-def test_the_search_leaves_the_weights_as_they_were(learner: Learner, rows: list[dict[str, object]]) -> None:
+def test_the_search_leaves_the_weights_as_they_were(learner: SummedLoss, rows: list[dict[str, object]]) -> None:
     before = {name: weight.detach().clone() for name, weight in learner.named_parameters()}
     rate = find_rate(learner, Steps([*rows, *rows, *rows, *rows], 1), weight_decay=0.1)
     assert LOWEST < rate < HIGHEST

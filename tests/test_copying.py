@@ -7,7 +7,7 @@ import random
 import pytest
 
 from prosemill.evaluation.continuations import gives_away, halves
-from prosemill.evaluation.copying import COPIED_WORDS, SEED_WORDS, Verbatim
+from prosemill.evaluation.copying import COPIED_WORDS, SEED_WORDS, CopyFinder
 from prosemill.evaluation.ngrams import distinct, repetition, words
 from prosemill.evaluation.style import Style, passages
 from tests.tiny import sentences
@@ -41,7 +41,7 @@ def test_runs_and_shares_are_those_of_a_plain_search(seed: int) -> None:
     documents = [[draw.choice("abcde") for _ in range(60)] for _ in range(3)]
     text = [draw.choice("abcde") for _ in range(25)] + documents[1][5:30] + [draw.choice("abcde") for _ in range(10)]
     other = documents[2][40:58]
-    verbatim = Verbatim([" ".join(text), " ".join(other)])
+    verbatim = CopyFinder([" ".join(text), " ".join(other)])
     verbatim.read({"text": " ".join(document), "source": f"s{n}"} for n, document in enumerate(documents))
     longest = verbatim.longest([0])
     assert longest is not None
@@ -54,11 +54,11 @@ def test_runs_and_shares_are_those_of_a_plain_search(seed: int) -> None:
 
 def test_what_nobody_wrote_is_not_copied_and_short_runs_are_nobodys() -> None:
     one, *rest = sentences(40)
-    verbatim = Verbatim([" ".join(rest[:5]), "", "two words"])
+    verbatim = CopyFinder([" ".join(rest[:5]), "", "two words"])
     verbatim.read([{"text": one + " " + " ".join(rest[0].split()[: SEED_WORDS - 1]), "source": "s"}])
     assert verbatim.longest([0, 1, 2]) is None
     assert verbatim.copied([0, 1, 2]) == 0.0
-    nothing = Verbatim([])
+    nothing = CopyFinder([])
     nothing.read([{"text": one, "source": "s"}])
     assert nothing.runs == []
 
@@ -66,7 +66,7 @@ def test_what_nobody_wrote_is_not_copied_and_short_runs_are_nobodys() -> None:
 def test_chinese_is_read_by_characters() -> None:
     poem = "床前明月光疑是地上霜举头望明月低头思故乡"
     assert words("床前 Moon-light。") == ["床", "前", "moon", "light"]
-    verbatim = Verbatim([f"他说：{poem[:16]}，然后走了。"])
+    verbatim = CopyFinder([f"他说：{poem[:16]}，然后走了。"])
     verbatim.read([{"text": poem, "source": "poems"}])
     longest = verbatim.longest([0])
     assert longest is not None

@@ -34,7 +34,7 @@ def ask(server: DemoServer, path: str, method: str = "GET", **headers: str) -> t
     """Status, headers (lower-case names) and body; redirects are not followed."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(server.url + path, headers=names, method=method)
-    opener = urllib.request.build_opener(Stay)
+    opener = urllib.request.build_opener(NoRedirect)
     try:
         answer = opener.open(request, timeout=10)
     except urllib.error.HTTPError as error:
@@ -43,12 +43,12 @@ def ask(server: DemoServer, path: str, method: str = "GET", **headers: str) -> t
         return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
 
 
-class Stay(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
         return None
 
 
-class Outline(HTMLParser):
+class OpenElements(HTMLParser):
     """Which elements are open at the end, and where links go."""
 
     VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
@@ -69,8 +69,8 @@ class Outline(HTMLParser):
             self.wrong.append(tag)
 
 
-def outline(body: bytes, charset: str = "utf-8") -> Outline:
-    parser = Outline()
+def outline(body: bytes, charset: str = "utf-8") -> OpenElements:
+    parser = OpenElements()
     parser.feed(body.decode(charset))
     return parser
 

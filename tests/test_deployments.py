@@ -17,7 +17,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from deployments import job_templates
 from deployments.applying import apply
 from deployments.checks import check
-from deployments.plan import PREFECT_YAML, Deployment, Plan, plan, read
+from deployments.plan import PREFECT_YAML, Deployment, DeploymentPlan, plan, read
 from prosemill.config import environment
 from prosemill.errors import ProsemillError, RecipeError
 from tests.serving import ROOT, clean_environment
@@ -56,7 +56,7 @@ def recipe(home: Path, deploy: str, name: str = "other") -> Path:
     return path
 
 
-def named(planned: Plan, name: str) -> Deployment:
+def named(planned: DeploymentPlan, name: str) -> Deployment:
     (found,) = [each for each in planned.deployments if each.full_name == name]
     return found
 
@@ -185,7 +185,7 @@ def test_two_recipes_of_one_name_are_refused(home: Path) -> None:
 # --- applying -----------------------------------------------------------------------------------------------------
 
 
-def applied(planned: Plan) -> dict[str, str]:
+def applied(planned: DeploymentPlan) -> dict[str, str]:
     """What each line of `prosemill deploy` says, by kind and name."""
     check(planned)
     return {f"{each.kind} {each.name}": str(each).rpartition(": ")[2] for each in apply(planned)}

@@ -9,7 +9,7 @@ import pytest
 
 from flows.cli import run as prosemill
 from prosemill.errors import EXIT_REFUSED, RunUnknown
-from prosemill.lineage.explain import Told, explain
+from prosemill.lineage.explain import RunExplanation, explain
 from prosemill.storage import run_log
 from prosemill.storage.manifest import Counts, snapshot_id, stage_of
 from prosemill.storage.run_log import RunLog
@@ -46,7 +46,7 @@ def log_run(store: Store, run: str, *snapshots: str, name: str = "", flow: str =
     return ended
 
 
-def words(told: Told) -> list[list[str]]:
+def words(told: RunExplanation) -> list[list[str]]:
     return [[str(change) for change in stage.why] for stage in told.stages]
 
 

@@ -124,7 +124,7 @@ def test_a_corpus_that_repeats_itself_is_allowed_to() -> None:
     assert stage.decide(scores(BETTER), SETTINGS, summary=summary)["decision"] == "promote"
 
 
-def test_against_the_base_nothing_is_old_and_forgetting_is_not_judged() -> None:
+def test_against_the_base_nothing_is_old_and_forgetting_is_not_tested() -> None:
     rows = scores(BETTER | {"general": 2.0})
     decision = stage.decide({"challenger": rows["challenger"], "base": rows["champion"]}, SETTINGS, summary={})
     assert (decision["decision"], list(answers(decision))) == ("promote", ["test"])

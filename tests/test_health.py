@@ -23,7 +23,7 @@ from tests.test_flows import recipe_for
 NOW = datetime(2026, 1, 20, 12, tzinfo=UTC)
 
 
-class Known(Registry):
+class RegistryWithChampion(Registry):
     """A registry that says what it is told: the store's MLflow is the business of other tests."""
 
     def __init__(self, store: Store, champion: ModelVersion | None) -> None:
@@ -58,7 +58,7 @@ def make_run(
 def examined(
     store: Store, champion: ModelVersion | None = None, *, days: float = 0, now: datetime = NOW
 ) -> dict[tuple[str, str], str]:
-    found = health.examine(store, Known(store, champion), "mill", max_age_days=days, now=now)
+    found = health.examine(store, RegistryWithChampion(store, champion), "mill", max_age_days=days, now=now)
     return {(each.what, each.state): each.detail for each in found}
 
 

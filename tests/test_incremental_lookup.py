@@ -12,7 +12,7 @@ import pytest
 
 from prosemill.config.settings import Dedup, Split
 from prosemill.dedup import dedup
-from prosemill.dedup.judged_index import NOT_KEPT, UNKNOWN, Names
+from prosemill.dedup.known_index import NOT_KEPT, UNKNOWN, Names
 from prosemill.split import containment
 from prosemill.split.codes import NEW, PARTS, Parts, is_held_out
 from prosemill.split.sketches import Segment, Sketches

@@ -195,7 +195,7 @@ def test_a_snapshot_that_is_no_version_is_told(judged: tuple[Store, Base, tuple[
     store, _, _ = judged
     with store.write("finetune-00000000000000bb", stage="finetune", version=1, parents=[], settings={}):
         pass
-    with pytest.raises(RegistryError, match="has not been judged"):
+    with pytest.raises(RegistryError, match="no decision on it"):
         export.version_of(Registry(store.url), "finetune-00000000000000bb")
     with pytest.raises(RegistryError, match="no trained weights"):
         reproduce.reproduce(store, "finetune-00000000000000bb")

@@ -52,7 +52,7 @@ def server() -> Iterator[LineageServer]:
     state = LineageServer()
     state.answer.set()
 
-    class Handler(BaseHTTPRequestHandler):
+    class EventHandler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.answer.wait(120)
@@ -66,7 +66,7 @@ def server() -> Iterator[LineageServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), EventHandler)
     listening.daemon_threads = True
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{listening.server_port}"
@@ -77,7 +77,7 @@ def server() -> Iterator[LineageServer]:
 
 
 @dataclass
-class Told:
+class FinishedRun:
     """A whole retrain of a small corpus: its store and the events that its stages told."""
 
     store: Store
@@ -90,7 +90,7 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefect_api: str) -> Told:
+def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefect_api: str) -> FinishedRun:
     from flows.retrain import retrain
 
     home = tmp_path_factory.mktemp("told")
@@ -104,7 +104,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefec
         report = retrain(load_recipe(home / "stories.toml"), as_of="2026-01-05", store=str(home / "store"))
         assert sinks.flush(120)
     store = Store(str(home / "store"))
-    return Told(store, home / "texts", report, read(store))
+    return FinishedRun(store, home / "texts", report, read(store))
 
 
 def read(store: Store) -> list[Event]:
@@ -125,7 +125,7 @@ def names(datasets: list[Event]) -> set[tuple[str, str]]:
     return {(each["namespace"], each["name"]) for each in datasets}
 
 
-def test_every_event_of_a_retrain_is_valid(told: Told) -> None:
+def test_every_event_of_a_retrain_is_valid(told: FinishedRun) -> None:
     wrong = {f"{each['job']['name']} {each['eventType']}": found for each in told.events if (found := problems(each))}
     assert wrong == {}
     jobs = {each["job"]["name"] for each in told.events}
@@ -134,7 +134,7 @@ def test_every_event_of_a_retrain_is_valid(told: Told) -> None:
 
 
 @pytest.mark.network
-def test_every_event_is_valid_against_the_published_files(told: Told) -> None:
+def test_every_event_is_valid_against_the_published_files(told: FinishedRun) -> None:
     assert [found for each in told.events if (found := problems(each, published))] == []
 
 
@@ -160,7 +160,7 @@ def test_what_is_wrong_with_an_event_is_found(store: Store) -> None:
     }  # fmt: skip
 
 
-def test_every_run_of_a_stage_starts_and_ends_once(told: Told) -> None:
+def test_every_run_of_a_stage_starts_and_ends_once(told: FinishedRun) -> None:
     states: dict[str, list[str]] = {}
     for each in told.events:
         states.setdefault(each["run"]["runId"], []).append(each["eventType"])
@@ -169,7 +169,7 @@ def test_every_run_of_a_stage_starts_and_ends_once(told: Told) -> None:
     assert made == set(told.store.snapshots())
 
 
-def test_datasets_chain_from_the_folder_to_the_registered_model(told: Told) -> None:
+def test_datasets_chain_from_the_folder_to_the_registered_model(told: FinishedRun) -> None:
     complete = [each for each in told.events if each["eventType"] == "COMPLETE"]
     outputs = {name for each in complete for name in names(each["outputs"])}
     inputs = {name for each in complete for name in names(each["inputs"])}
@@ -182,7 +182,7 @@ def test_datasets_chain_from_the_folder_to_the_registered_model(told: Told) -> N
     assert dataset_names.snapshot_name(told.store, finetune) in names(register["inputs"])
 
 
-def test_an_event_says_what_was_written(told: Told) -> None:
+def test_an_event_says_what_was_written(told: FinishedRun) -> None:
     complete = [each for each in told.of("dedup") if each["eventType"] == "COMPLETE"]
     manifest = told.store.manifest(told.report["snapshots"]["dedup"])
     (event,) = complete
@@ -208,7 +208,7 @@ def test_an_event_says_what_was_written(told: Told) -> None:
     assert told.of("finetune")[-1]["outputs"][0]["facets"]["datasetType"]["datasetType"] == "MODEL"
 
 
-def test_no_event_holds_text_or_a_key(told: Told) -> None:
+def test_no_event_holds_text_or_a_key(told: FinishedRun) -> None:
     everything = json.dumps(told.events, ensure_ascii=False)
     dedup, split = told.report["snapshots"]["dedup"], told.report["snapshots"]["split"]
     sentences = [row["text"].split(".")[0] for row in documents_of(told.store, dedup, split, "train")]
@@ -217,7 +217,7 @@ def test_no_event_holds_text_or_a_key(told: Told) -> None:
     assert "not-for-the-store" not in everything
 
 
-def test_a_server_gets_the_same_events(told: Told, server: LineageServer) -> None:
+def test_a_server_gets_the_same_events(told: FinishedRun, server: LineageServer) -> None:
     key = lambda event: (event["run"]["runId"], event["eventType"])  # noqa: E731
     assert {key(each) for each in server.events} == {key(each) for each in told.events}
     assert [found for each in server.events if (found := problems(each))] == []
@@ -225,7 +225,7 @@ def test_a_server_gets_the_same_events(told: Told, server: LineageServer) -> Non
     assert not any(name.startswith("OPENLINEAGE__") for name in os.environ), "the client's notes to itself"
 
 
-def test_a_second_run_that_finds_everything_tells_of_nothing_but_the_decision(told: Told) -> None:
+def test_a_second_run_that_finds_everything_tells_of_nothing_but_the_decision(told: FinishedRun) -> None:
     from flows.build_corpus import build_corpus
 
     before = len(read(told.store))
@@ -236,7 +236,7 @@ def test_a_second_run_that_finds_everything_tells_of_nothing_but_the_decision(to
 # --- from a sentence to its page -------------------------------------------------------------------------------------
 
 
-def prosemill(capsys: pytest.CaptureFixture[str], told: Told, *arguments: str) -> Any:
+def prosemill(capsys: pytest.CaptureFixture[str], told: FinishedRun, *arguments: str) -> Any:
     """What the command prints with --json."""
     from flows.cli import run
 
@@ -245,7 +245,9 @@ def prosemill(capsys: pytest.CaptureFixture[str], told: Told, *arguments: str) -
     return json.loads(capsys.readouterr().out)
 
 
-def test_what_the_model_writes_leads_to_its_page_in_three_steps(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_model_writes_leads_to_its_page_in_three_steps(
+    told: FinishedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One: let it write. Two: trace a sentence of it; that names the page. Three: trace the page; that says where its
     bytes lie and which models learned from it. All of it in a folder on this machine."""
     written = prosemill(capsys, told, "write", "stories", "The", "--temperature", "0.2", "--max-new-tokens", "40")
@@ -269,7 +271,7 @@ def test_what_the_model_writes_leads_to_its_page_in_three_steps(told: Told, caps
     assert url in prosemill(capsys, told, "trace", "stories")[0]["urls"], "and back, from the model to the page"
 
 
-def test_the_page_of_the_run_traces_a_sentence(told: Told) -> None:
+def test_the_page_of_the_run_traces_a_sentence(told: FinishedRun) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 

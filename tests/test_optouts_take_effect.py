@@ -38,7 +38,7 @@ def url_of(number: int) -> str:
     return f"https://mill.example/{number:03}"
 
 
-class Corpus:
+class GrowingCorpus:
     """The runs of a corpus: from ledgers and stripped documents, written here, to chunks, made by the stages."""
 
     def __init__(self, store: Store, base: Base, texts: list[str]) -> None:
@@ -104,9 +104,9 @@ class Corpus:
 
 
 @pytest.fixture
-def corpus(store: Store, base: Base) -> Corpus:
+def corpus(store: Store, base: Base) -> GrowingCorpus:
     """Sixty documents; forty on the first run."""
-    corpus = Corpus(store, base, texts(60, seed=3, words=7))
+    corpus = GrowingCorpus(store, base, texts(60, seed=3, words=7))
     corpus.increment(range(40))
     return corpus
 
@@ -123,7 +123,7 @@ def own(increment: Ids, stage: str, shards: set[Shard]) -> set[str]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: Corpus, part: str) -> None:
+def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: GrowingCorpus, part: str) -> None:
     (first,) = corpus.increments
     number = corpus.some(first, part)
     before = corpus.members(first)
@@ -144,7 +144,7 @@ def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: C
     assert {each: sizes[each] for each in PARTS} == {each: len(ids) for each, ids in corpus.members(second).items()}
 
 
-def test_it_stays_withdrawn_though_nothing_links_to_it_any_more(corpus: Corpus) -> None:
+def test_it_stays_withdrawn_though_nothing_links_to_it_any_more(corpus: GrowingCorpus) -> None:
     (first,) = corpus.increments
     number = corpus.some(first, "train")
     second = corpus.increment(range(40), opted_out={number: "robots:GPTBot"})
@@ -155,20 +155,20 @@ def test_it_stays_withdrawn_though_nothing_links_to_it_any_more(corpus: Corpus) 
     assert shards_of(corpus.store, third, "chunk") == shards_of(corpus.store, second, "chunk")
 
 
-def test_a_page_that_is_merely_gone_stays(corpus: Corpus) -> None:
+def test_a_page_that_is_merely_gone_stays(corpus: GrowingCorpus) -> None:
     (first,) = corpus.increments
     second = corpus.increment(range(40), gone=(corpus.some(first, "train"), corpus.some(first, "test")))
     assert corpus.members(second) == corpus.members(first)
     assert withdrawn_of(corpus.store, second["dedup"]) == {}
 
 
-def test_a_page_that_opted_out_before_it_was_ever_read_is_not_listed(corpus: Corpus) -> None:
+def test_a_page_that_opted_out_before_it_was_ever_read_is_not_listed(corpus: GrowingCorpus) -> None:
     second = corpus.increment(range(45), opted_out={44: "meta:noai"})
     assert withdrawn_of(corpus.store, second["dedup"]) == {}
     assert corpus.part_of(second, 44) == ""
 
 
-def test_what_one_source_says_no_to_is_not_learned_from_another(corpus: Corpus) -> None:
+def test_what_one_source_says_no_to_is_not_learned_from_another(corpus: GrowingCorpus) -> None:
     """An archive still holds a page whose owner opts out: live there, opted out here, on one run."""
     store, as_of = corpus.store, RUNS[1]
     rows = [Row(url_of(7), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
@@ -183,7 +183,7 @@ def test_what_one_source_says_no_to_is_not_learned_from_another(corpus: Corpus) 
     assert corpus.part_of(second, 7) == corpus.part_of(second, 41) == ""
 
 
-def test_every_version_of_a_page_goes_with_it(corpus: Corpus) -> None:
+def test_every_version_of_a_page_goes_with_it(corpus: GrowingCorpus) -> None:
     number = corpus.some(corpus.increments[0], "train")
     old = corpus.document(number)
     corpus.texts[number] = corpus.texts[50]  # the page has become another text
@@ -192,7 +192,7 @@ def test_every_version_of_a_page_goes_with_it(corpus: Corpus) -> None:
     assert set(withdrawn_of(corpus.store, third["dedup"])) == {old, corpus.document(number)}
 
 
-def test_copies_of_what_is_withdrawn_stay_removed(corpus: Corpus) -> None:
+def test_copies_of_what_is_withdrawn_stay_removed(corpus: GrowingCorpus) -> None:
     number = corpus.some(corpus.increments[0], "train")
     corpus.increment(range(40), opted_out={number: "meta:noai"})
     corpus.texts[50] = corpus.texts[number]  # somebody else shows the same text
@@ -210,7 +210,7 @@ def test_copies_of_what_is_withdrawn_stay_removed(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_page_without_opt_out_is_back_in_the_same_split(corpus: Corpus, part: str) -> None:
+def test_a_page_without_opt_out_is_back_in_the_same_split(corpus: GrowingCorpus, part: str) -> None:
     (first,) = corpus.increments
     number = corpus.some(first, part)
     corpus.increment(range(45), opted_out={number: "meta:noai"})
@@ -226,7 +226,7 @@ def test_a_page_without_opt_out_is_back_in_the_same_split(corpus: Corpus, part: 
 # --- what it costs ---------------------------------------------------------------------------------------------------
 
 
-def test_only_the_files_with_a_withdrawn_document_are_made_anew(corpus: Corpus) -> None:
+def test_only_the_files_with_a_withdrawn_document_are_made_anew(corpus: GrowingCorpus) -> None:
     first = corpus.increments[0]
     second = corpus.increment(range(60))
     number = next(each for each in range(40, 60) if corpus.part_of(second, each) == "train")
@@ -250,7 +250,7 @@ def test_only_the_files_with_a_withdrawn_document_are_made_anew(corpus: Corpus) 
     assert (totals["new_train_documents"], totals["new_train_tokens"]) == (0, 0)
 
 
-def test_a_run_without_opt_outs_is_named_and_made_as_ever(corpus: Corpus) -> None:
+def test_a_run_without_opt_outs_is_named_and_made_as_ever(corpus: GrowingCorpus) -> None:
     """Ids as they were before opt-outs were looked at: inputs and settings, nothing else."""
     second = corpus.increment(range(45), gone=(3,))
     store, (first, _) = corpus.store, corpus.increments
@@ -272,7 +272,7 @@ GOLDEN = (
 )
 
 
-def test_nothing_left_to_test_on_says_why(corpus: Corpus) -> None:
+def test_nothing_left_to_test_on_says_why(corpus: GrowingCorpus) -> None:
     of_test = corpus.members(corpus.increments[0])["test"]
     held_out = [number for number in range(40) if corpus.document(number) in of_test]
     with pytest.raises(
@@ -289,7 +289,7 @@ def recipe() -> Recipe:
     return Recipe.model_validate({"name": "mill", "sources": [{"name": "mill", "urls": ["https://mill.example/"]}]})
 
 
-def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: Corpus, recipe: Recipe) -> None:
+def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: GrowingCorpus, recipe: Recipe) -> None:
     store, (first,) = corpus.store, corpus.increments
     settings = dict(retrain_policy.training_settings(recipe))
     champion = make_model(store, 1, [first["chunk"]], settings)
@@ -319,7 +319,7 @@ def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: Corpus, reci
     assert not retrain_policy.assess(store, fourth["chunk"], clean, recipe).worth_training
 
 
-def test_a_single_one_is_said_in_the_singular(corpus: Corpus, recipe: Recipe) -> None:
+def test_a_single_one_is_said_in_the_singular(corpus: GrowingCorpus, recipe: Recipe) -> None:
     learned = [corpus.increments[0]["chunk"]]
     champion = make_model(corpus.store, 1, learned, dict(retrain_policy.training_settings(recipe)))
     second = corpus.increment(range(40), opted_out={corpus.some(corpus.increments[0], "train"): "meta:noai"})
@@ -327,7 +327,7 @@ def test_a_single_one_is_said_in_the_singular(corpus: Corpus, recipe: Recipe) ->
     assert found.reason == "1 document that the champion learned from was withdrawn"
 
 
-def test_trace_says_that_it_was_withdrawn_and_who_learned_from_it(corpus: Corpus) -> None:
+def test_trace_says_that_it_was_withdrawn_and_who_learned_from_it(corpus: GrowingCorpus) -> None:
     store, (first,) = corpus.store, corpus.increments
     number = corpus.some(first, "train")
     champion = make_model(store, 1, [first["chunk"]], {})

@@ -185,7 +185,7 @@ def evil(stack: Stack) -> Iterator[str]:
     for name, value in facts.items():
         page = page.replace(name, value)
 
-    class Handler(BaseHTTPRequestHandler):
+    class RedirectHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
@@ -195,7 +195,7 @@ def evil(stack: Stack) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RedirectHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/"
     server.shutdown()
@@ -276,7 +276,7 @@ def test_a_login_is_made_once_a_store(tmp_path: Path) -> None:
 
 def test_the_login_goes_to_no_other_server(tmp_path: Path) -> None:
     """One that another user starts on the port after `prosemill up` was killed."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HealthyServer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         api = f"http://127.0.0.1:{server.server_address[1]}/api"
         ours = {"PROSEMILL_STORE": str(tmp_path)}
@@ -289,7 +289,7 @@ def test_the_login_goes_to_no_other_server(tmp_path: Path) -> None:
         server.shutdown()
 
 
-class Healthy(BaseHTTPRequestHandler):
+class HealthyServer(BaseHTTPRequestHandler):
     """Says that it is well, as a Prefect server does."""
 
     def do_GET(self) -> None:
@@ -312,7 +312,7 @@ class Healthy(BaseHTTPRequestHandler):
 def test_which_login_a_command_uses(
     tmp_path: Path, set_by_hand: dict[str, str], expected: tuple[str, str | None]
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HealthyServer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         api, ours = f"http://127.0.0.1:{server.server_address[1]}/api", {"PROSEMILL_STORE": str(tmp_path)}
         environment.announce_server(str(tmp_path), api, ours)

@@ -73,7 +73,7 @@ def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
     return "chunk-2", "finetune-1"
 
 
-def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_policy.News:
+def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_policy.NewText:
     """Counted, then put to the champion."""
     counted = retrain_policy.assess(store, chunk, champion, recipe)
     assert counted.worth_training

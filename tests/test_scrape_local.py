@@ -18,7 +18,7 @@ from prosemill.config.settings import Scrape
 from prosemill.config.sources import DatasetSource, FolderSource, WarcSource
 from prosemill.errors import RecipeError, SourceEmpty, SourceError
 from prosemill.scrape import scrape_source
-from prosemill.scrape.ledger import Row, read_ledger
+from prosemill.scrape.ledger import LedgerRow, read_ledger
 from prosemill.scrape.texts import iter_texts
 from prosemill.storage import stages
 from prosemill.storage.store import Store
@@ -80,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def rows_of(store: Store, snapshot: str) -> dict[str, Row]:
+def rows_of(store: Store, snapshot: str) -> dict[str, LedgerRow]:
     rows = read_ledger(store.local(f"{snapshot}/ledger.parquet"))
     return {row.url.split("://", 1)[1].split("/", 1)[-1]: row for row in rows}
 

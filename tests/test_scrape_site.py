@@ -33,7 +33,7 @@ from prosemill.config.sources import SiteSource, UrlsSource
 from prosemill.errors import CrawlerDied, RecipeError, SourceEmpty, SourceUnreachable
 from prosemill.runtime import progress
 from prosemill.scrape import scrape_source
-from prosemill.scrape.ledger import Row, read_ledger
+from prosemill.scrape.ledger import LedgerRow, read_ledger
 from prosemill.storage import stages
 from prosemill.storage.store import Store
 from prosemill.storage.warc_reader import iter_pages, read_page
@@ -72,7 +72,7 @@ class Site:
 def serve(site: Site, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class SiteHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -100,7 +100,7 @@ def serve(site: Site, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SiteHandler)
     server.daemon_threads = True
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -150,11 +150,11 @@ def with_headers(body: bytes, status: int = 200, **headers: str) -> Answer:
     return lambda handler: send(handler, body, status=status, **headers)
 
 
-def rows_of(store: Store, snapshot: str) -> dict[str, Row]:
+def rows_of(store: Store, snapshot: str) -> dict[str, LedgerRow]:
     return {row.url: row for row in read_ledger(store.local(f"{snapshot}/ledger.parquet"))}
 
 
-def by_path(store: Store, snapshot: str, site: Site) -> dict[str, Row]:
+def by_path(store: Store, snapshot: str, site: Site) -> dict[str, LedgerRow]:
     return {url.removeprefix(site.url): row for url, row in rows_of(store, snapshot).items()}
 
 

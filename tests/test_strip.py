@@ -7,11 +7,11 @@ import random
 import pytest
 
 from prosemill.config.settings import Strip
-from prosemill.strip import Stripped, strip_html
+from prosemill.strip import StrippedPage, strip_html
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import codec_of, decode
 from prosemill.strip.document import MAX_BYTES, MAX_CHARACTERS
-from prosemill.strip.filters import judge, words_of
+from prosemill.strip.filters import check_quality, words_of
 from prosemill.strip.filters.language import detect_language
 from prosemill.strip.filters.repetition import repeated_share
 from prosemill.strip.filters.symbols import symbol_share
@@ -267,13 +267,13 @@ def test_clean_repairs_encodings_and_drops_what_is_invisible() -> None:
     assert clean("SÃO PAULO, ÂNGULO RETO, IRMÃ") == "SÃO PAULO, ÂNGULO RETO, IRMÃ"
 
 
-def judged(text: str, **settings: object) -> Stripped:
+def stripped(text: str, **settings: object) -> StrippedPage:
     return strip_html(text.encode(), content_type="text/plain", settings=Strip(**settings))  # type: ignore[arg-type]
 
 
 def test_thin_pages_are_dropped() -> None:
-    assert judged("Nine words are not enough for a whole page.").reason == "thin"
-    assert judged("Nine words are not enough for a whole page.", min_words=9).reason == ""
+    assert stripped("Nine words are not enough for a whole page.").reason == "thin"
+    assert stripped("Nine words are not enough for a whole page.", min_words=9).reason == ""
     assert len(words_of("don't stop: 3 well-known words")) == 5
     assert len(words_of("港口在一月三日结冰了")) == 10
 
@@ -289,20 +289,20 @@ def test_languages() -> None:
     )
     english = " ".join(STORY)
     assert strip_html(english.encode(), content_type="text/plain", language="de").reason == "language"
-    assert judged(english, languages=["de", "en"]).language == "en"
-    assert judged(CHINESE).reason == "language"
-    assert judged(CHINESE, languages=["*"]).reason == ""
-    assert judged(CHINESE, languages=["zh"]).language == "zh"
+    assert stripped(english, languages=["de", "en"]).language == "en"
+    assert stripped(CHINESE).reason == "language"
+    assert stripped(CHINESE, languages=["*"]).reason == ""
+    assert stripped(CHINESE, languages=["zh"]).language == "zh"
 
 
 def test_repetition_and_symbols() -> None:
     assert (
-        judged(" ".join(["Buy the best lamp in the harbour now and never freeze again in your boat!"] * 30)).reason
+        stripped(" ".join(["Buy the best lamp in the harbour now and never freeze again in your boat!"] * 30)).reason
         == "repetition"
     )
-    assert judged("\n".join(f"{STORY[0]}\nline {number % 3} again" for number in range(12))).reason == "repetition"
-    assert judged("\n\n".join(STORY)).reason == ""
-    assert judged("a1 == 2 && b3 != {4: [5, 6], 7: (8, 9)}; " * 3 + " 11 22 33 44 55 66 77").reason == "symbols"
+    assert stripped("\n".join(f"{STORY[0]}\nline {number % 3} again" for number in range(12))).reason == "repetition"
+    assert stripped("\n\n".join(STORY)).reason == ""
+    assert stripped("a1 == 2 && b3 != {4: [5, 6], 7: (8, 9)}; " * 3 + " 11 22 33 44 55 66 77").reason == "symbols"
     assert repeated_share("one two three", ["one", "two", "three"]) == 0
     assert symbol_share("नमस्ते दुनिया") == 0
 
@@ -349,8 +349,8 @@ def test_only_what_is_bad_of_a_long_line_is_repaired() -> None:
 
 def test_a_very_long_text_is_judged_by_parts_of_it() -> None:
     fresh = " ".join(f"word{number}" for number in range(150_000))
-    assert judge(fresh + " again and again" * 200_000, FILTERED, "en").reason == "repetition"
-    assert judge(fresh, FILTERED, "en").reason == ""
+    assert check_quality(fresh + " again and again" * 200_000, FILTERED, "en").reason == "repetition"
+    assert check_quality(fresh, FILTERED, "en").reason == ""
 
 
 def test_mutated_pages_end_well() -> None:

@@ -39,7 +39,7 @@ def article(name: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Row:
+class PageRow:
     """A ledger row: `body` None leaves out the page (`warc` then names an earlier file)."""
 
     url: str
@@ -48,7 +48,7 @@ class Row:
     warc: str = ""
 
 
-def scrape(store: Store, name: str, rows: Sequence[Row], source: str = "pier") -> str:
+def scrape(store: Store, name: str, rows: Sequence[PageRow], source: str = "pier") -> str:
     """A snapshot as the scrape stage writes it; its id."""
     snapshot = f"scrape-{name}"
     with store.write(snapshot, stage="scrape", version=1, parents=[], settings={}, as_of="2026-11-21") as writer:
@@ -88,8 +88,8 @@ def strip_all(store: Store, scrapes: list[str], settings: Strip, as_of: str = "2
 
 
 def test_shard_has_documents_and_dropped_pages(store: Store) -> None:
-    rows = [Row("https://a.example/1", article("lighthouse")), Row("https://a.example/2", b"<p>too short</p>")]
-    first = scrape(store, "one", [*rows, Row("https://a.example/3", b"%PDF-1.7 \xff\xfe")])
+    rows = [PageRow("https://a.example/1", article("lighthouse")), PageRow("https://a.example/2", b"<p>too short</p>")]
+    first = scrape(store, "one", [*rows, PageRow("https://a.example/3", b"%PDF-1.7 \xff\xfe")])
     shard = strip_shard(store, f"{first}/pages-00000.warc.gz", Strip(), language="en")
     manifest = store.manifest(shard)
     assert (manifest.counts.seen, manifest.counts.kept) == (3, 1)
@@ -108,7 +108,7 @@ def test_shard_has_documents_and_dropped_pages(store: Store) -> None:
 
 
 def test_shard_is_made_once_and_named_by_what_decides_on_its_text(store: Store) -> None:
-    first = scrape(store, "one", [Row("https://a.example/1", article("lighthouse"))])
+    first = scrape(store, "one", [PageRow("https://a.example/1", article("lighthouse"))])
     warc = f"{first}/pages-00000.warc.gz"
     shard = strip_shard(store, warc, Strip(), language="en")
     created = store.manifest(shard).created_at
@@ -120,13 +120,15 @@ def test_shard_is_made_once_and_named_by_what_decides_on_its_text(store: Store) 
 
 
 def test_unknown_language_is_refused(store: Store) -> None:
-    first = scrape(store, "one", [Row("https://a.example/1", article("lighthouse"))])
+    first = scrape(store, "one", [PageRow("https://a.example/1", article("lighthouse"))])
     with pytest.raises(RecipeError, match=r"'xx'"):
         strip_shard(store, f"{first}/pages-00000.warc.gz", Strip(languages=["xx"]), language="en")
 
 
 def test_merge_keeps_what_is_live_and_inherits_whole_files(store: Store) -> None:
-    one, two, three = (Row(f"https://a.example/{name}", article(name)) for name in ("lighthouse", "windmill", "ferry"))
+    one, two, three = (
+        PageRow(f"https://a.example/{name}", article(name)) for name in ("lighthouse", "windmill", "ferry")
+    )
     monday = scrape(store, "monday", [one, two])
     first = strip_all(store, [monday], Strip())
     assert store.manifest(first).shards_of("documents")[0].path.startswith("strip-shard-")
@@ -134,7 +136,7 @@ def test_merge_keeps_what_is_live_and_inherits_whole_files(store: Store) -> None
 
     # Tuesday: the lighthouse is unchanged, the windmill gone, the ferry new
     tuesday = scrape(
-        store, "tuesday", [Row(one.url, one.body, "unchanged", old), Row(two.url, two.body, "gone", old), three]
+        store, "tuesday", [PageRow(one.url, one.body, "unchanged", old), PageRow(two.url, two.body, "gone", old), three]
     )
     assert shards_to_strip(store, [tuesday]) == [old, f"{tuesday}/pages-00000.warc.gz"]
     second = strip_all(store, [tuesday], Strip())
@@ -147,15 +149,15 @@ def test_merge_keeps_what_is_live_and_inherits_whole_files(store: Store) -> None
 
 
 def test_merge_counts_a_page_of_two_sources_once(store: Store) -> None:
-    same = Row("https://a.example/1", article("lighthouse"))
+    same = PageRow("https://a.example/1", article("lighthouse"))
     scrapes = [scrape(store, "one", [same], "pier"), scrape(store, "two", [same], "coast")]
     merged = strip_all(store, scrapes, Strip())
     assert store.manifest(merged).counts.seen == len(documents(store, merged)) == 1
 
 
 def test_merge_counts_dropped_pages_and_stops_when_too_many(store: Store) -> None:
-    rows = [Row("https://a.example/1", article("lighthouse"))]
-    rows += [Row(f"https://a.example/short/{number}", f"<p>{number}</p>".encode()) for number in range(3)]
+    rows = [PageRow("https://a.example/1", article("lighthouse"))]
+    rows += [PageRow(f"https://a.example/short/{number}", f"<p>{number}</p>".encode()) for number in range(3)]
     one = scrape(store, "one", rows)
     counts = store.manifest(strip_all(store, [one], Strip())).counts
     assert (counts.seen, counts.kept, counts.dropped) == (4, 1, {"thin": 3})
@@ -164,13 +166,13 @@ def test_merge_counts_dropped_pages_and_stops_when_too_many(store: Store) -> Non
 
 
 def test_a_rebuilt_site_waits_for_a_person(store: Store) -> None:
-    first = [Row(f"https://a.example/{number}", article(f"lamp {number}")) for number in range(12)]
+    first = [PageRow(f"https://a.example/{number}", article(f"lamp {number}")) for number in range(12)]
     gutted = b"<html><body><p>Sign in to read page %d.</p></body></html>"
     one = scrape(store, "one", first)
-    same = [Row(row.url, row.body, "unchanged", shards_to_strip(store, [one])[0]) for row in first[:2]]
-    two = scrape(store, "two", [*same, *(Row(row.url, gutted % number) for number, row in enumerate(first[2:]))])
+    same = [PageRow(row.url, row.body, "unchanged", shards_to_strip(store, [one])[0]) for row in first[:2]]
+    two = scrape(store, "two", [*same, *(PageRow(row.url, gutted % number) for number, row in enumerate(first[2:]))])
     fine = scrape(
-        store, "other", [Row(f"https://b.example/{number}", article(f"{number}")) for number in range(12)], "b"
+        store, "other", [PageRow(f"https://b.example/{number}", article(f"{number}")) for number in range(12)], "b"
     )
     settings = Strip(min_words=0)
     before = strip_all(store, [one], settings)
@@ -191,13 +193,13 @@ def test_a_rebuilt_site_waits_for_a_person(store: Store) -> None:
 
 
 def test_merge_of_nothing_is_an_error(store: Store) -> None:
-    one = scrape(store, "one", [Row("https://a.example/1", b"<p>short</p>")])
+    one = scrape(store, "one", [PageRow("https://a.example/1", b"<p>short</p>")])
     with pytest.raises(CorpusEmpty, match=r"none of 1 pages gave a document .thin 1."):
         strip_all(store, [one], Strip())
 
 
 def test_merge_says_which_page_was_never_stripped(store: Store) -> None:
-    one = scrape(store, "one", [Row("https://a.example/1", article("lighthouse"))])
+    one = scrape(store, "one", [PageRow("https://a.example/1", article("lighthouse"))])
     with pytest.raises(StoreError, match=r"1 live pages were never stripped, for example https://a.example/1"):
         merge_shards(store, [one], [], Strip(), language="en", as_of="2026-11-21")
 
@@ -250,12 +252,12 @@ def test_a_process_that_dies_costs_only_its_page(request: pytest.FixtureRequest)
 
 
 def test_output_is_what_it_was(store: Store) -> None:
-    rows = [Row(f"https://a.example/{name}", article(name)) for name in ("lighthouse", "windmill")]
+    rows = [PageRow(f"https://a.example/{name}", article(name)) for name in ("lighthouse", "windmill")]
     extra = b"""<html><body><article><h1>List</h1>
         <p>What the keeper left behind, as the baker wrote it down for us all:</p>
         <ol><li>a lamp</li><li>two books</li></ol><table><tr><td>oil</td><td>3 l</td></tr></table>
         <pre>a  b\n\n  c</pre><p>Ask keeper@pier.example for the rest of what he left in the cellar.</p></article>"""
-    one = scrape(store, "one", [*rows, Row("https://a.example/list", extra)])
+    one = scrape(store, "one", [*rows, PageRow("https://a.example/list", extra)])
     found = documents(store, strip_all(store, [one], Strip()))
     golden = digest([[row[key] for key in ("id", "url", "title", "text", "date", "language")] for row in found])
     expected = {2: "4df3b3ffb3bb316e56d6a744cdaa5ed3c5e5283da627427e73729598b84c7bfc"}

@@ -42,7 +42,7 @@ class Pager:
         self.texts: list[str] = []
         pager = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class AlertHandler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 pager.texts.append(str(json.loads(body)["text"]))
@@ -52,7 +52,7 @@ class Pager:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), AlertHandler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/alerts"
 
     def wait_for(self, what: str) -> str:
@@ -77,7 +77,7 @@ def pager() -> Iterator[Pager]:
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedRecipe:
     """The shared stack with one more recipe. `client` tries again where the database is busy; plain HTTP does not."""
 
     stack: Stack
@@ -115,7 +115,7 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(stack: Stack, pager: Pager) -> Iterator[Watched]:
+def watched(stack: Stack, pager: Pager) -> Iterator[WatchedRecipe]:
     """Deployed as an operator does it: retrained on new data, alerts by a webhook."""
     write_corpus(stack.home / "watched-texts", range(40))
     sources = '[[sources]]\nname = "texts"\nkind = "folder"\npath = "watched-texts"\n'
@@ -128,7 +128,7 @@ def watched(stack: Stack, pager: Pager) -> Iterator[Watched]:
         Webhook(url=pager.url).save("pager", overwrite=True)
         deploy(stack, str(path), alert_block="webhook/pager")
         try:
-            yield Watched(stack, client)
+            yield WatchedRecipe(stack, client)
         finally:
             automations.apply(client, [(load_recipe(path), Deploy())])
 
@@ -145,7 +145,7 @@ def deploy(stack: Stack, *arguments: str, alert_block: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_new_data_starts_one_retraining_and_that_starts_none(watched: Watched, pager: Pager) -> None:
+def test_new_data_starts_one_retraining_and_that_starts_none(watched: WatchedRecipe, pager: Pager) -> None:
     assert watched.ended(watched.start("build-corpus", as_of=AS_OF)).is_completed()
 
     run = until(lambda: next(iter(watched.retrainings()), None), "no retraining was started")
@@ -167,7 +167,7 @@ def test_new_data_starts_one_retraining_and_that_starts_none(watched: Watched, p
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_failed_run_alerts_somebody_and_says_why(watched: Watched, pager: Pager) -> None:
+def test_a_failed_run_alerts_somebody_and_says_why(watched: WatchedRecipe, pager: Pager) -> None:
     run = watched.start("build-corpus", as_of="2026-13-45")
     assert watched.ended(run).is_failed()
     alert = pager.wait_for("'2026-13-45': is not a date")

@@ -19,7 +19,7 @@ from prosemill.config.sources import WarcSource
 from prosemill.scrape.ledger import read_ledger
 from prosemill.scrape.stage import scrape_source
 from prosemill.storage import http_body
-from prosemill.storage.http_body import BadBody, decode
+from prosemill.storage.http_body import UndecodableBody, decode
 from prosemill.storage.store import Store
 from prosemill.storage.warc import Page, PageArchive
 from prosemill.storage.warc_reader import BadRecord, iter_pages, iter_records, read_page
@@ -255,7 +255,7 @@ def test_a_text_that_begins_like_a_chunk_is_a_text() -> None:
 def test_a_body_is_as_long_as_is_asked_for() -> None:
     for body in (b"x" * 999, b"x" * 1000, b"x" * 5000):
         assert len(decode(chunked(body), ["chunked"], [], max_bytes=1000)) == min(len(body), 1001)
-    with pytest.raises(BadBody, match="cut off"):
+    with pytest.raises(UndecodableBody, match="cut off"):
         decode(gzip.compress(HTML)[:30] + b"\xff" * 60, [], ["gzip"])
 
 

@@ -48,7 +48,7 @@ def test_what_is_settled_is_not_found_out_again(url: str) -> None:
         asked.append(1)
         return {"times": len(asked)}
 
-    assert [write_once.settle(store, "started/a.json", find_out) for _ in range(3)] == [{"times": 1}] * 3
+    assert [write_once.get_or_create(store, "started/a.json", find_out) for _ in range(3)] == [{"times": 1}] * 3
     assert len(asked) == 1
 
 

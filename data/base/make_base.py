@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from prepare import SOURCES, Document, fetch, package_version, read_documents, split, unpack
 from tokenizers import Tokenizer
-from train import CONTEXT, END_ID, END_OF_TEXT, Run, bits_per_byte, encode, train_in_processes, train_tokenizer
+from train import CONTEXT, END_ID, END_OF_TEXT, TrainingRun, bits_per_byte, encode, train_in_processes, train_tokenizer
 from transformers import GenerationConfig, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent
@@ -119,7 +119,7 @@ def main() -> None:
     }
     if args.only in (None, "train"):
         train_in_processes(run_arguments, args.processes)
-    run = Run(**run_arguments)
+    run = TrainingRun(**run_arguments)
     if args.only in (None, "export"):
         export(run.model, args.work / "tokenizer.json", args.target)
         sources = describe_sources(args.work, train_documents)

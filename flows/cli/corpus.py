@@ -62,7 +62,7 @@ def strip(
 
 
 def _how(recipe: Path | None) -> tuple[Strip, str]:
-    """Settings and language; without a recipe, nothing is judged and nothing is scrubbed."""
+    """Settings and language; without a recipe, nothing is filtered and nothing is scrubbed."""
     if recipe is not None:
         loaded = load_recipe(recipe)
         return loaded.strip, loaded.language

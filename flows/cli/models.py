@@ -61,23 +61,23 @@ def export(
     store: StoreOption = "",
 ) -> None:
     """Copy a model into a plain Hugging Face directory, with its card."""
-    from prosemill.registry import export as exporting
+    from prosemill.registry import export as registry_export
 
     opened, version = _version(model, store)
-    files = exporting.export(opened, version, folder)
+    files = registry_export.export(opened, version, folder)
     screen.output.print(f"{version.name}/{version.version} is in {folder}: {', '.join(files)}", markup=False)
     if push_to_hub:
-        url = exporting.push(folder, push_to_hub, environment.hub_token())
+        url = registry_export.push(folder, push_to_hub, environment.hub_token())
         screen.output.print(f"and at {url}", markup=False)
 
 
 def reproduce(model: Reference, store: StoreOption = "", as_json: JsonOption = False) -> None:
     """Train a model again from what is recorded and compare the weights; exit code 1 when they differ."""
     url, opened = open_store(store)
-    from prosemill.registry import reproduce as reproducing
     from prosemill.registry.registry import Registry
+    from prosemill.registry.reproduce import reproduce as train_again
 
-    found = reproducing.reproduce(opened, Registry(url, environment.tracking_uri()).resolve(model))
+    found = train_again(opened, Registry(url, environment.tracking_uri()).resolve(model))
     if as_json:
         facts = {"snapshot": found.snapshot, "same": found.is_same, "recorded": found.recorded, "found": found.found}
         print(json.dumps({**facts, "differences": found.differences}))

@@ -17,7 +17,7 @@ from rich.text import Text
 from prosemill.runtime import progress
 
 if TYPE_CHECKING:
-    from prosemill.lineage.explain import Told
+    from prosemill.lineage.explain import RunExplanation
     from prosemill.lineage.page_history import PageHistory
 
 SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
@@ -201,7 +201,7 @@ def show_changes(changes: Mapping[str, Any]) -> None:
             output.print(f"{key:>9}  {name}: {old} → {new}", markup=False)
 
 
-def show_told(told: Told) -> None:
+def show_told(told: RunExplanation) -> None:
     """A run, stage by stage; below each one that was made, what had changed."""
     from prosemill.storage.run_log import HIT
 

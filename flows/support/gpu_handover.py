@@ -20,7 +20,7 @@ from prosemill.config.environment import tracking_uri
 from prosemill.errors import TrainingError
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
-from prosemill.reporting.summary import NOT_TRAINED, Trained
+from prosemill.reporting.summary import NOT_TRAINED, TrainingRecord
 from prosemill.storage import write_once
 from prosemill.storage.store import Store
 from tasks.support.compat import FAILED_PREFIX
@@ -35,7 +35,7 @@ AFTER_CRASH = timedelta(seconds=30)
 log = logging.getLogger("prosemill.handover")
 
 
-def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, name: str, as_of: str) -> Trained:
+def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, name: str, as_of: str) -> TrainingRecord:
     """Have the deployment train, and come back with what it recorded in the store.
 
     A run that is repeated or restarted finds the child that it started before. When this run is cancelled, or stopped
@@ -49,13 +49,13 @@ def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, n
         if isinstance(reason, KeyboardInterrupt) or _this_run_is_cancelled():
             cancel_child(str(runtime.flow_run.id))
         raise
-    settled = write_once.read(store, retrain_policy.settled_at(str(child)))
-    if settled and not settled.get("worth_training", True):
-        return Trained(**{**NOT_TRAINED, "reason": settled["reason"]})
+    choice = write_once.read(store, retrain_policy.choice_path(str(child)))
+    if choice and not choice.get("worth_training", True):
+        return TrainingRecord(**{**NOT_TRAINED, "reason": choice["reason"]})
     record = store.runs(name)[as_of]
     version = Registry(store.url, tracking_uri()).version_of(name, record["finetune"])
     seconds = {"train": round(time.monotonic() - started, 2)}
-    return Trained(
+    return TrainingRecord(
         finetune=record["finetune"],
         evaluate=record["evaluate"],
         gate=record["gate"],

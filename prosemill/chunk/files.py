@@ -23,7 +23,7 @@ CHUNKS_FILE, MAP_FILE, INFO_FILE = "chunks.arrow", "map.parquet", "info.json"
 
 
 @dataclass(frozen=True)
-class Chunked:
+class ChunkedFile:
     """What `chunk_file` wrote; the content of info.json, but for the folder."""
 
     folder: str
@@ -37,7 +37,7 @@ class Chunked:
     padding_share: float
 
 
-def chunk_file(source: Path, target: Path, tokenizer: str, chunk_tokens: int = 1024) -> Chunked:
+def chunk_file(source: Path, target: Path, tokenizer: str, chunk_tokens: int = 1024) -> ChunkedFile:
     """Chunk the rows of `source` into the new folder `target`, which appears whole or not at all.
 
     Needs a column `text`; `id` (row numbers where absent) and `url` name documents in the map. `tokenizer`: demo, a
@@ -66,7 +66,7 @@ def chunk_file(source: Path, target: Path, tokenizer: str, chunk_tokens: int = 1
     return chunked
 
 
-def _write(file: pq.ParquetFile, folder: Path, encoder: Encoder, target: str, tokenizer: str) -> Chunked:
+def _write(file: pq.ParquetFile, folder: Path, encoder: Encoder, target: str, tokenizer: str) -> ChunkedFile:
     names: list[tuple[str, str]] = []
     with TokenSpill(folder, encoder.dtype) as tokens:
         for batch in iter_named(file, BATCH_DOCUMENTS):
@@ -78,7 +78,7 @@ def _write(file: pq.ParquetFile, folder: Path, encoder: Encoder, target: str, to
         write_chunks(folder / CHUNKS_FILE, chunks, tokens, encoder)
         write_map(folder / MAP_FILE, "train", chunks, names, CHUNKS_FILE)
         total, room = sum(tokens.sizes), encoder.chunk_tokens * len(chunks)
-    return Chunked(
+    return ChunkedFile(
         target, tokenizer, encoder.end_of_text, encoder.dtype.name, encoder.chunk_tokens,
         len(names), total, len(chunks), round(1 - total / room, 6) if room else 0.0,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Piece(NamedTuple):
+class DocumentPart(NamedTuple):
     """Tokens `start` to `start + size` of a document."""
 
     document: int
@@ -18,21 +18,21 @@ class Piece(NamedTuple):
     size: int
 
 
-def pieces_of(sizes: Sequence[int], chunk_tokens: int) -> list[Piece]:
+def pieces_of(sizes: Sequence[int], chunk_tokens: int) -> list[DocumentPart]:
     """Every document whole, or cut every `chunk_tokens` where it is longer."""
     return [
-        Piece(document, start, min(chunk_tokens, size - start))
+        DocumentPart(document, start, min(chunk_tokens, size - start))
         for document, size in enumerate(sizes)
         for start in range(0, size, chunk_tokens)
     ]
 
 
-def pack(pieces: Sequence[Piece], chunk_tokens: int) -> list[list[Piece]]:
+def pack(pieces: Sequence[DocumentPart], chunk_tokens: int) -> list[list[DocumentPart]]:
     """Chunks as lists of pieces: the longest piece first, each into the fullest chunk that still has room for it.
 
     Free room is a bit in an integer, so that the best fit is its lowest set bit: 1 million pieces a second.
     """
-    chunks: list[list[Piece]] = []
+    chunks: list[list[DocumentPart]] = []
     with_room: list[list[int]] = [[] for _ in range(chunk_tokens + 1)]  # room -> chunks that have exactly that much
     rooms = 0  # bit r is set where with_room[r] is not empty
     for piece in sorted(pieces, key=lambda piece: -piece.size):

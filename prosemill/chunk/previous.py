@@ -16,7 +16,7 @@ from prosemill.storage.store import Store
 
 
 @dataclass
-class Past:
+class PreviousChunks:
     """Shards to inherit, and what they cover; empty where nothing may be kept."""
 
     shards: list[Shard] = field(default_factory=list)
@@ -27,21 +27,21 @@ class Past:
 
 def read_past(
     store: Store, previous: str, options: Mapping[str, Any], version: int, dedup: str, split: str
-) -> Past:  # fmt: skip
+) -> PreviousChunks:  # fmt: skip
     """Chunks of `previous`: kept if made with the same tokenizer, settings and version on the way to this split.
 
     A file that holds a document withdrawn since is not kept, and its other documents are chunked again, as is a
     document that was withdrawn then and is not any more.
     """
     if not previous:
-        return Past()
+        return PreviousChunks()
     manifest = store.manifest(previous)
     known = _known_shards(store, manifest)
     here = {shard.path for id in (dedup, split) for shard in store.manifest(id).shards}
     if dict(manifest.settings) != options or manifest.stage_version != version or not known <= here:
-        return Past()
+        return PreviousChunks()
     totals = Counter({key: manifest.totals[key] for key in manifest.totals if key.endswith(("_chunks", "_tokens"))})
-    past = Past(list(manifest.shards), known, set(), totals)
+    past = PreviousChunks(list(manifest.shards), known, set(), totals)
     then, now = withdrawn_of(store, manifest.parents[0]).keys(), withdrawn_of(store, dedup).keys()
     past.again |= then - now
     if now - then:
@@ -49,7 +49,7 @@ def read_past(
     return past
 
 
-def _leave_out(store: Store, past: Past, withdrawn: Set[str]) -> None:
+def _leave_out(store: Store, past: PreviousChunks, withdrawn: Set[str]) -> None:
     """Keep no file with one of these documents."""
     left_out: set[str] = set()
     is_affected = pc.field("document").isin(list(withdrawn))

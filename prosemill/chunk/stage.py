@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prosemill.chunk.packing import pack, pieces_of
-from prosemill.chunk.previous import Past, read_past
+from prosemill.chunk.previous import PreviousChunks, read_past
 from prosemill.chunk.writing import Encoder, TokenSpill, batches, dtype_for, write_chunks, write_map
 from prosemill.config.settings import Chunk
 from prosemill.errors import CorpusEmpty, RecipeError
@@ -85,7 +85,7 @@ def chunk(
 
 
 @dataclass
-class Written:
+class ChunkTotals:
     """What this run chunked of one split; new is what no earlier run had."""
 
     documents: int = 0
@@ -99,8 +99,8 @@ class Written:
 
 
 def _chunk_part(
-    store: Store, writer: SnapshotWriter, encoder: Encoder, part: str, of: tuple[str, str], past: Past
-) -> Written:
+    store: Store, writer: SnapshotWriter, encoder: Encoder, part: str, of: tuple[str, str], past: PreviousChunks
+) -> ChunkTotals:
     """Tokenise, pack and write the documents of one split that no kept shard holds."""
     names: list[tuple[str, str]] = []  # id, url
     with TokenSpill(writer.folder, encoder.dtype) as tokens:
@@ -116,13 +116,13 @@ def _chunk_part(
             num_pieces = write_map(writer.path(map_file), part, chunks, names, f"{writer.id}/{file}")
             writer.add(map_file, "map", num_pieces)
         new = [size for (id, _), size in zip(names, tokens.sizes, strict=True) if id not in past.again]
-        return Written(len(names), sum(tokens.sizes), len(chunks), len(new), sum(new))
+        return ChunkTotals(len(names), sum(tokens.sizes), len(chunks), len(new), sum(new))
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def _counts(store: Store, split: str, known: set[str], written: dict[str, Written]) -> Counts:
+def _counts(store: Store, split: str, known: set[str], written: dict[str, ChunkTotals]) -> Counts:
     kept = sum(part.documents for part in written.values())
     left_out = Counter(
         {part: len(assignments_of(store, split, part, known_shards=known)) for part in ("test", "excluded")}
@@ -131,7 +131,7 @@ def _counts(store: Store, split: str, known: set[str], written: dict[str, Writte
     return Counts(kept + sum(dropped.values()), kept, dropped)
 
 
-def _totals(past: Past, written: dict[str, Written], settings: Chunk) -> dict[str, Any]:
+def _totals(past: PreviousChunks, written: dict[str, ChunkTotals], settings: Chunk) -> dict[str, Any]:
     totals: dict[str, Any] = {}
     for part in PARTS:
         totals[f"{part}_chunks"] = past.totals[f"{part}_chunks"] + written[part].chunks

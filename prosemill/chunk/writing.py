@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prosemill.chunk.engine import Encode, engine_for
-from prosemill.chunk.packing import Piece
+from prosemill.chunk.packing import DocumentPart
 from prosemill.models.bases import end_of_text_id, load_tokenizer
 from prosemill.storage.schemas import CHUNK_MAP
 
@@ -89,7 +89,7 @@ class TokenSpill:
             self._file.write(ids.data)
             self.sizes.append(len(ids))
 
-    def ids(self, piece: Piece) -> NDArray[Any]:
+    def ids(self, piece: DocumentPart) -> NDArray[Any]:
         """Once the last document is in."""
         if len(self._offsets) <= len(self.sizes):
             self._file.flush()
@@ -110,7 +110,7 @@ def chunk_schema(chunk_tokens: int, dtype: np.dtype[Any]) -> pa.Schema:
     )
 
 
-def write_chunks(path: Path, chunks: Sequence[Sequence[Piece]], tokens: TokenSpill, encoder: Encoder) -> None:
+def write_chunks(path: Path, chunks: Sequence[Sequence[DocumentPart]], tokens: TokenSpill, encoder: Encoder) -> None:
     """An Arrow stream, as `datasets.Dataset.from_file` maps it."""
     schema = chunk_schema(encoder.chunk_tokens, encoder.dtype)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
@@ -119,7 +119,7 @@ def write_chunks(path: Path, chunks: Sequence[Sequence[Piece]], tokens: TokenSpi
 
 
 def _batch_of(
-    chunks: Sequence[Sequence[Piece]], tokens: TokenSpill, encoder: Encoder, schema: pa.Schema
+    chunks: Sequence[Sequence[DocumentPart]], tokens: TokenSpill, encoder: Encoder, schema: pa.Schema
 ) -> pa.RecordBatch:
     ids = np.full((len(chunks), encoder.chunk_tokens), encoder.end_of_text, encoder.dtype)
     starts: list[list[int]] = []
@@ -141,7 +141,7 @@ def _batch_of(
 
 
 def write_map(
-    path: Path, part: str, chunks: Sequence[Sequence[Piece]], names: Sequence[tuple[str, str]], chunk_file: str
+    path: Path, part: str, chunks: Sequence[Sequence[DocumentPart]], names: Sequence[tuple[str, str]], chunk_file: str
 ) -> int:
     """records.CHUNK_MAP of one file of chunks, `names` (id, url) by document; how many rows it has."""
     total = 0
@@ -154,7 +154,7 @@ def write_map(
 
 
 def _map_rows(
-    part: str, chunks: Sequence[Sequence[Piece]], names: Sequence[tuple[str, str]], chunk_file: str
+    part: str, chunks: Sequence[Sequence[DocumentPart]], names: Sequence[tuple[str, str]], chunk_file: str
 ) -> Iterator[tuple[str, str, str, str, int, int, int]]:
     for number, pieces in enumerate(chunks):
         at = 0

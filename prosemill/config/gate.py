@@ -18,7 +18,7 @@ class Gate(Section):
         default=0.95,
         ge=0.5,
         lt=1,
-        description="Of the interval of the difference when its test pages are judged by for the first time; "
+        description="Of the interval of the difference when its test pages are used for the first time; "
         "each time they are used again it takes more.",
     )
     margin: float = Field(

@@ -19,7 +19,7 @@ from prosemill.storage import arrow
 
 
 @dataclass(frozen=True)
-class Deduplicated:
+class DedupTables:
     """keepers: rows of the input, in its order. removed: records.REMOVED. pairs: records.PAIR, between keepers."""
 
     keepers: pa.Table
@@ -27,7 +27,7 @@ class Deduplicated:
     pairs: pa.Table
 
 
-def remove_duplicates(table: pa.Table, settings: Dedup | None = None) -> Deduplicated:
+def remove_duplicates(table: pa.Table, settings: Dedup | None = None) -> DedupTables:
     """Exact and near-copies out of `table`, keeping the first of each; repeated lines are left alone.
 
     Needs a column `text`; `id` (row numbers where absent) and `url` name documents in the results.
@@ -40,7 +40,7 @@ def remove_duplicates(table: pa.Table, settings: Dedup | None = None) -> Dedupli
     rows = arrow.numbers(np.array(choice.kept, np.int64))
     arrived = _names(table)
     keepers = arrived.take(rows)
-    return Deduplicated(
+    return DedupTables(
         takeable(table).take(rows), removed_table(choice, arrived, keepers), pairs_table(choice, keepers)
     )
 

@@ -33,7 +33,7 @@ MIN_WORDS_LEFT = 20  # what strip asks of a document by default; less than that 
 
 
 @dataclass(frozen=True)
-class Lines:
+class BoilerplateLines:
     """Every distinct line that may be boilerplate, of each document: three parallel arrays."""
 
     hashes: Hashes
@@ -41,7 +41,7 @@ class Lines:
     characters: NDArray[np.int32]
 
 
-def lines_of(texts: Iterator[str], sources: Sequence[str]) -> tuple[Lines, NDArray[np.int64]]:
+def lines_of(texts: Iterator[str], sources: Sequence[str]) -> tuple[BoilerplateLines, NDArray[np.int64]]:
     """The lines of each document, and the length of each text in characters."""
     hashes, characters = array("Q"), array("i")  # millions of lines: a list of integers takes five times the memory
     counts, lengths = array("i"), array("q")
@@ -52,7 +52,7 @@ def lines_of(texts: Iterator[str], sources: Sequence[str]) -> tuple[Lines, NDArr
         counts.append(len(found))
         lengths.append(len(text))
     documents = np.repeat(np.arange(len(counts), dtype=np.int32), np.array(counts, np.int32))
-    lines = Lines(np.array(hashes, np.uint64), documents, np.array(characters, np.int32))
+    lines = BoilerplateLines(np.array(hashes, np.uint64), documents, np.array(characters, np.int32))
     return lines, np.array(lengths, np.int64)
 
 
@@ -75,7 +75,12 @@ class LineCounts:
 
 
 def find(
-    lines: Lines, lengths: NDArray[np.int64], texts: Hashes, sources: Sequence[str], past: LineCounts, settings: Dedup
+    lines: BoilerplateLines,
+    lengths: NDArray[np.int64],
+    texts: Hashes,
+    sources: Sequence[str],
+    past: LineCounts,
+    settings: Dedup,
 ) -> Hashes:
     """Hashes of the lines that are boilerplate, ascending. `texts`: hashes by which exact copies are told."""
     counted = np.zeros(len(texts), bool)
@@ -93,14 +98,16 @@ def find(
     return _repeated(lines, counted & (covered <= MOSTLY * lengths), past, needed)
 
 
-def _repeated(lines: Lines, counted: NDArray[np.bool_], past: LineCounts, needed: NDArray[np.float64]) -> Hashes:
+def _repeated(
+    lines: BoilerplateLines, counted: NDArray[np.bool_], past: LineCounts, needed: NDArray[np.float64]
+) -> Hashes:
     """Lines on at least as many of the counted documents, history included, as their source asks for."""
     distinct, first, inverse = np.unique(lines.hashes, return_index=True, return_inverse=True)
     added = np.bincount(inverse, weights=counted[lines.documents], minlength=len(distinct))
     return distinct[added + past.of(distinct) >= needed[lines.documents[first]]]
 
 
-def documents_with(lines: Lines, boilerplate: Hashes) -> NDArray[np.int32]:
+def documents_with(lines: BoilerplateLines, boilerplate: Hashes) -> NDArray[np.int32]:
     """Rows of the documents that have any of these lines."""
     return np.unique(lines.documents[_is_in(lines.hashes, boilerplate)])
 
@@ -122,7 +129,7 @@ def is_too_short(text: str) -> bool:
     return len(words(text)) < MIN_WORDS_LEFT
 
 
-def count(lines: Lines, documents: NDArray[np.int64]) -> tuple[Hashes, NDArray[np.int32]]:
+def count(lines: BoilerplateLines, documents: NDArray[np.int64]) -> tuple[Hashes, NDArray[np.int32]]:
     """The distinct lines of the given documents, ascending, and how many of these have each: a run to remember."""
     counted = np.zeros(int(lines.documents.max(initial=-1)) + 1, bool)
     counted[documents[documents < len(counted)]] = True
@@ -131,7 +138,7 @@ def count(lines: Lines, documents: NDArray[np.int64]) -> tuple[Hashes, NDArray[n
 
 
 def _iter_lines(text: str) -> Iterator[tuple[str, bool]]:
-    """Each line, and whether it is prose long enough to be judged."""
+    """Each line, and whether it is prose long enough to be counted."""
     fenced = False
     for line in text.split("\n"):
         if line.lstrip().startswith("```"):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from prosemill.config.settings import Dedup
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, sign_arrays
-from prosemill.dedup.search import Choice, choose
+from prosemill.dedup.search import KeeperChoice, choose
 from prosemill.errors import RecipeError
 from prosemill.storage import arrow
 from prosemill.storage.disk import sync_path
@@ -36,7 +36,7 @@ FILE_REMOVED = pa.schema(
 
 
 @dataclass(frozen=True)
-class Written:
+class DedupFiles:
     """Where the rows went, and how many of them."""
 
     kept: Path
@@ -44,7 +44,7 @@ class Written:
     counts: Counts
 
 
-def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, overwrite: bool = False) -> Written:
+def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, overwrite: bool = False) -> DedupFiles:
     """Write the rows of `source` that have no earlier near-copy to `target`, in order, columns and packing as they are.
 
     Needs a column `text`; `id` (row numbers where absent) names rows in `removed.parquet`, written beside `target`:
@@ -67,7 +67,7 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, ove
             pq.write_table(_removed(_ids(source, num_rows), choice), removed_aside, compression="zstd")
             _move_into_place({removed_aside: removed, kept_aside: target}, overwrite)
     reasons = Counter(each.reason for each in choice.removed)
-    return Written(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
+    return DedupFiles(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
 
 
 def _check_outputs(source: Path, target: Path, removed: Path, overwrite: bool) -> None:
@@ -108,7 +108,7 @@ def _ids(path: Path, num_rows: int) -> pa.Array:
         return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
 
 
-def _write_kept(file: pq.ParquetFile, aside: Path, choice: Choice, num_rows: int) -> None:
+def _write_kept(file: pq.ParquetFile, aside: Path, choice: KeeperChoice, num_rows: int) -> None:
     keep = np.zeros(num_rows, bool)
     keep[choice.kept] = True
     first = 0
@@ -125,7 +125,7 @@ def _write_kept(file: pq.ParquetFile, aside: Path, choice: Choice, num_rows: int
             writer.write_table(pa.Table.from_batches(waiting))
 
 
-def _removed(ids: pa.Array, choice: Choice) -> pa.Table:
+def _removed(ids: pa.Array, choice: KeeperChoice) -> pa.Table:
     kept = np.array(choice.kept, np.int64)
     rows = np.array([each.row for each in choice.removed], np.int64)
     keepers = kept[np.array([each.keeper for each in choice.removed], np.int64)]

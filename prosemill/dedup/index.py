@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from prosemill.dedup.minhash import Parameters, Signatures, Signed, band_keys
+from prosemill.dedup.minhash import Parameters, Signatures, SignedDocuments, band_keys
 from prosemill.dedup.shingles import Hashes, ShingleSets
 from prosemill.errors import StoreError
 from prosemill.storage.manifest import Manifest
@@ -28,7 +28,7 @@ SAMPLED = np.uint64(2**60)
 
 
 @dataclass(frozen=True)
-class Segment:
+class IndexSegment:
     """Keepers of one run. `keys`, `texts`, `samples` (shingles below SAMPLED) ascend; `…_rows` say whose they are."""
 
     parameters: Parameters
@@ -47,7 +47,7 @@ class Segment:
         return len(self.texts)
 
     @classmethod
-    def of(cls, signed: Signed, parameters: Parameters, keepers: Sequence[str]) -> Segment:
+    def of(cls, signed: SignedDocuments, parameters: Parameters, keepers: Sequence[str]) -> IndexSegment:
         keys, key_rows = _banded(signed, parameters)
         texts, text_rows = _ascending(signed.texts, np.arange(len(signed), dtype=np.uint32))
         samples, sample_rows = _sampled(signed.shingles)
@@ -65,7 +65,7 @@ class Segment:
         )
 
     @classmethod
-    def merge(cls, segments: Sequence[Segment], spill: BinaryIO) -> Segment:
+    def merge(cls, segments: Sequence[IndexSegment], spill: BinaryIO) -> IndexSegment:
         """One segment with the rows of `segments`, in order, its shingles in the file `spill`."""
         if len(segments) == 1:
             return segments[0]
@@ -73,7 +73,7 @@ class Segment:
         texts = np.concatenate([segment.texts[np.argsort(segment.text_rows)] for segment in segments])
         signatures = np.concatenate([segment.signatures for segment in segments])
         shingles = ShingleSets.joined([segment.shingles for segment in segments], spill)
-        signed = Signed(texts, shingles, signatures, band_keys(signatures, parameters))
+        signed = SignedDocuments(texts, shingles, signatures, band_keys(signatures, parameters))
         return cls.of(signed, parameters, [path for segment in segments for path in segment.keepers])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -104,7 +104,7 @@ class Segment:
         writer.add(f"{name}/shingles.npy", "index", len(self.shingles.hashes))
 
     @classmethod
-    def read(cls, store: Store, path: str, expected: Parameters) -> Segment:
+    def read(cls, store: Store, path: str, expected: Parameters) -> IndexSegment:
         """The segment in the folder "<snapshot id>/<name>", memory-mapped; StoreError if it was made otherwise."""
         header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
         if header["parameters"] != expected.to_dict():
@@ -142,7 +142,7 @@ def _ascending(values: Hashes, rows: Rows) -> tuple[Hashes, Rows]:
     return values[order], rows[order]
 
 
-def _banded(signed: Signed, parameters: Parameters) -> tuple[Hashes, Rows]:
+def _banded(signed: SignedDocuments, parameters: Parameters) -> tuple[Hashes, Rows]:
     """All band keys, ascending, and whose each is. A document without words resembles nothing."""
     has_shingles = np.diff(signed.shingles.offsets) > 0
     rows = np.repeat(np.flatnonzero(has_shingles).astype(np.uint32), parameters.bands)
@@ -197,7 +197,7 @@ def num_merged(sizes: Sequence[int], total: int) -> int:
 class History:
     """All segments as one: a keeper's ordinal is its row in the first segment, counted on through the others."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    def __init__(self, segments: Sequence[IndexSegment]) -> None:
         self.segments = list(segments)
         self.firsts = np.cumsum([0, *(len(segment) for segment in segments)])
 
@@ -228,7 +228,7 @@ class History:
             spans.append(span.reshape(2, *keys.shape))
         return Candidates(self, spans, len(keys))
 
-    def place(self, ordinal: int) -> tuple[Segment, int]:
+    def place(self, ordinal: int) -> tuple[IndexSegment, int]:
         which = int(np.searchsorted(self.firsts, ordinal, "right")) - 1
         return self.segments[which], int(ordinal - self.firsts[which])
 

@@ -66,7 +66,7 @@ def bands_for(num_perm: int, loose_threshold: float) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedDocuments:
     """Documents ready to be compared; row i of every array is document i."""
 
     texts: Hashes  # hash of the normalised text
@@ -77,12 +77,14 @@ class Signed:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, rows: NDArray[Any], spill: BinaryIO) -> Signed:
+    def take(self, rows: NDArray[Any], spill: BinaryIO) -> SignedDocuments:
         """The documents of `rows`, their shingles in the file `spill`."""
-        return Signed(self.texts[rows], self.shingles.take(rows, spill), self.signatures[rows], self.keys[rows])
+        return SignedDocuments(
+            self.texts[rows], self.shingles.take(rows, spill), self.signatures[rows], self.keys[rows]
+        )
 
 
-def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None) -> Signed:
+def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None) -> SignedDocuments:
     """Hash, shingle and sign documents: compiled where numba is installed, else in Python, to the same bits.
 
     `spill`: an empty file, open for reading and writing, that holds the shingle hashes (eight bytes each) instead of
@@ -91,7 +93,9 @@ def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = 
     return sign_arrays((pa.array(batch, pa.large_string()) for batch in _batches(texts)), parameters, spill)
 
 
-def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, spill: BinaryIO | None = None) -> Signed:
+def sign_arrays(
+    arrays: Iterable[pa.LargeStringArray], parameters: Parameters, spill: BinaryIO | None = None
+) -> SignedDocuments:
     """`sign` for texts as they come out of a file, without null; at most some megabytes an array."""
     sign_batch = compiled() or sign_in_python
     parts: list[tuple[Hashes, NDArray[np.int64], Signatures, Hashes]] = []
@@ -112,7 +116,7 @@ def sign_arrays(arrays: Iterable[pa.LargeStringArray], parameters: Parameters, s
     parts.clear()
     whole, sizes, signatures, keys = (_concatenated(column) for column in columns)
     flat = np.concatenate([NO_HASHES, *in_memory]) if spill is None else mapped(spill)
-    return Signed(whole, ShingleSets(flat, np.cumsum([0, *sizes])), signatures, keys)
+    return SignedDocuments(whole, ShingleSets(flat, np.cumsum([0, *sizes])), signatures, keys)
 
 
 # Hashes of whole texts; shingle hashes end to end, how many each text has; signatures.

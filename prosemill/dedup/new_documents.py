@@ -56,19 +56,19 @@ class Arrivals:
 def arrivals(
     store: Store,
     strip: str,
-    is_judged: Callable[[pa.ChunkedArray], NDArray[np.bool_]],
-    judged_files: Container[str],
+    is_known: Callable[[pa.ChunkedArray], NDArray[np.bool_]],
+    known_files: Container[str],
     folder: Path,
 ) -> tuple[Arrivals, int]:
-    """The documents of `strip` that were not judged, each once, and how many it has in all; files go to `folder`.
+    """The documents of `strip` that are not known, each once, and how many it has in all; files go to `folder`.
 
-    `judged_files` hold nothing else than what was judged, and are not opened.
+    `known_files` hold known documents only, and are not opened.
     """
     shards = store.manifest(strip).shards_of("documents")
     num_live = sum(shard.rows for shard in shards)
-    paths = [store.local(shard.path) for shard in shards if shard.path not in judged_files]
+    paths = [store.local(shard.path) for shard in shards if shard.path not in known_files]
     ids = [arrow.read(path, ["id"])["id"].combine_chunks() for path in paths]
-    is_new = ~is_judged(pa.chunked_array(ids, pa.string()))
+    is_new = ~is_known(pa.chunked_array(ids, pa.string()))
     with_new, tables, masks = [], [pa.Table.from_batches([], _LISTED)], [np.empty(0, bool)]
     ends = np.cumsum([len(each) for each in ids], dtype=np.int64)
     for path, mine in zip(paths, np.split(is_new, ends[:-1]), strict=True) if paths else ():

@@ -1,4 +1,4 @@
-"""What earlier runs know: which documents were judged, the keepers' names, line counts, the index."""
+"""What earlier runs know: which documents were compared, the keepers' names, line counts, the index."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from prosemill.dedup import judged_index
+from prosemill.dedup import known_index
 from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
-from prosemill.dedup.index import Segment, is_usable, segments_of
-from prosemill.dedup.judged_index import NOT_KEPT, UNKNOWN, Names
+from prosemill.dedup.index import IndexSegment, is_usable, segments_of
+from prosemill.dedup.known_index import NOT_KEPT, UNKNOWN, Names
 from prosemill.dedup.minhash import Parameters, sign
 from prosemill.storage import arrow
 from prosemill.storage.manifest import Manifest, Shard, stage_of
@@ -25,14 +25,14 @@ BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes
 
 
 @dataclass(frozen=True)
-class Past:
+class PreviousDedup:
     """The dedup snapshot of the run before; empty on the first run."""
 
     store: Store
     manifest: Manifest | None
 
     @classmethod
-    def read(cls, store: Store, previous: str) -> Past:
+    def read(cls, store: Store, previous: str) -> PreviousDedup:
         return cls(store, store.manifest(previous) if previous else None)
 
     def shards(self, role: str) -> list[Shard]:
@@ -43,21 +43,21 @@ class Past:
         return Names.read(self.store, self.manifest)
 
     def open_again(self, undone: Collection[str]) -> set[str]:
-        """Those of the documents `undone` that were judged and not kept: they are judged once more."""
+        """Those of the documents `undone` that were not kept: they are compared once more."""
         ids = sorted(undone)
         found = self.names.find(pa.chunked_array([arrow.strings(ids)]))
         return {id for id, ordinal in zip(ids, found.tolist(), strict=True) if ordinal == NOT_KEPT}
 
-    def is_judged(self, ids: pa.ChunkedArray, open_again: Collection[str]) -> NDArray[np.bool_]:
+    def is_known(self, ids: pa.ChunkedArray, open_again: Collection[str]) -> NDArray[np.bool_]:
         """Which documents an earlier run has kept, removed or dropped."""
-        is_judged: NDArray[np.bool_] = self.names.find(ids) != UNKNOWN
+        is_known: NDArray[np.bool_] = self.names.find(ids) != UNKNOWN
         if open_again:
-            is_judged &= ~arrow.to_flags(pc.is_in(ids, value_set=arrow.strings(open_again)))
-        return is_judged
+            is_known &= ~arrow.to_flags(pc.is_in(ids, value_set=arrow.strings(open_again)))
+        return is_known
 
-    def judged_files(self) -> frozenset[str]:
-        """Paths of the documents' files that were read the run before: all that is in them was judged."""
-        if self.manifest is None or not self.shards(judged_index.ROLE):
+    def known_files(self) -> frozenset[str]:
+        """Paths of the documents' files that were read the run before: all that is in them is known."""
+        if self.manifest is None or not self.shards(known_index.ROLE):
             return frozenset()
         strips = [each for each in self.manifest.parents if stage_of(each) == "strip" and self.store.has(each)]
         return frozenset(shard.path for each in strips for shard in self.store.manifest(each).shards_of("documents"))
@@ -71,20 +71,20 @@ class Past:
         ]
         return LineCounts(increments, self.names.sources())
 
-    def segments(self, parameters: Parameters) -> list[Segment]:
+    def segments(self, parameters: Parameters) -> list[IndexSegment]:
         """The index of all keepers; made anew, from their texts, where it was made with other parameters."""
         if self.manifest is None:
             return []
         if is_usable(self.store, self.manifest, parameters):
-            return [Segment.read(self.store, path, parameters) for path in segments_of(self.manifest)]
+            return [IndexSegment.read(self.store, path, parameters) for path in segments_of(self.manifest)]
         return list(self._sign_again(parameters))
 
     def index_shards(self, segment: str) -> list[Shard]:
         return [shard for shard in self.shards("index") if shard.path.startswith(f"{segment}/")]
 
-    def _sign_again(self, parameters: Parameters) -> Iterator[Segment]:
+    def _sign_again(self, parameters: Parameters) -> Iterator[IndexSegment]:
         for shard in self.shards("keepers"):
             with pq.ParquetFile(self.store.local(shard.path)) as file:
                 batches = file.iter_batches(batch_size=BATCH_DOCUMENTS, columns=["text"])
                 texts = (text for batch in batches for text in batch["text"].to_pylist())
-                yield Segment.of(sign(texts, parameters), parameters, [shard.path])
+                yield IndexSegment.of(sign(texts, parameters), parameters, [shard.path])

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prosemill.dedup.previous import Past
+from prosemill.dedup.previous import PreviousDedup
 from prosemill.storage.manifest import stage_of
 from prosemill.storage.schemas import LEDGER, LIVE_STATES, WITHDRAWN
 from prosemill.storage.store import SnapshotWriter, Store
@@ -27,7 +27,7 @@ FILE = "withdrawn-00000.parquet"
 Withdrawn = dict[str, tuple[str, str]]  # URL -> reason, since
 
 
-def find(store: Store, strip: str, past: Past, as_of: str) -> Withdrawn:
+def find(store: Store, strip: str, past: PreviousDedup, as_of: str) -> Withdrawn:
     """URLs that are withdrawn on the run of `strip`, sorted. Costs nothing while no page opts out."""
     before = _read(past)
     scrapes = [parent for parent in store.manifest(strip).parents if stage_of(parent) == "scrape"]
@@ -58,7 +58,7 @@ def write(
     return {"withdrawn": len(rows), "newly_withdrawn": sum(row["since"] == as_of for row in rows)}
 
 
-def _read(past: Past) -> Withdrawn:
+def _read(past: PreviousDedup) -> Withdrawn:
     found: Withdrawn = {}
     for shard in past.shards("withdrawn"):
         for row in pq.read_table(past.store.local(shard.path)).to_pylist():

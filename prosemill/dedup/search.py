@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prosemill.config.settings import Dedup
 from prosemill.dedup.index import Candidates, History
-from prosemill.dedup.minhash import Signed
+from prosemill.dedup.minhash import SignedDocuments
 from prosemill.dedup.shingles import Hashes, jaccard, release_memory
 from prosemill.runtime.progress import report
 
@@ -36,7 +36,7 @@ class Removal:
 
 
 @dataclass
-class Choice:
+class KeeperChoice:
     """What became of the documents of a run, by their row."""
 
     kept: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Choice:
     pairs: list[tuple[int, int, float]] = field(default_factory=list)  # ordinals of two keepers, the newer one last
 
 
-def choose(signed: Signed, history: History, settings: Dedup, stay: Container[int] = ()) -> Choice:
+def choose(signed: SignedDocuments, history: History, settings: Dedup, stay: Container[int] = ()) -> KeeperChoice:
     """Keep or remove each document of `signed`, in order, against `history` and what was kept before it.
 
     `stay`: rows that are kept whatever they resemble; their pairs are listed all the same.
@@ -53,19 +53,19 @@ def choose(signed: Signed, history: History, settings: Dedup, stay: Container[in
 
 
 class _Search:
-    def __init__(self, signed: Signed, history: History, settings: Dedup, stay: Container[int]) -> None:
+    def __init__(self, signed: SignedDocuments, history: History, settings: Dedup, stay: Container[int]) -> None:
         self.signed, self.history, self.settings, self.stay = signed, history, settings, stay
         loose = settings.loose_threshold
         self.least_equal = settings.num_perm * (
             loose - SIGMAS * float(np.sqrt(loose * (1 - loose) / settings.num_perm))
         )
-        self.choice = Choice()
-        self.shared = _Shared.of(signed)
+        self.choice = KeeperChoice()
+        self.shared = _SharedBands.of(signed)
         _, groups = np.unique(signed.texts, return_inverse=True)
         self.groups: NDArray[np.int32] = groups.astype(np.int32)  # documents with the same text have the same number
         self.kept_texts = array("i", [-1]) * len(signed)  # group -> ordinal
 
-    def run(self) -> Choice:
+    def run(self) -> KeeperChoice:
         exact = self.history.exact(self.signed.texts)
         old = self.history.look_up(self.signed.keys)
         is_alone = ~(self.shared.meets | old.any)  # most
@@ -136,7 +136,7 @@ class _Search:
         return jaccard(shingles, self.signed.shingles[self.choice.kept[ordinal - old]])
 
 
-class _Shared:
+class _SharedBands:
     """The band keys that several documents of the run have, which few do, as numbered buckets; and who of those that
     were kept is in each.
 
@@ -155,7 +155,7 @@ class _Shared:
         self.position = array("i", [-1]) * len(rows)  # in choice.kept
 
     @classmethod
-    def of(cls, signed: Signed) -> _Shared:
+    def of(cls, signed: SignedDocuments) -> _SharedBands:
         """Sorted once and looked up block by block: half a million documents have sixteen million keys."""
         ascending = np.sort(signed.keys, axis=None)
         repeated = ascending[1:][ascending[1:] == ascending[:-1]]

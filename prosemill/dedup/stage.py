@@ -1,7 +1,7 @@
 """The stage: a run's new documents against each other and against every keeper of the runs before.
 
 Order of arrival, for the documents that one run brings, is (source, URL, id): it does not depend on which page the
-crawler happened to read first. A document that an earlier run has judged, kept or not, is not judged again, and a
+crawler happened to read first. A document that an earlier run has compared, kept or not, is not compared again, and a
 keeper stays one. A keeper has the id that strip gave it, though lines may have been taken out of its text. Keepers
 whose page opts out now are listed as withdrawn (see `retractions`), and readers of the corpus leave them out.
 """
@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from prosemill.config.settings import Dedup
 from prosemill.dedup import boilerplate, retractions
-from prosemill.dedup.index import History, Segment, num_merged
-from prosemill.dedup.judged_index import NAMES, ROLE, WITH_SOURCE, Judged, Names
+from prosemill.dedup.index import History, IndexSegment, num_merged
+from prosemill.dedup.known_index import NAMES, ROLE, WITH_SOURCE, KnownDocuments, Names
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.new_documents import Arrivals, arrivals, write_batches
-from prosemill.dedup.previous import Past
+from prosemill.dedup.previous import PreviousDedup
 from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
@@ -56,7 +56,7 @@ def dedup(
     undone: Sequence[str] = (),
     flow_run_id: str = "",
 ) -> str:
-    """Judge the documents of `strip` that `previous` does not know; the id of the snapshot of all keepers so far.
+    """Compare the documents of `strip` that `previous` does not know; the id of the snapshot of all keepers so far.
 
     `undone`: ids of documents that stay whatever they resemble, because a person took their removal back.
 
@@ -66,7 +66,7 @@ def dedup(
     """
     options = settings.model_dump() | ({"undone": sorted(undone)} if undone else {})
     parents = [strip, previous] if previous else [strip]
-    past = Past.read(store, previous)
+    past = PreviousDedup.read(store, previous)
     withdrawn = retractions.find(store, strip, past, as_of)
     # What is withdrawn follows from the inputs; naming it keeps apart what was made of them before this was looked at.
     named = options | ({"withdrawn": digest(withdrawn)} if withdrawn else {})
@@ -108,24 +108,26 @@ def dedup(
     return id
 
 
-def _arrivals(store: Store, strip: str, past: Past, undone: Collection[str], folder: Path) -> tuple[Arrivals, int]:
-    """The documents to be judged, and how many `strip` has in all."""
+def _arrivals(
+    store: Store, strip: str, past: PreviousDedup, undone: Collection[str], folder: Path
+) -> tuple[Arrivals, int]:
+    """The documents to be compared, and how many `strip` has in all."""
     again = past.open_again(undone)
-    is_judged = functools.partial(past.is_judged, open_again=again)
-    return arrivals(store, strip, is_judged, () if again else past.judged_files(), folder)
+    is_known = functools.partial(past.is_known, open_again=again)
+    return arrivals(store, strip, is_known, () if again else past.known_files(), folder)
 
 
 @dataclass(frozen=True)
-class _Cleaned:
+class _CleanedDocuments:
     """The documents of a run after repeated lines were taken out."""
 
     documents: Arrivals
-    lines: boilerplate.Lines
+    lines: boilerplate.BoilerplateLines
     num_changed: int = 0
     too_short: set[int] = field(default_factory=set)
 
 
-def _clean(arrived: Arrivals, past: boilerplate.LineCounts, settings: Dedup) -> _Cleaned:
+def _clean(arrived: Arrivals, past: boilerplate.LineCounts, settings: Dedup) -> _CleanedDocuments:
     sources = arrived.names["source"].to_pylist()
     hashes = array("Q")
 
@@ -138,12 +140,12 @@ def _clean(arrived: Arrivals, past: boilerplate.LineCounts, settings: Dedup) -> 
     found = boilerplate.find(lines, lengths, np.array(hashes, np.uint64), sources, past, settings)
     changed = boilerplate.documents_with(lines, found)
     if not len(changed):
-        return _Cleaned(arrived, lines)
+        return _CleanedDocuments(arrived, lines)
     target = arrived.path.with_name("cleaned.parquet")
     too_short: set[int] = set()
     write_batches(target, _without(arrived, sources, frozenset(found.tolist()), set(changed.tolist()), too_short))
     arrived.path.unlink()
-    return _Cleaned(Arrivals(arrived.names, target), lines, len(changed), too_short)
+    return _CleanedDocuments(Arrivals(arrived.names, target), lines, len(changed), too_short)
 
 
 def _without(
@@ -167,7 +169,12 @@ def _without(
 
 
 def _search(
-    writer: SnapshotWriter, past: Past, cleaned: _Cleaned, settings: Dedup, stay: set[int], folder: Path
+    writer: SnapshotWriter,
+    past: PreviousDedup,
+    cleaned: _CleanedDocuments,
+    settings: Dedup,
+    stay: set[int],
+    folder: Path,
 ) -> Rows:
     """Choose the keepers, write what was decided, set the counts; the rows that were kept. `stay`: those that are."""
     parameters = Parameters.of(settings)
@@ -181,20 +188,20 @@ def _search(
         choice = choose(signed, history, settings, {place for place, row in enumerate(rows.tolist()) if row in stay})
         kept = rows[np.array(choice.kept, np.int64)]
         own = arrived.names.select(WITH_SOURCE.names)
-        judged = Judged.of(own.take(arrow.numbers(kept)), _others(own["id"], kept))
-        names = Names([*past.names.segments, judged])
+        known = KnownDocuments.of(own.take(arrow.numbers(kept)), _others(own["id"], kept))
+        names = Names([*past.names.segments, known])
         removed = removed_table(choice, own.take(arrow.numbers(rows)), names)
         _write(writer, "removed", removed)
         _write(writer, "dropped", _dropped(arrived.names, cleaned.too_short))
         _write(writer, "pairs", pairs_table(choice, names))
         if len(kept):
             _write_lines(writer, *boilerplate.count(cleaned.lines, kept))
-        past.names.write(writer, judged, past.shards(ROLE))
+        past.names.write(writer, known, past.shards(ROLE))
         _write_keepers(writer, arrived, kept)
-        del names, own, judged
+        del names, own, known
         chosen = signed.take(np.array(choice.kept, np.int64), _spill(spills, folder))
         del signed
-        added = Segment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])
+        added = IndexSegment.of(chosen, parameters, [f"{writer.id}/{KEEPERS}"])
         del chosen
         _write_index(writer, past, history, added, _spill(spills, folder))
     dropped = Counter(removed["reason"].to_pylist())
@@ -230,7 +237,9 @@ def _write_lines(writer: SnapshotWriter, hashes: Hashes, pages: NDArray[np.int32
         writer.add(name, "lines", len(values))
 
 
-def _write_index(writer: SnapshotWriter, past: Past, history: History, added: Segment, spill: BinaryIO) -> None:
+def _write_index(
+    writer: SnapshotWriter, past: PreviousDedup, history: History, added: IndexSegment, spill: BinaryIO
+) -> None:
     """Inherit the segments of earlier runs, write this run's; the newest are merged where that keeps them few.
 
     Segments made anew are written here too.
@@ -242,7 +251,7 @@ def _write_index(writer: SnapshotWriter, past: Past, history: History, added: Se
         else:
             segment.write(writer, f"index-{number:05d}")
     if len(added):
-        Segment.merge([*history.segments[place:], added], spill).write(writer, f"index-{place:05d}")
+        IndexSegment.merge([*history.segments[place:], added], spill).write(writer, f"index-{place:05d}")
 
 
 def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> None:

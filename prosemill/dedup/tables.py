@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from prosemill.dedup.judged_index import Names
-from prosemill.dedup.search import Choice
+from prosemill.dedup.known_index import Names
+from prosemill.dedup.search import KeeperChoice
 from prosemill.storage import arrow
 from prosemill.storage.schemas import PAIR, REMOVED
 
@@ -23,7 +23,7 @@ def takeable(table: pa.Table) -> pa.Table:
     return table.set_column(place, "text", table["text"].cast(pa.large_string()))
 
 
-def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table | Names) -> pa.Table:
+def removed_table(choice: KeeperChoice, arrived: pa.Table, keepers: pa.Table | Names) -> pa.Table:
     """records.REMOVED. `arrived`: id and url of the documents of the run; `keepers`: of all keepers, by ordinal."""
     rows = arrived.take(_ordinals(each.row for each in choice.removed))
     twins = keepers.take(_ordinals(each.keeper for each in choice.removed))
@@ -33,7 +33,7 @@ def removed_table(choice: Choice, arrived: pa.Table, keepers: pa.Table | Names) 
     return pa.Table.from_arrays(found, schema=REMOVED)
 
 
-def pairs_table(choice: Choice, keepers: pa.Table | Names) -> pa.Table:
+def pairs_table(choice: KeeperChoice, keepers: pa.Table | Names) -> pa.Table:
     """records.PAIR, the older keeper first."""
     older = keepers.take(_ordinals(pair[0] for pair in choice.pairs))["id"]
     newer = keepers.take(_ordinals(pair[1] for pair in choice.pairs))["id"]

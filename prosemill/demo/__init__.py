@@ -7,7 +7,7 @@
 `website` renders, `server` serves, `chinese` renders a second site from a folder of Chinese classics.
 """
 
-from prosemill.demo.layout import Page, Site, data_folder, load_site
+from prosemill.demo.layout import DemoSite, SitePage, data_folder, load_site
 from prosemill.demo.messages import WEEKS, Message, Week, load_messages
 from prosemill.demo.planted import Expectation, expectations
 from prosemill.demo.server import DEFAULT_PORT, DemoServer, serve
@@ -19,8 +19,8 @@ __all__ = [
     "DemoServer",
     "Expectation",
     "Message",
-    "Page",
-    "Site",
+    "SitePage",
+    "DemoSite",
     "Week",
     "data_folder",
     "expectations",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prosemill.demo.layout import Page, Site, save_site
+from prosemill.demo.layout import DemoSite, SitePage, save_site
 from prosemill.errors import DemoError
 
 # 223,000 characters on 571 pages, prose for the most part, train in minutes. Lists of names and characters, written to
@@ -41,7 +41,7 @@ _STYLE = (
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """A chapter, essay or poem."""
 
     work: str
@@ -50,7 +50,7 @@ class Piece:
     paragraphs: tuple[str, ...]
 
 
-def render_classics(folder_of_json: Path, out: Path) -> Site:
+def render_classics(folder_of_json: Path, out: Path) -> DemoSite:
     """Render the works found in `folder_of_json` (package/dist) into `out`, to be served or read as a folder."""
     works = {
         name: [
@@ -70,14 +70,14 @@ def render_classics(folder_of_json: Path, out: Path) -> Site:
         for number, piece in enumerate(pieces, start=1):
             path = f"/{name}/{number:03}.html"
             links.append((path, piece.title))
-            answers.append((Page(path, path.lstrip("/"), last_modified=AS_OF), _piece_page(piece).encode()))
+            answers.append((SitePage(path, path.lstrip("/"), last_modified=AS_OF), _piece_page(piece).encode()))
     index = "".join(f'<li><a href="{path}">{html.escape(title)}</a></li>' for path, title in links)
     front = _page("目录", f"<nav><ul>{index}</ul></nav>", robots="noindex, follow")
-    answers.append((Page("/", "index.html", last_modified=AS_OF), front.encode()))
+    answers.append((SitePage("/", "index.html", last_modified=AS_OF), front.encode()))
     return save_site(out, AS_OF, answers)
 
 
-def _pieces(node: Any, work: str, names: tuple[str, ...] = (), author: str = "") -> Iterator[Piece]:
+def _pieces(node: Any, work: str, names: tuple[str, ...] = (), author: str = "") -> Iterator[TextPiece]:
     """Every part with paragraphs of its own, whatever it is nested in."""
     if isinstance(node, list):
         for part in node:
@@ -88,11 +88,11 @@ def _pieces(node: Any, work: str, names: tuple[str, ...] = (), author: str = "")
         paragraphs = node.get("paragraphs")
         if isinstance(paragraphs, list):
             lines = tuple(line.strip() for line in paragraphs if isinstance(line, str) and line.strip())
-            yield Piece(work, " · ".join(names[-2:]) or work, author, lines)
+            yield TextPiece(work, " · ".join(names[-2:]) or work, author, lines)
         yield from _pieces(node.get("content"), work, names, author)
 
 
-def _piece_page(piece: Piece) -> str:
+def _piece_page(piece: TextPiece) -> str:
     byline = f'<p class="byline">{html.escape(piece.author)}</p>' if piece.author else ""
     paragraphs = "\n".join(f"<p>{html.escape(line)}</p>" for line in piece.paragraphs)
     return _page(piece.title, f"<article><h1>{html.escape(piece.title)}</h1>{byline}\n{paragraphs}\n</article>")

@@ -23,7 +23,7 @@ _INDEX = "site.json"
 
 
 @dataclass(frozen=True)
-class Page:
+class SitePage:
     """How one URL path is answered. `file` is relative to `<folder>/pages`; "" where there is no body (a redirect)."""
 
     path: str
@@ -36,21 +36,21 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Site:
+class DemoSite:
     """All pages of a rendered site, sorted by path. `as_of` is the ISO date of its newest week."""
 
     folder: Path
     as_of: str
-    pages: Sequence[Page]
+    pages: Sequence[SitePage]
 
-    def page(self, path: str) -> Page:
+    def page(self, path: str) -> SitePage:
         return next(page for page in self.pages if page.path == path)
 
     def body(self, path: str) -> bytes:
         return (self.folder / "pages" / self.page(path).file).read_bytes()
 
 
-def save_site(folder: Path, as_of: str, answers: Sequence[tuple[Page, bytes]]) -> Site:
+def save_site(folder: Path, as_of: str, answers: Sequence[tuple[SitePage, bytes]]) -> DemoSite:
     """Write pages and bodies into `folder`, in place of a site that was there before; other files stay."""
     shutil.rmtree(folder / "pages", ignore_errors=True)
     for page, body in answers:
@@ -58,19 +58,19 @@ def save_site(folder: Path, as_of: str, answers: Sequence[tuple[Page, bytes]]) -
             path = folder / "pages" / page.file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
-    site = Site(folder, as_of, sorted((page for page, _ in answers), key=lambda page: page.path))
+    site = DemoSite(folder, as_of, sorted((page for page, _ in answers), key=lambda page: page.path))
     index = {"as_of": as_of, "pages": [asdict(page) for page in site.pages]}
     (folder / _INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
     return site
 
 
-def load_site(folder: Path) -> Site:
+def load_site(folder: Path) -> DemoSite:
     """The site that `save_site` wrote into `folder`; DemoError when there is none."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DemoError(f"{folder}: no rendered site here; make one with `prosemill demo`") from None
-    return Site(folder, index["as_of"], [Page(**page) for page in index["pages"]])
+    return DemoSite(folder, index["as_of"], [SitePage(**page) for page in index["pages"]])
 
 
 def data_folder() -> Path:

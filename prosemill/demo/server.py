@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
 
-from prosemill.demo.layout import Page, Site, load_site
+from prosemill.demo.layout import DemoSite, SitePage, load_site
 from prosemill.errors import DemoError
 
 HOST = "127.0.0.1"
@@ -47,13 +47,13 @@ class DemoServer:
         self.site = site
         self._pages = {page.path: page for page in site.pages}
 
-    def answer(self, target: str) -> tuple[Page, bytes]:
+    def answer(self, target: str) -> tuple[SitePage, bytes]:
         """The page and body for a request target (path and query)."""
         path, query = urlsplit(target).path, urlsplit(target).query
         path = path if path in self._pages or not path.endswith("/") else f"{path}index.html"
         if path == "/sitemap.xml":
-            return Page(path, content_type="application/xml", last_modified=self.site.as_of), self._sitemap()
-        page = self._pages.get(path, self._pages.get(NOT_FOUND, Page(NOT_FOUND, status=404)))
+            return SitePage(path, content_type="application/xml", last_modified=self.site.as_of), self._sitemap()
+        page = self._pages.get(path, self._pages.get(NOT_FOUND, SitePage(NOT_FOUND, status=404)))
         body = self._bodies.get(page.path, b"")
         if path == "/robots.txt":
             body = body.replace(b"{origin}", self.url.encode())
@@ -85,7 +85,7 @@ def serve(folder: Path, port: int = DEFAULT_PORT) -> Iterator[DemoServer]:
         thread.join()
 
 
-def sitemap(site: Site, origin: str) -> str:
+def sitemap(site: DemoSite, origin: str) -> str:
     """sitemap.xml of the pages that ask to be found."""
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">']
     for page in site.pages:

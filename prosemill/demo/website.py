@@ -15,13 +15,13 @@ from typing import Any
 import jinja2
 
 from prosemill.demo import planted
-from prosemill.demo.layout import Page, Site, data_folder, save_site
+from prosemill.demo.layout import DemoSite, SitePage, data_folder, save_site
 from prosemill.demo.messages import FIRST_YEAR, WEEKS, Message, load_messages, week_of
 from prosemill.errors import DemoError
 
 RELATED_YEARS_BACK = (7, 20, 52)  # "read also": far enough apart to be different presidents
 CENTURIES = {1700: "Eighteenth century", 1800: "Nineteenth century", 1900: "Twentieth century", 2000: "This century"}
-Answer = tuple[Page, bytes]
+Answer = tuple[SitePage, bytes]
 _DEFAULTS = {  # of base.html
     "charset": "utf-8",
     "language": "en",
@@ -29,7 +29,7 @@ _DEFAULTS = {  # of base.html
 }
 
 
-def render_site(folder: Path, *, until_year: int) -> Site:
+def render_site(folder: Path, *, until_year: int) -> DemoSite:
     """Render the site as it stands when messages up to `until_year` are published; replaces what `folder` held."""
     messages = [message for message in load_messages() if message.year <= until_year]
     if not messages:
@@ -106,7 +106,7 @@ def _own_pages() -> Iterator[Answer]:
     calendar = _render("calendar.html", {"title": "Calendar", "weeks": weeks})
     yield _page("/calendar.html", calendar, start, listed=False)
     missing = _render("not_found.html", {"title": "Not found"})
-    yield Page("/404.html", "404.html", last_modified=start, status=404, listed=False), missing
+    yield SitePage("/404.html", "404.html", last_modified=start, status=404, listed=False), missing
 
 
 def _files() -> Iterator[Answer]:
@@ -122,11 +122,11 @@ def _not_pages() -> Iterator[Answer]:
     robots = planted.ROBOTS.encode()
     yield _page("/robots.txt", robots, WEEKS[1].as_of, content_type="text/plain; charset=utf-8", listed=False)
     for path, target in sorted(planted.REDIRECTS.items()):
-        yield Page(path, status=301, headers={"Location": target}, listed=False), b""
+        yield SitePage(path, status=301, headers={"Location": target}, listed=False), b""
 
 
 def _page(path: str, body: bytes, last_modified: str, *, file: str = "", **options: Any) -> Answer:
-    return Page(path, file or path.lstrip("/"), last_modified=last_modified, **options), body
+    return SitePage(path, file or path.lstrip("/"), last_modified=last_modified, **options), body
 
 
 def _render(template: str, view: dict[str, Any], *, charset: str = "utf-8") -> bytes:

@@ -24,7 +24,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: a polynomial hash modulo 2^64
 
 
 @dataclass(frozen=True)
-class Run:
+class CopiedRun:
     """`size` words of text `text` from word `start` on that stand in a document of `source`."""
 
     text: int
@@ -33,12 +33,12 @@ class Run:
     source: str
 
 
-class Verbatim:
+class CopyFinder:
     """Looks for word runs of `texts` in the documents it is shown."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = [words(text) for text in texts]
-        self.runs: list[Run] = []
+        self.runs: list[CopiedRun] = []
         self._hashes: dict[str, int] = {}
         self._begins = np.cumsum([0, *map(len, self.texts)])
         keys, places = [], []
@@ -58,7 +58,7 @@ class Verbatim:
         for document in documents:
             self._read(words(document["text"]), document["source"])
 
-    def longest(self, texts: Iterable[int]) -> Run | None:
+    def longest(self, texts: Iterable[int]) -> CopiedRun | None:
         """The longest run of those texts."""
         wanted = set(texts)
         return max((run for run in self.runs if run.text in wanted), key=lambda run: run.size, default=None)
@@ -73,7 +73,7 @@ class Verbatim:
                 copied.setdefault(run.text, set()).update(range(run.start, run.start + run.size - COPIED_WORDS + 1))
         return sum(map(len, copied.values())) / total if total else 0.0
 
-    def quote(self, run: Run) -> str:
+    def quote(self, run: CopiedRun) -> str:
         return " ".join(self.texts[run.text][run.start : run.start + run.size])
 
     def _read(self, found: list[str], source: str) -> None:
@@ -97,7 +97,7 @@ class Verbatim:
         for hits in np.split(there, breaks):
             text = int(np.searchsorted(self._begins, hits[0], "right")) - 1
             start = int(hits[0] - self._begins[text])
-            self.runs.append(Run(text, start, len(hits) + SEED_WORDS - 1, source))
+            self.runs.append(CopiedRun(text, start, len(hits) + SEED_WORDS - 1, source))
 
     def _grams(self, found: Sequence[str]) -> Hashes:
         """Hashes of all runs of SEED_WORDS words."""

@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Known:
+class NoveltyInterval:
     """Bits per byte of the new pages minus those of the test pages, with a 95 % interval; negative: they are easier."""
 
     difference: float
@@ -38,7 +38,7 @@ class Known:
 
 def known(
     store: Store, model: Path, corpus_ids: tuple[str, str], new: Set[str], settings: Evaluate, context_tokens: int
-) -> Known | None:
+) -> NoveltyInterval | None:
     """Compare new training documents (`new`, ids) with test documents under `model`; None where they are too few."""
     dedup, split = corpus_ids
 
@@ -59,7 +59,7 @@ def known(
     return _difference((bits[:at], np.array(sizes[:at], float)), (bits[at:], np.array(sizes[at:], float)))
 
 
-def _difference(fresh: tuple[Any, Any], test: tuple[Any, Any]) -> Known:
+def _difference(fresh: tuple[Any, Any], test: tuple[Any, Any]) -> NoveltyInterval:
     """Of two independent samples of documents, by bootstrap: they are different pages, so nothing can be paired."""
     random = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def _difference(fresh: tuple[Any, Any], test: tuple[Any, Any]) -> Known:
 
     low, high = np.quantile(ratios(*fresh) - ratios(*test), [0.025, 0.975])
     value = fresh[0].sum() / fresh[1].sum() - test[0].sum() / test[1].sum()
-    return Known(float(value), float(low), float(high), len(fresh[0]))
+    return NoveltyInterval(float(value), float(low), float(high), len(fresh[0]))
 
 
 def _nats(model: Path, texts: Sequence[str], settings: Evaluate, context_tokens: int) -> list[float]:

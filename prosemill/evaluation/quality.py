@@ -10,7 +10,7 @@ from typing import Any
 
 from prosemill.config.settings import Evaluate
 from prosemill.evaluation.continuations import BEGUN, CANARY, NATURAL, RECITED, Continuation, gives_away, natural_texts
-from prosemill.evaluation.copying import Verbatim
+from prosemill.evaluation.copying import CopyFinder
 from prosemill.evaluation.documents import GENERAL, TEST, TRAIN
 from prosemill.evaluation.ngrams import distinct, repetition
 from prosemill.evaluation.style import Style
@@ -35,7 +35,7 @@ def quality_of(
     natural = natural_texts(test, int(settings.sample_tokens * WORDS_A_TOKEN))
     texts = [(label, each.kind, each.text) for label, found in continuations.items() for each in found]
     texts += [(NATURAL, NATURAL, text) for text in natural]
-    verbatim = Verbatim([text for _, _, text in texts])
+    verbatim = CopyFinder([text for _, _, text in texts])
     verbatim.read(training)
     style, about = _style(rows)
     sources = sorted({run.source for run in verbatim.runs})
@@ -44,7 +44,7 @@ def quality_of(
         numbers = {kind: _numbers(texts, label, kind) for kind in (BEGUN, RECITED)}
         begun = [each.text for each in found if each.kind == BEGUN]
         models[label] = {
-            **wording_of(begun, style),
+            **writing_figures(begun, style),
             **_copying_of(verbatim, numbers, sources),
             **_canaries_of(found),
             "continuations": sum(map(len, numbers.values())),
@@ -52,12 +52,12 @@ def quality_of(
     own = {NATURAL: _numbers(texts, NATURAL, NATURAL)}
     return {
         "models": models,
-        "natural": {**wording_of(natural, style), **_copying_of(verbatim, own, sources)},
+        "natural": {**writing_figures(natural, style), **_copying_of(verbatim, own, sources)},
         "style": about,
     }
 
 
-def wording_of(texts: Sequence[str], style: Style | None) -> Row:
+def writing_figures(texts: Sequence[str], style: Style | None) -> Row:
     return {
         "repetition": repetition(texts),
         "distinct_1": distinct(texts, 1),
@@ -66,7 +66,7 @@ def wording_of(texts: Sequence[str], style: Style | None) -> Row:
     }
 
 
-def _copying_of(verbatim: Verbatim, numbers: Mapping[str, Sequence[int]], sources: Sequence[str]) -> Row:
+def _copying_of(verbatim: CopyFinder, numbers: Mapping[str, Sequence[int]], sources: Sequence[str]) -> Row:
     """`copied` is that of the kind of continuation that copies more; the runs are those of all."""
     shares = {kind: verbatim.copied(found) for kind, found in numbers.items()}
     together = [number for found in numbers.values() for number in found]

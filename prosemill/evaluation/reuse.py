@@ -18,7 +18,7 @@ SAMPLED_LIKE = ("sample_tokens", "sample_seed")
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousScores:
     """What is known, by what it depends on."""
 
     scores: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)  # (model id, document): nats, tokens
@@ -26,14 +26,14 @@ class Earlier:
     continuations: dict[tuple[str, str], list[Continuation]] = field(default_factory=dict)  # (model id, `asked`)
 
 
-def read_earlier(store: Store, previous: str, used: Mapping[str, Any], version: int) -> Earlier:
+def read_earlier(store: Store, previous: str, used: Mapping[str, Any], version: int) -> PreviousScores:
     """What the evaluation `previous` holds; nothing if it was made in another way or by another stage version."""
     if not previous or not store.has(previous):
-        return Earlier()
+        return PreviousScores()
     manifest = store.manifest(previous)
     if manifest.stage_version != version:
-        return Earlier()
-    earlier = Earlier()
+        return PreviousScores()
+    earlier = PreviousScores()
     if all(manifest.settings.get(name) == used[name] for name in SCORED_LIKE):
         for shard in manifest.shards_of("scores"):
             for row in pq.read_table(store.local(shard.path)).to_pylist():

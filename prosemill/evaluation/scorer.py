@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prosemill.config.settings import Evaluate, Write
 from prosemill.evaluation.continuations import Continuation, continue_all, prompt_documents
-from prosemill.evaluation.reuse import Earlier, asked
+from prosemill.evaluation.reuse import PreviousScores, asked
 
 if TYPE_CHECKING:
     from prosemill.models.generation import Writer
@@ -29,7 +29,7 @@ class ModelRef:
     folder: Path
 
 
-class Examiner:
+class Scorer:
     """Scores models, all in float32 and in the same batches, and lets them continue the same texts."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Examiner:
         prompts: Sequence[str],
         settings: Evaluate,
         context_tokens: int,
-        earlier: Earlier,
+        earlier: PreviousScores,
     ) -> None:
         self.documents, self.prompts, self.settings = documents, prompts, settings
         self.context_tokens, self.earlier = context_tokens, earlier

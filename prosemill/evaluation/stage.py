@@ -16,7 +16,7 @@ from prosemill.evaluation.documents import TEST, TRAIN, corpus_date, scored_docu
 from prosemill.evaluation.general import general_documents
 from prosemill.evaluation.quality import harness_scores, quality_of
 from prosemill.evaluation.reuse import SCORED_LIKE, read_earlier
-from prosemill.evaluation.scorer import Examiner, ModelRef, samples_of, write_json
+from prosemill.evaluation.scorer import ModelRef, Scorer, samples_of, write_json
 from prosemill.evaluation.summary import LABELS, summarise
 from prosemill.models import bases
 from prosemill.storage import corpus, stages
@@ -63,7 +63,7 @@ def evaluate(
         raise CorpusEmpty(f"{split}: no test document to score models on; add pages or raise split.test_share")
     prompts = settings.prompts or default_prompts([row["text"] for row in test])
     earlier = read_earlier(store, previous, used, STAGE.version)
-    examiner = Examiner(rows, prompts, settings, context_tokens, earlier)
+    scorer = Scorer(rows, prompts, settings, context_tokens, earlier)
     with store.write(
         snapshot,
         stage=STAGE.name,
@@ -73,21 +73,21 @@ def evaluate(
         as_of=as_of,
         flow_run_id=flow_run_id,
     ) as writer:
-        found = [row for label in LABELS if label in models for row in examiner.score(label, models[label])]
+        found = [row for label in LABELS if label in models for row in scorer.score(label, models[label])]
         table = pa.Table.from_pylist(found, SCORE)
         pq.write_table(table, writer.path("scores.parquet"))
         writer.add("scores.parquet", "scores", table.num_rows)
         training = corpus.documents_of(store, dedup, split, TRAIN)
-        quality = quality_of(examiner.continuations, rows, training, settings) if settings.continuations else {}
+        quality = quality_of(scorer.continuations, rows, training, settings) if settings.continuations else {}
         digests = {_tokenizer_digest(ref.folder) for ref in models.values()}
         dates = {label: corpus_date(store, ref.id) for label, ref in models.items()}
         summary = summarise(table, share_tokenizer=len(digests) == 1, dates=dates) | {"quality": quality}
         summary["lm_eval"] = harness_scores({label: ref.folder for label, ref in models.items()}, settings)
         _add_json(writer, "summary", summary | {name: used[name] for name in SCORED_LIKE}, len(models))
-        _add_json(writer, "samples", samples_of(prompts, examiner.texts, settings.sample_seed), len(prompts))
-        _add_json(writer, "continuations", examiner.continuations_json(models), len(models))
+        _add_json(writer, "samples", samples_of(prompts, scorer.texts, settings.sample_seed), len(prompts))
+        _add_json(writer, "continuations", scorer.continuations_json(models), len(models))
         writer.counts = Counts(len(test) + num_empty, len(test), {"empty": num_empty} if num_empty else {})
-        writer.totals = {"models": len(models), "scores": len(found), "new_scores": examiner.num_new}
+        writer.totals = {"models": len(models), "scores": len(found), "new_scores": scorer.num_new}
     return snapshot
 
 

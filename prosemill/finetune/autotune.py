@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from prosemill.finetune.attention import BLOCKS, MASKED, VARLEN
-from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, Batch, ComputeMode, Learner
+from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, Batch, ComputeMode, SummedLoss
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,15 @@ BF16_GAIN = 1.5
 class Probe:
     """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
 
-    way: ComputeMode
+    mode: ComputeMode
     seconds_per_chunk: float | None  # on the clock on the wall, busy as the machine was; None where nothing was timed
     peak_flops: float
     timings: dict[str, float]  # seconds of a chunk for every way that was timed, as `_now` counts them
 
 
-def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, num_chunks: int | None = None) -> Probe:
+def choose(
+    learner: SummedLoss, batch: Batch, *, precision: str, dropout: float, num_chunks: int | None = None
+) -> Probe:
     """The way for this machine, which `learner` then follows. `precision`: fp32, bf16 or, to have ways timed, auto.
 
     Where a precision is named, the other choices are made by rule alone, so that two runs make the same ones. So they
@@ -58,41 +60,41 @@ def choose(learner: Learner, batch: Batch, *, precision: str, dropout: float, nu
     timings: dict[str, float] = {}
     on_the_wall: dict[ComputeMode, float] = {}
 
-    def seconds(way: ComputeMode, again: bool = False) -> float:
-        name = f"{way.precision} {way.attention} {way.loss}"
+    def seconds(mode: ComputeMode, again: bool = False) -> float:
+        name = f"{mode.precision} {mode.attention} {mode.loss}"
         if name not in timings or again:
-            found, on_the_wall[way] = _seconds_per_chunk(learner, way, batch)
+            found, on_the_wall[mode] = _seconds_per_chunk(learner, mode, batch)
             timings[name] = min(found, timings.get(name, math.inf))
         return timings[name]
 
     def in_precision(name: str) -> ComputeMode:
-        way = replace(preferred, precision=name)
-        return way if way == preferred or is_as_plain(way) else ComputeMode(name, MASKED, LOGITS)
+        mode = replace(preferred, precision=name)
+        return mode if mode == preferred or is_as_plain(mode) else ComputeMode(name, MASKED, LOGITS)
 
     if precision != "auto":
-        way = in_precision(precision)
+        mode = in_precision(precision)
     elif on_gpu:
-        way = in_precision("bf16" if torch.cuda.is_bf16_supported() else "fp32")
+        mode = in_precision("bf16" if torch.cuda.is_bf16_supported() else "fp32")
     elif not is_timed:
         pays = peak_flops(device, "bf16") > BF16_GAIN * peak_flops(device, "fp32")
-        way = in_precision("bf16" if pays else "fp32")
+        mode = in_precision("bf16" if pays else "fp32")
     else:
-        way = faster(preferred, [in_precision("bf16")], seconds)
-        losses = [replace(way, loss=loss) for loss in (LINEAR, LOGITS)]
-        others = [replace(way, attention=MASKED), *losses]
-        way = faster(way, [other for other in others if other != way and is_as_plain(other)], seconds)
-    learner.follow(way)
+        mode = faster(preferred, [in_precision("bf16")], seconds)
+        losses = [replace(mode, loss=loss) for loss in (LINEAR, LOGITS)]
+        others = [replace(mode, attention=MASKED), *losses]
+        mode = faster(mode, [other for other in others if other != mode and is_as_plain(other)], seconds)
+    learner.follow(mode)
     if is_timed:
-        seconds(way)
-    found = Probe(way, on_the_wall.get(way), peak_flops(device, way.precision), timings)
+        seconds(mode)
+    found = Probe(mode, on_the_wall.get(mode), peak_flops(device, mode.precision), timings)
     learner.zero_grad(set_to_none=True)
     shown = ", ".join(f"{name} {1000 * each:.0f} ms" for name, each in timings.items()) or "(not timed)"
-    log.info("probe: a chunk takes %s; chosen: %s", shown, way)
+    log.info("probe: a chunk takes %s; chosen: %s", shown, mode)
     return found
 
 
 def _first_faithful(
-    learner: Learner, batch: Batch, dropout: float, *, on_gpu: bool
+    learner: SummedLoss, batch: Batch, dropout: float, *, on_gpu: bool
 ) -> tuple[ComputeMode, Callable[[ComputeMode], bool]]:
     """The way that is best in all our measurements and computes the same loss as the plain one, in fp32.
 
@@ -105,36 +107,38 @@ def _first_faithful(
     kinds = [MASKED] if dropout or attention == MASKED else [attention, MASKED]
     expected = _loss(learner, plain, batch)
 
-    def is_as_plain(way: ComputeMode) -> bool:
-        return is_faithful(learner, way, batch, expected)
+    def is_as_plain(mode: ComputeMode) -> bool:
+        return is_faithful(learner, mode, batch, expected)
 
     for kind in kinds:
         for loss in (CHUNKED, LOGITS):
-            way = ComputeMode("fp32", kind, loss)
+            mode = ComputeMode("fp32", kind, loss)
             # flash attention computes in bf16 whatever it is given
-            checked = replace(way, precision="bf16") if kind == VARLEN else way
+            checked = replace(mode, precision="bf16") if kind == VARLEN else mode
             if is_as_plain(checked):
-                return way, is_as_plain
+                return mode, is_as_plain
     return plain, is_as_plain
 
 
-def is_faithful(learner: Learner, way: ComputeMode, batch: Batch, expected: float) -> bool:
+def is_faithful(learner: SummedLoss, mode: ComputeMode, batch: Batch, expected: float) -> bool:
     """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is no error.
 
     Nor is one that cannot find its gradients.
     """
     try:
-        found = _loss(learner, way, batch, backward=True)
-        apart = way.attention == MASKED or keeps_apart(learner, way, batch)
+        found = _loss(learner, mode, batch, backward=True)
+        apart = mode.attention == MASKED or keeps_apart(learner, mode, batch)
     except Exception as error:  # noqa: BLE001 - whatever a model of somebody else's answers to what it does not know
-        log.info("probe: %s is not for this model (%s)", way, str(error).splitlines()[0] if str(error) else type(error))
+        log.info(
+            "probe: %s is not for this model (%s)", mode, str(error).splitlines()[0] if str(error) else type(error)
+        )
         return False
-    return apart and abs(found - expected) <= TOLERANCE[way.precision] * abs(expected)
+    return apart and abs(found - expected) <= TOLERANCE[mode.precision] * abs(expected)
 
 
-def keeps_apart(learner: Learner, way: ComputeMode, batch: Batch) -> bool:
+def keeps_apart(learner: SummedLoss, mode: ComputeMode, batch: Batch) -> bool:
     """Whether no document of `batch` feels what stands in the documents before it: not one bit of its loss changes."""
-    learner.follow(way)
+    learner.follow(mode)
     row = {name: tensor[:1].clone() for name, tensor in batch.items()}
     begins = torch.nonzero(row["position_ids"][0] == 0).flatten().tolist()
     if len(begins) < 2:  # made of two halves
@@ -162,7 +166,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
     return 2 * size**3 / fastest
 
 
-def flops_per_token(learner: Learner, tokens: int) -> float:
+def flops_per_token(learner: SummedLoss, tokens: int) -> float:
     """6 N + 12 layers x width x context (Chowdhery et al. 2022, appendix B); position embeddings multiply nothing."""
     config = learner.model.config
     counted = sum(
@@ -173,9 +177,9 @@ def flops_per_token(learner: Learner, tokens: int) -> float:
     return 6.0 * counted + 12.0 * layers * width * tokens
 
 
-def _loss(learner: Learner, way: ComputeMode, batch: Batch, *, backward: bool = False) -> float:
+def _loss(learner: SummedLoss, mode: ComputeMode, batch: Batch, *, backward: bool = False) -> float:
     """The loss as training would see it in this way, of the model as it is used; with `backward` its gradients too."""
-    learner.follow(way)
+    learner.follow(mode)
     learner.eval()
     scored = max(1, int((batch["labels"][:, 1:] != -100).sum()))
     try:
@@ -188,18 +192,18 @@ def _loss(learner: Learner, way: ComputeMode, batch: Batch, *, backward: bool = 
         learner.train()
 
 
-def faster(way: ComputeMode, others: Iterable[ComputeMode], seconds: Callable[..., float]) -> ComputeMode:
+def faster(mode: ComputeMode, others: Iterable[ComputeMode], seconds: Callable[..., float]) -> ComputeMode:
     """The way that `others` do not beat. One that seems to is timed again, after the one that it would displace."""
     for other in others:
-        is_faster = seconds(other) < WORTH_IT * seconds(way)
-        if is_faster and WORTH_IT * seconds(way, again=True) > seconds(other, again=True):
-            way = other
-    return way
+        is_faster = seconds(other) < WORTH_IT * seconds(mode)
+        if is_faster and WORTH_IT * seconds(mode, again=True) > seconds(other, again=True):
+            mode = other
+    return mode
 
 
-def _seconds_per_chunk(learner: Learner, way: ComputeMode, batch: Batch) -> tuple[float, float]:
+def _seconds_per_chunk(learner: SummedLoss, mode: ComputeMode, batch: Batch) -> tuple[float, float]:
     """Of a forward and a backward pass, the fastest of several: as `_now` counts, and on the clock on the wall."""
-    learner.follow(way)
+    learner.follow(mode)
     device, rows = batch["input_ids"].device, len(batch["input_ids"])
     fastest = wall = math.inf
     begun = _now(device)

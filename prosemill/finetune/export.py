@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prosemill.finetune.loss_wrapper import Learner
-from prosemill.finetune.plan import Plan
+from prosemill.finetune.loss_wrapper import SummedLoss
+from prosemill.finetune.plan import TrainingPlan
 from prosemill.finetune.schedule_callback import LogRow, best_step
 from prosemill.models import loading
 
 
-def export(learner: Learner, output: Path, tokenizer: Path, history: list[LogRow], plan: Plan) -> dict[str, Any]:
+def export(
+    learner: SummedLoss, output: Path, tokenizer: Path, history: list[LogRow], plan: TrainingPlan
+) -> dict[str, Any]:
     """Write `output`/model and `output`/log.jsonl; the totals of the manifest."""
     folder = output / "model"
     model = learner.restore()
@@ -37,7 +38,7 @@ def export(learner: Learner, output: Path, tokenizer: Path, history: list[LogRow
         "tokens": tokens,
         "tokens_per_second": round(speed, 1),
         "utilisation": round(speed * plan.flops_per_token / plan.peak_flops, 4),
-        "precision": plan.way.precision,
+        "precision": plan.mode.precision,
         "learning_rate": plan.learning_rate,
         "train_loss": trained[-1]["loss"],
         "validation_loss_before": measured.get(0),
@@ -46,7 +47,7 @@ def export(learner: Learner, output: Path, tokenizer: Path, history: list[LogRow
         "stopped_early": steps < plan.steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_sha256(folder),
-        "plan": asdict(plan),
+        "plan": plan.as_dict(),
     }
 
 

@@ -33,25 +33,25 @@ class ComputeMode:
     compiled: bool = False
 
 
-class Learner(nn.Module):
+class SummedLoss(nn.Module):
     """Wraps a causal language model: `learner(**batch, scale=1 / number)` is the summed loss of `batch` x `scale`.
 
     A batch has `input_ids`, `position_ids` and `labels`, each (rows, tokens); IGNORED labels are not scored.
     """
 
-    def __init__(self, model: Any, way: ComputeMode | None = None) -> None:
+    def __init__(self, model: Any, mode: ComputeMode | None = None) -> None:
         super().__init__()
         self.model = model
         model.config.use_cache = False
         self.original_attention = attention_of(self._inner())
         fuse_activations(model)
-        self.follow(way or ComputeMode())
+        self.follow(mode or ComputeMode())
 
-    def follow(self, way: ComputeMode) -> None:
+    def follow(self, mode: ComputeMode) -> None:
         """From now on compute in this way."""
-        self.way = way
-        attention.set_attention(self._inner(), way.attention, self.original_attention)
-        if way.compiled:
+        self.mode = mode
+        attention.set_attention(self._inner(), mode.attention, self.original_attention)
+        if mode.compiled:
             self.backbone().compile(dynamic=False)
 
     def restore(self) -> Any:
@@ -71,7 +71,7 @@ class Learner(nn.Module):
     ) -> torch.Tensor:
         targets = next_tokens(labels).flatten()
         with self._autocast(input_ids):
-            if self.way.loss == LOGITS:
+            if self.mode.loss == LOGITS:
                 logits = self.model(
                     input_ids=input_ids, **self._where(position_ids, boundaries), use_cache=False
                 ).logits
@@ -79,7 +79,7 @@ class Learner(nn.Module):
                     logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction="sum"
                 )
             hidden = self._hidden(input_ids, position_ids, boundaries)
-        if self.way.loss == LINEAR:
+        if self.mode.loss == LINEAR:
             return scale * functional.linear_cross_entropy(
                 hidden, self._head().to(hidden.dtype), targets, ignore_index=IGNORED, reduction="sum"
             )
@@ -95,7 +95,7 @@ class Learner(nn.Module):
     ) -> torch.Tensor:
         """The summed loss in nats (float64), the softmax in fp32 whatever the way."""
         targets = next_tokens(labels).flatten()
-        if self.way.loss == LOGITS:
+        if self.mode.loss == LOGITS:
             return self(input_ids, position_ids, labels, boundaries).double()  # type: ignore[no-any-return]
         with self._autocast(input_ids):
             hidden = self._hidden(input_ids, position_ids, boundaries)
@@ -124,18 +124,18 @@ class Learner(nn.Module):
         where = self._where(position_ids, boundaries)
         outputs = self.backbone()(input_ids=input_ids, **where, use_cache=False)
         states: torch.Tensor = outputs.last_hidden_state.flatten(0, 1)
-        return states.to(torch.bfloat16) if self.way.precision == "bf16" else states
+        return states.to(torch.bfloat16) if self.mode.precision == "bf16" else states
 
     def _where(self, position_ids: torch.Tensor, boundaries: torch.Tensor | None) -> dict[str, Any]:
         """What tells the model where documents begin. `boundaries`: so that nobody has to ask a GPU, and stop it."""
         where: dict[str, Any] = {"position_ids": position_ids}
-        if self.way.attention == BLOCKS:
+        if self.mode.attention == BLOCKS:
             where["layout"] = attention.layout_of(position_ids)
-        if self.way.attention == VARLEN:
+        if self.mode.attention == VARLEN:
             if boundaries is None:
                 boundaries = attention.boundaries_of(position_ids, int((position_ids == 0).sum()))
             where["boundaries"] = boundaries
         return where
 
     def _autocast(self, like: torch.Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=self.way.precision == "bf16")
+        return torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=self.mode.precision == "bf16")

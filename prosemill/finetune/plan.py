@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prosemill.finetune.autotune import choose, flops_per_token
-from prosemill.finetune.loss_wrapper import Batch, ComputeMode, Learner
+from prosemill.finetune.loss_wrapper import Batch, ComputeMode, SummedLoss
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ KEPT_FREE = 0.1  # of a time budget: for measuring, checkpoints and a machine th
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """`examples` chunks (some of them several times) in `steps` steps of `batch_chunks`."""
 
     steps: int
@@ -42,7 +42,7 @@ class Plan:
     micro_batch_chunks: int  # of one process; halved when memory runs out
     eval_every: int  # steps
     learning_rate: float  # peak
-    way: ComputeMode
+    mode: ComputeMode
     threads: int  # sums of floats depend on it
     max_documents: int  # of a chunk
     flops_per_token: float
@@ -50,51 +50,56 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         aside = folder / "plan.tmp"
-        aside.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        aside.write_text(json.dumps(self.as_dict(), indent=1), encoding="utf-8")
         os.replace(aside, folder / "plan.json")
 
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in plan.json and in manifests, where the mode is called `mode`."""
+        return {("way" if key == "mode" else key): value for key, value in asdict(self).items()}
+
     @classmethod
-    def load(cls, folder: Path) -> Plan | None:
+    def load(cls, folder: Path) -> TrainingPlan | None:
         """The plan stored in `folder`, None where there is none yet."""
         path = folder / "plan.json"
         return cls.of(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Plan:
-        return cls(**{**stored, "way": ComputeMode(**stored["way"])})
+    def of(cls, stored: Mapping[str, Any]) -> TrainingPlan:
+        fields = {key: value for key, value in stored.items() if key != "way"}
+        return cls(**fields, mode=ComputeMode(**stored["way"]))
 
-    def halved(self) -> Plan:
+    def halved(self) -> TrainingPlan:
         """With half of the micro-batch: as many chunks a step."""
         return replace(self, micro_batch_chunks=max(1, self.micro_batch_chunks // 2))
 
 
 def make_plan(
     settings: Finetune,
-    learner: Learner,
+    learner: SummedLoss,
     batch: Batch,
     *,
     tokens: npt.NDArray[np.int64],
     max_documents: int,
     find_rate: Callable[[], float],
-) -> Plan:
+) -> TrainingPlan:
     """A new plan. `batch`: a micro-batch to time; `tokens`: of each example that the epochs ask for, in order."""
     length = None if settings.budget_hours else len(tokens)  # a time budget wants to know what a chunk takes
     probe = choose(learner, batch, precision=settings.precision, dropout=settings.dropout, num_chunks=length)
-    way = probe.way
+    mode = probe.mode
     examples = min(len(tokens), affordable(settings, tokens, probe.seconds_per_chunk))
     on_gpu = batch["input_ids"].device.type == "cuda"
     seconds = examples * (probe.seconds_per_chunk or 0.0)
     if on_gpu and seconds > COMPILE_SECONDS and not settings.gradient_checkpointing:
-        way = replace(way, compiled=True)
+        mode = replace(mode, compiled=True)
     steps = math.ceil(examples / settings.batch_chunks)
-    return Plan(
+    return TrainingPlan(
         steps=steps,
         examples=examples,
         batch_chunks=settings.batch_chunks,
         micro_batch_chunks=min(settings.micro_batch_chunks, math.ceil(settings.batch_chunks / settings.num_processes)),
         eval_every=math.ceil(steps / settings.evals),
         learning_rate=settings.learning_rate or find_rate(),
-        way=way,
+        mode=mode,
         threads=torch.get_num_threads(),
         max_documents=max_documents,
         flops_per_token=flops_per_token(learner, batch["input_ids"].shape[1]),

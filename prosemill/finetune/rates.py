@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from prosemill.finetune.loss_wrapper import Learner
+    from prosemill.finetune.loss_wrapper import SummedLoss
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def rate_share(step: int, *, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def find_rate(learner: Learner, batches: Iterable[dict[str, Any]], *, weight_decay: float) -> float:
+def find_rate(learner: SummedLoss, batches: Iterable[dict[str, Any]], *, weight_decay: float) -> float:
     """A peak rate for AdamW, by a range test (Smith 2017): a step a batch while the rate rises, until the loss does.
 
     The weights are as before afterwards. `batches` are as `Steps` yields them, of one micro-batch each.

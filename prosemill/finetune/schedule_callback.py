@@ -12,7 +12,7 @@ from prosemill.runtime import subprocesses
 
 if TYPE_CHECKING:
     from prosemill.config.settings import Finetune
-    from prosemill.finetune.plan import Plan
+    from prosemill.finetune.plan import TrainingPlan
 
 TELL_SECONDS = 0.25  # a person sees no more often how far it is
 LOGGED_POINTS = 200  # of a loss curve: more are not seen on a screen, and each costs a GPU a synchronisation
@@ -34,10 +34,10 @@ def is_over(log_history: list[LogRow], patience: int) -> bool:
     return best is not None and sum("validation_loss" in row and row["step"] > best for row in log_history) >= patience
 
 
-class Rhythm(TrainerCallback):  # type: ignore[misc]
+class TrainingSchedule(TrainerCallback):  # type: ignore[misc]
     """When to log, measure, save and stop. What the clock decides (saving) changes nothing of the result."""
 
-    def __init__(self, plan: Plan, settings: Finetune, has_validation: bool) -> None:
+    def __init__(self, plan: TrainingPlan, settings: Finetune, has_validation: bool) -> None:
         self.plan, self.settings, self.has_validation = plan, settings, has_validation
         self.log_every = math.ceil(plan.steps / LOGGED_POINTS)
         self.saved_at = time.monotonic()

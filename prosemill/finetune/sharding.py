@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from prosemill.finetune.loss_wrapper import Learner
+from prosemill.finetune.loss_wrapper import SummedLoss
 
 
-def shard(learner: Learner) -> None:
+def shard(learner: SummedLoss) -> None:
     """From now on keep a share of the parameters. Every process has to call it, and everything else here, alike."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method

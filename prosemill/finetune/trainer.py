@@ -24,10 +24,10 @@ from prosemill.finetune.attention import VARLEN, boundaries_of
 from prosemill.finetune.batches import Rows, Steps, collate, num_scored
 from prosemill.finetune.compat import HookedTrainer
 from prosemill.finetune.loss import IGNORED
-from prosemill.finetune.loss_wrapper import Learner
-from prosemill.finetune.plan import Plan
+from prosemill.finetune.loss_wrapper import SummedLoss
+from prosemill.finetune.plan import TrainingPlan
 from prosemill.finetune.rates import rate_share
-from prosemill.finetune.schedule_callback import Rhythm, best_step
+from prosemill.finetune.schedule_callback import TrainingSchedule, best_step
 from prosemill.finetune.sharding import whole
 from prosemill.runtime import subprocesses
 
@@ -55,19 +55,25 @@ class ChunkTrainer(HookedTrainer):
     """Trains `learner` on `train` in its order; `validation` may be None. `work` holds the plan and the checkpoints."""
 
     def __init__(
-        self, learner: Learner, train: Rows, validation: Rows | None, plan: Plan, settings: Finetune, work: Path
+        self,
+        learner: SummedLoss,
+        train: Rows,
+        validation: Rows | None,
+        plan: TrainingPlan,
+        settings: Finetune,
+        work: Path,
     ) -> None:
         self.plan, self.settings, self.work, self.rows = plan, settings, work, train
         self.clock, self.logged_step, self.first_step = time.monotonic(), 0, 0
         self.halvings = 0
-        rhythm = Rhythm(plan, settings, validation is not None)
+        schedule = TrainingSchedule(plan, settings, validation is not None)
         super().__init__(
             model=learner,
             args=training_arguments(plan, settings, work / "checkpoints", learner),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=collate,
-            callbacks=[rhythm],
+            callbacks=[schedule],
         )
         self.tokens_after = [0, *_running_sum(train.num_tokens())]
         self.model_accepts_loss_kwargs = False  # the loss is scaled here, by the tokens of the whole batch
@@ -134,10 +140,10 @@ class ChunkTrainer(HookedTrainer):
         """A micro-batch; of the full size where a compiled model would be compiled again for another."""
         piece = {name: inputs[name][first : first + size] for name in ("input_ids", "position_ids", "labels")}
         lacking = size - len(piece["labels"])
-        if lacking and self.plan.way.compiled:
+        if lacking and self.plan.mode.compiled:
             piece = {name: torch.cat([each, each[-1:].expand(lacking, -1)]) for name, each in piece.items()}
             piece["labels"][-lacking:] = -100
-        if self.plan.way.attention == VARLEN:
+        if self.plan.mode.attention == VARLEN:
             piece["boundaries"] = boundaries_of(piece["position_ids"], self.plan.max_documents * len(piece["labels"]))
         return piece
 
@@ -162,7 +168,7 @@ class ChunkTrainer(HookedTrainer):
         """Validation loss in nats a token over all tokens (the Trainer's is a mean of means), logged."""
         size, rank, ranks = self.plan.micro_batch_chunks, self.args.process_index, self.args.world_size
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        learner: Learner = self.model
+        learner: SummedLoss = self.model
         learner.eval()
         for first in range(0, len(self.eval_dataset), size * ranks):
             number = first + rank * size
@@ -210,7 +216,7 @@ class ChunkTrainer(HookedTrainer):
         if not math.isfinite(value):
             raise TrainingError(
                 f"{name.replace('_', ' ')} became {value} at step {step} of {self.plan.steps} with "
-                f"finetune.learning_rate {self.plan.learning_rate:g} in {self.plan.way.precision}; "
+                f"finetune.learning_rate {self.plan.learning_rate:g} in {self.plan.mode.precision}; "
                 "lower the rate or set finetune.precision to fp32"
             )
 
@@ -245,8 +251,8 @@ class ChunkTrainer(HookedTrainer):
         checkpoints.load_random(checkpoint)
 
 
-def training_arguments(plan: Plan, settings: Finetune, folder: Path, learner: Learner) -> TrainingArguments:
-    """The Trainer's arguments; logging, measuring and saving are left to `Rhythm`."""
+def training_arguments(plan: TrainingPlan, settings: Finetune, folder: Path, learner: SummedLoss) -> TrainingArguments:
+    """The Trainer's arguments; logging, measuring and saving are left to `TrainingSchedule`."""
     device = next(learner.parameters()).device.type
     return TrainingArguments(
         output_dir=str(folder),

@@ -25,8 +25,8 @@ from prosemill.finetune.batches import Steps, collate, training_order
 from prosemill.finetune.chunks import Chunks
 from prosemill.finetune.energy import EnergyNotes, Meter, energy_of
 from prosemill.finetune.export import export, last_step
-from prosemill.finetune.loss_wrapper import Learner
-from prosemill.finetune.plan import Plan, make_plan, num_examples
+from prosemill.finetune.loss_wrapper import SummedLoss
+from prosemill.finetune.plan import TrainingPlan, make_plan, num_examples
 from prosemill.finetune.rates import TRIALS, find_rate
 from prosemill.finetune.schedule_callback import LogRow, best_step, is_over
 from prosemill.finetune.sharding import shard
@@ -69,7 +69,7 @@ def train(job: subprocesses.Message, state: PartialState | None = None) -> dict[
     if loading.device() == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it only costs
-    learner = Learner(_model(job, settings).to(_device(state)))
+    learner = SummedLoss(_model(job, settings).to(_device(state)))
     train, new, replayed = _training_chunks(job, settings, learner)
     validation = Chunks(job["validation"]) if job["validation"] else None
     plan = _plan(job, settings, learner, train, state)
@@ -77,9 +77,9 @@ def train(job: subprocesses.Message, state: PartialState | None = None) -> dict[
         new, plan.examples, settings.seed, num_replayed=replayed, replay_share=settings.replay_share
     )
     if settings.fsdp:
-        plan = replace(plan, way=replace(plan.way, compiled=False))
+        plan = replace(plan, mode=replace(plan.mode, compiled=False))
     torch.set_num_threads(plan.threads)
-    learner.follow(plan.way)
+    learner.follow(plan.mode)
     if settings.gradient_checkpointing:
         learner.model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.fsdp:
@@ -93,7 +93,7 @@ def train(job: subprocesses.Message, state: PartialState | None = None) -> dict[
     if meter is None:
         return {}
     if weights:
-        learner = Learner(_model(job, settings))
+        learner = SummedLoss(_model(job, settings))
         checkpoints.set_weights(learner, weights)
     totals = export(learner, Path(job["output"]), Path(job["tokenizer"]), history, trainer.plan)
     return totals | energy_of(folder, meter.stop()) | {"out_of_memory": trainer.halvings, "replayed_chunks": replayed}
@@ -128,7 +128,7 @@ def _model(job: subprocesses.Message, settings: Finetune) -> Any:
     )
 
 
-def _training_chunks(job: subprocesses.Message, settings: Finetune, learner: Learner) -> tuple[Chunks, int, int]:
+def _training_chunks(job: subprocesses.Message, settings: Finetune, learner: SummedLoss) -> tuple[Chunks, int, int]:
     """All rows, those to replay last, and how many are new and replayed; not yet in order."""
     new = Chunks(job["train"])
     replayed = list(job["replayed"])
@@ -143,21 +143,21 @@ def _training_chunks(job: subprocesses.Message, settings: Finetune, learner: Lea
 
 
 def _plan(
-    job: subprocesses.Message, settings: Finetune, learner: Learner, train: Chunks, state: PartialState | None
-) -> Plan:
+    job: subprocesses.Message, settings: Finetune, learner: SummedLoss, train: Chunks, state: PartialState | None
+) -> TrainingPlan:
     """The plan stored in the work folder; else the one that the stage gave, or a new one, of the first process."""
     folder = Path(job["work"])
-    if (state is None or state.is_main_process) and Plan.load(folder) is None:
-        plan = Plan.of(job["plan"]) if job["plan"] else _make_plan(job, settings, learner, train)
+    if (state is None or state.is_main_process) and TrainingPlan.load(folder) is None:
+        plan = TrainingPlan.of(job["plan"]) if job["plan"] else _make_plan(job, settings, learner, train)
         plan.save(folder)
     if state is not None:
         state.wait_for_everyone()
-    stored = Plan.load(folder)
+    stored = TrainingPlan.load(folder)
     assert stored is not None  # just written
     return stored
 
 
-def _make_plan(job: subprocesses.Message, settings: Finetune, learner: Learner, train: Chunks) -> Plan:
+def _make_plan(job: subprocesses.Message, settings: Finetune, learner: SummedLoss, train: Chunks) -> TrainingPlan:
     num_new = len(Chunks(job["train"]))
     num_replayed = len(train) - num_new
     wanted = num_examples(settings, num_new)
@@ -225,7 +225,7 @@ def _run(trainer: ChunkTrainer, folder: Path, settings: Finetune) -> list[LogRow
     return list(trainer.state.log_history)
 
 
-def _keep_best(learner: Learner, history: list[LogRow], folder: Path) -> None:
+def _keep_best(learner: SummedLoss, history: list[LogRow], folder: Path) -> None:
     """Load the weights with the lowest validation loss; without validation the last ones stay."""
     best = best_step(history)
     if best is not None and best != last_step(history):

@@ -78,12 +78,12 @@ def ask(store: Store, name: str, *, model: str, challenger: str, gate: str, hour
         "asked_at": moment(now), "until": moment(now + timedelta(hours=hours)),
     }  # fmt: skip
     write_once.write(store, _path(name, gate, "asked"), question)
-    found = standing(store, name, gate)
+    found = read_state(store, name, gate)
     assert found is not None  # just written
     return found
 
 
-def standing(store: Store, name: str, gate: str, now: str = "") -> ApprovalState | None:
+def read_state(store: Store, name: str, gate: str, now: str = "") -> ApprovalState | None:
     """How the question about a decision stands, but for being superseded (see `current`); None if it was never put."""
     question = write_once.read(store, _path(name, gate, "asked"))
     if question is None:
@@ -99,7 +99,7 @@ def standing(store: Store, name: str, gate: str, now: str = "") -> ApprovalState
 def open_question(store: Store, registry: Registry, name: str) -> ApprovalState:
     """The question about the newest challenger of `name`; ApprovalError where there is none to answer."""
     newest = _newest(registry, name)
-    found = standing(store, name, newest.gate) if newest else None
+    found = read_state(store, name, newest.gate) if newest else None
     if found is None:
         raise ApprovalError(
             f"no challenger of {name} waits for approval; `prosemill models {name}` lists what there is"
@@ -121,7 +121,7 @@ def answer(
 
     `at` is when the person answered, where that was before now: a form lies on the server until a worker is free.
     """
-    before = standing(store, question.name, question.gate, at)
+    before = read_state(store, question.name, question.gate, at)
     assert before is not None  # `question` was read from there
     if before.state in (APPROVED, REFUSED):
         raise ApprovalError(f"{before.sentence}; it is decided once")
@@ -132,7 +132,7 @@ def answer(
         raise ApprovalError(f"{before.sentence}; `prosemill models {before.name}` shows the newest")
     given = {"approved": approve, "who": who, "comment": comment, "at": at or moment()}
     stands, ours = write_once.write(store, _path(before.name, before.gate, "answer"), given)
-    after = standing(store, before.name, before.gate)
+    after = read_state(store, before.name, before.gate)
     assert after is not None
     if not ours and stands["approved"] != approve:
         raise ApprovalError(f"{after.sentence}; it is decided once")
@@ -142,7 +142,7 @@ def answer(
 
 def current(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
     """How the question stands now; superseded where an answer would no longer count."""
-    found = standing(store, question.name, question.gate) or question
+    found = read_state(store, question.name, question.gate) or question
     return replace(found, state=SUPERSEDED) if found.state == ASKED and is_superseded(store, registry, found) else found
 
 

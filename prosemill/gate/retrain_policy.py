@@ -12,11 +12,11 @@ from prosemill.storage.corpus import training_tokens_of
 from prosemill.storage.store import Store
 
 if TYPE_CHECKING:
-    from prosemill.evaluation.novelty import Known
+    from prosemill.evaluation.novelty import NoveltyInterval
 
 
 @dataclass(frozen=True)
-class News:
+class NewText:
     """How much the champion has not yet learned from."""
 
     documents: int
@@ -26,31 +26,33 @@ class News:
     ids: frozenset[str] = frozenset()  # of those documents, where they are all that speaks for training
 
 
-def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> News:
+def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> NewText:
     """Compare the training documents of `chunk` with those the champion (a finetune snapshot, "" for none) has seen.
 
     A champion that learned from what was withdrawn since is worth replacing, however little is new. No model is run.
     """
     now = training_tokens_of(store, chunk)
     if not champion:
-        return News(len(now), sum(now.values()), True, "there is no champion yet")
+        return NewText(len(now), sum(now.values()), True, "there is no champion yet")
     known = {document for parent in training_chunks(store, champion) for document in training_tokens_of(store, parent)}
     new = {document: tokens for document, tokens in now.items() if document not in known}
     documents, tokens = len(new), sum(new.values())
     if learned := len(retractions.learned(store, chunk, champion)):
         were = ("document", "was") if learned == 1 else ("documents", "were")
-        return News(documents, tokens, True, f"{learned} {were[0]} that the champion learned from {were[1]} withdrawn")
+        return NewText(
+            documents, tokens, True, f"{learned} {were[0]} that the champion learned from {were[1]} withdrawn"
+        )
     if store.manifest(champion).settings != training_settings(recipe):
-        return News(documents, tokens, True, "the [finetune] settings differ from the champion's")
+        return NewText(documents, tokens, True, "the [finetune] settings differ from the champion's")
     wanted = max(1, recipe.gate.min_new_documents)
     found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
     if documents < wanted or tokens < recipe.gate.min_new_tokens:
         short = f"{recipe.gate.min_new_tokens} tokens" if documents >= wanted else str(wanted)
-        return News(documents, tokens, False, f"{found} since the champion was trained; it takes {short}")
-    return News(documents, tokens, True, found, frozenset(new))
+        return NewText(documents, tokens, False, f"{found} since the champion was trained; it takes {short}")
+    return NewText(documents, tokens, True, found, frozenset(new))
 
 
-def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) -> News:
+def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: NewText) -> NewText:
     """`news`, unless the champion reads the new pages so much more easily than its test pages that it knows them.
 
     Runs the champion in a child process: seconds for a small model, minutes for a large one.
@@ -67,7 +69,7 @@ def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: 
     return replace(news, reason=f"{news.reason}; {told}")
 
 
-def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) -> Known | None:
+def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: NewText) -> NoveltyInterval | None:
     from prosemill.evaluation.novelty import known
 
     dedup, split = store.manifest(chunk).parents[:2]
@@ -75,7 +77,7 @@ def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: News) 
     return known(store, model, (dedup, split), news.ids, recipe.evaluate, recipe.chunk.chunk_tokens)
 
 
-def settled_at(run: str) -> str:
+def choice_path(run: str) -> str:
     """Where in the store a flow run (its id) keeps what it decided before it trained: it must not ask a second time."""
     return f"started/{run}.json"
 

@@ -23,7 +23,7 @@ _NONE = "none"
 
 
 @dataclass(frozen=True)
-class Change:
+class InputChange:
     """One input that differs from the run before: `what`, and its value then and now."""
 
     what: str
@@ -35,22 +35,22 @@ class Change:
 
 
 @dataclass(frozen=True)
-class StageTold:
+class StageExplanation:
     stage: str  # "scrape messages" where the stage has several sources
     snapshot: str
     cache: str
     seconds: float
     made_by: str  # the run that made the snapshot; "" when it was deleted since
-    why: Sequence[Change]
+    why: Sequence[InputChange]
 
 
 @dataclass(frozen=True)
-class Told:
+class RunExplanation:
     """A run, explained. `before` is the run that its stages are compared with, None for the first of a recipe."""
 
     run: RunLog
     before: RunLog | None
-    stages: Sequence[StageTold]
+    stages: Sequence[StageExplanation]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -62,7 +62,7 @@ class Told:
         }  # fmt: skip
 
 
-def explain(store: Store, reference: str) -> Told:
+def explain(store: Store, reference: str) -> RunExplanation:
     """What became of each stage of a run: its flow run id (or how one begins), its name, a recipe, or "NAME DATE".
 
     Of several runs it is the newest; RunUnknown where there is none.
@@ -73,7 +73,7 @@ def explain(store: Store, reference: str) -> Told:
     earlier = [each for each in logs if each.recipe == run.recipe and each.started < run.started]
     earlier = [each for each in earlier if each.id not in family and each.stages]
     names = {each.id: each.title for each in logs}
-    return Told(
+    return RunExplanation(
         run,
         next((each for each in earlier if each.flow == run.flow), next(iter(earlier), None)),
         [_tell(store, row, earlier, names) for row in run_log.stages_of(store, run)],
@@ -106,27 +106,31 @@ def _family(logs: Sequence[RunLog], run: RunLog) -> set[str]:
     return set(walk([run.id], related))
 
 
-def _tell(store: Store, row: StageRecord, earlier: Sequence[RunLog], names: Mapping[str, str]) -> StageTold:
+def _tell(store: Store, row: StageRecord, earlier: Sequence[RunLog], names: Mapping[str, str]) -> StageExplanation:
     manifest = run_log.manifest_or_none(store, row.snapshot)
     source = str(manifest.totals.get("source", "")) if manifest else ""
     title = f"{row.stage} {source}" if source else row.stage
     if manifest is None:
-        return StageTold(title, row.snapshot, row.cache, row.seconds, "", [Change("the snapshot was deleted since")])
+        return StageExplanation(
+            title, row.snapshot, row.cache, row.seconds, "", [InputChange("the snapshot was deleted since")]
+        )
     made_by = names.get(manifest.flow_run_id, manifest.flow_run_id)
     why = [] if row.cache == HIT else changes(store, manifest, earlier)
-    return StageTold(title, row.snapshot, row.cache, row.seconds, made_by, why)
+    return StageExplanation(title, row.snapshot, row.cache, row.seconds, made_by, why)
 
 
-def changes(store: Store, manifest: Manifest, earlier: Sequence[RunLog]) -> list[Change]:
+def changes(store: Store, manifest: Manifest, earlier: Sequence[RunLog]) -> list[InputChange]:
     """What differs between a snapshot and the one that the newest of the earlier runs had of the same stage."""
     before = _before(store, manifest, earlier)
     if before is None:
-        return [Change("first run of this stage" if not manifest.totals.get("source") else "first run of this source")]
+        return [
+            InputChange("first run of this stage" if not manifest.totals.get("source") else "first run of this source")
+        ]
     if before == manifest.id:
-        return [Change("the same inputs as before: the snapshot was deleted in between, and was made again")]
+        return [InputChange("the same inputs as before: the snapshot was deleted in between, and was made again")]
     old = run_log.manifest_or_none(store, before)
     if old is None:
-        return [Change(f"cannot be compared: the snapshot of the run before, {before}, was deleted")]
+        return [InputChange(f"cannot be compared: the snapshot of the run before, {before}, was deleted")]
     return compare(old, manifest)
 
 
@@ -145,28 +149,28 @@ def _before(store: Store, manifest: Manifest, earlier: Sequence[RunLog]) -> str 
     return None
 
 
-def compare(old: Manifest, new: Manifest) -> list[Change]:
+def compare(old: Manifest, new: Manifest) -> list[InputChange]:
     """What of the inputs of two snapshots of one stage differs, the most telling first."""
     found = []
     if old.stage_version != new.stage_version:
-        found.append(Change("stage version", str(old.stage_version), str(new.stage_version)))
+        found.append(InputChange("stage version", str(old.stage_version), str(new.stage_version)))
     before, after = _flat(old.settings), _flat(new.settings)
     for key in sorted({*before, *after}):
         if before.get(key, _NONE) != after.get(key, _NONE):
-            found.append(Change(f"setting {key}", before.get(key, _NONE), after.get(key, _NONE)))
+            found.append(InputChange(f"setting {key}", before.get(key, _NONE), after.get(key, _NONE)))
     found += _parents(old, new)
     if stages.of(new.stage).is_dated and old.as_of != new.as_of:
-        found.append(Change("as_of", old.as_of, new.as_of))
+        found.append(InputChange("as_of", old.as_of, new.as_of))
     if new.totals.get("kind") in READ_FROM_DISK and (seen := _seen(old)) != _seen(new):
-        found.insert(0, Change("files of the source", seen, _seen(new)))
-    return found or [Change(f"{stages.of(new.stage).unseen} changed")]
+        found.insert(0, InputChange("files of the source", seen, _seen(new)))
+    return found or [InputChange(f"{stages.of(new.stage).unseen} changed")]
 
 
 def _seen(scrape: Manifest) -> str:
     return f"{scrape.counts.kept:,} pages of {scrape.totals.get('live_bytes', 0):,} bytes"
 
 
-def _parents(old: Manifest, new: Manifest) -> list[Change]:
+def _parents(old: Manifest, new: Manifest) -> list[InputChange]:
     """Parents that changed, by stage; the stage's own earlier snapshot is called the run before."""
     found = []
     for stage in dict.fromkeys(stage_of(each) for each in (*new.parents, *old.parents)):
@@ -175,11 +179,11 @@ def _parents(old: Manifest, new: Manifest) -> list[Change]:
             continue
         what = f"input {stage}" if stage != new.stage else "goes on from"
         if max(len(before), len(after)) <= 1:
-            found.append(Change(what, *(each[0] if each else _NONE for each in (before, after))))
+            found.append(InputChange(what, *(each[0] if each else _NONE for each in (before, after))))
             continue
         came, went = set(after) - set(before), set(before) - set(after)
         same = len(set(after) & set(before))
-        found.append(Change(f"{what}: {len(came)} new, {len(went)} gone, {same} as before"))
+        found.append(InputChange(f"{what}: {len(came)} new, {len(went)} gone, {same} as before"))
     return found
 
 

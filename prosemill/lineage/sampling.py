@@ -16,18 +16,18 @@ from prosemill.storage.ancestry import ancestors
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
 
-SHOWN_CHARACTERS = 1500  # of a text: enough to judge it by
+SHOWN_CHARACTERS = 1500  # of a text: enough for a person to see what it is
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownDocument:
     """One document as it is shown; `beside` is the keeper of a removed one."""
 
     url: str
     title: str = ""
     note: str = ""  # why it was dropped, or the figures that tell something of it
     text: str = ""
-    beside: Shown | None = None
+    beside: ShownDocument | None = None
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Sample:
     seed: int
     num_kept: int
     num_dropped: int
-    kept: list[Shown] = field(default_factory=list)
-    dropped: list[Shown] = field(default_factory=list)
+    kept: list[ShownDocument] = field(default_factory=list)
+    dropped: list[ShownDocument] = field(default_factory=list)
 
 
 def sample(store: Store, snapshot: str, number: int, seed: int) -> Sample:
@@ -76,27 +76,27 @@ def _draw(store: Store, manifest: Manifest, role: str, number: int, seed: int) -
     return rows, total
 
 
-def _document(row: dict[str, Any]) -> Shown:
+def _document(row: dict[str, Any]) -> ShownDocument:
     facts = [row["source"], row["language"], row["date"], f"{row['size_bytes']:,} bytes"]
     if row["scrubbed"]:
         facts.append(f"{row['scrubbed']} scrubbed")
-    return Shown(row["url"], row["title"], " · ".join(filter(None, facts)), _cut(row["text"]))
+    return ShownDocument(row["url"], row["title"], " · ".join(filter(None, facts)), _cut(row["text"]))
 
 
-def _dropped(row: dict[str, Any]) -> Shown:
-    return Shown(row["url"], note=f"{row['reason']}: {row['detail']}" if row["detail"] else row["reason"])
+def _dropped(row: dict[str, Any]) -> ShownDocument:
+    return ShownDocument(row["url"], note=f"{row['reason']}: {row['detail']}" if row["detail"] else row["reason"])
 
 
-def _beside(store: Store, manifest: Manifest, removed: list[dict[str, Any]]) -> Iterator[Shown]:
+def _beside(store: Store, manifest: Manifest, removed: list[dict[str, Any]]) -> Iterator[ShownDocument]:
     """Removed documents, each beside its keeper."""
     texts = texts_of(store, manifest, [row["id"] for row in removed])
     keepers = dict(_rows_of(store, manifest, "keepers", [row["keeper"] for row in removed]))
     for row in removed:
         keeper = keepers.get(row["keeper"], {})
-        beside = Shown(row["keeper_url"], keeper.get("title", ""), "the keeper", _cut(keeper.get("text", "")))
+        beside = ShownDocument(row["keeper_url"], keeper.get("title", ""), "the keeper", _cut(keeper.get("text", "")))
         found = texts.get(row["id"], {})
         note = "an exact copy" if row["reason"] == "exact" else f"a near-copy, J = {row['similarity']:.3f}"
-        yield Shown(row["url"], found.get("title", ""), note, _cut(found.get("text", "")), beside)
+        yield ShownDocument(row["url"], found.get("title", ""), note, _cut(found.get("text", "")), beside)
 
 
 def texts_of(store: Store, manifest: Manifest, ids: Iterable[str]) -> dict[str, dict[str, Any]]:

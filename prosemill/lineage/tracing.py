@@ -33,13 +33,13 @@ _KEEPER_COLUMNS = [name for name in DOCUMENT.names if name != "text"]  # the tex
 
 
 @dataclass
-class Found:
+class TraceNode:
     """One thing on the way, and what it is connected with."""
 
     kind: str  # sentence | page | document | chunk | snapshot | model
     name: str
     facts: dict[str, Any] = field(default_factory=dict)
-    leads_to: list[Found] = field(default_factory=list)
+    leads_to: list[TraceNode] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = {"kind": self.kind, "name": self.name, **self.facts}
@@ -55,7 +55,7 @@ class Tracer:
             record for name in store.corpora() if (runs := store.runs(name)) and "dedup" in (record := runs[max(runs)])
         ]
 
-    def trace(self, what: str) -> list[Found]:
+    def trace(self, what: str) -> list[TraceNode]:
         """Everything connected with `what`; RecipeError when nothing in the store answers to it."""
         found = list(self._dispatch(what.strip()))
         if not found:
@@ -65,7 +65,7 @@ class Tracer:
             )
         return found
 
-    def _dispatch(self, what: str) -> Iterator[Found]:
+    def _dispatch(self, what: str) -> Iterator[TraceNode]:
         if "://" in what and not re.search(r"\s", what):
             yield from self._pages(what)
         elif re.fullmatch(r"[0-9a-f]{20}", what):
@@ -79,7 +79,7 @@ class Tracer:
 
     # --- sentences, pages, documents, chunks --------------------------------------------------------------------------
 
-    def closest(self, sentence: str) -> Iterator[Found]:
+    def closest(self, sentence: str) -> Iterator[TraceNode]:
         """The training pages that share most of a sentence's runs of words, best first; none if none shares two."""
         found = []
         for record in self._newest:
@@ -96,10 +96,10 @@ class Tracer:
                 "run_words": each.run_words,
                 **self._withdrawn(each.document),
             }
-            page = Found("page", each.url, facts, list(self._documents(each.document, record)))
-            yield Found("sentence", sentence, {"closest": each.url}, [page])
+            page = TraceNode("page", each.url, facts, list(self._documents(each.document, record)))
+            yield TraceNode("sentence", sentence, {"closest": each.url}, [page])
 
-    def _pages(self, url: str) -> Iterator[Found]:
+    def _pages(self, url: str) -> Iterator[TraceNode]:
         for record in self._newest:
             fate = list(self._fate(record, url))
             rows = [
@@ -109,11 +109,11 @@ class Tracer:
             ]
             for snapshot, row in rows:
                 facts = {key: row[key] for key in _LEDGER_FACTS if row[key]}
-                yield Found("page", url, {"scrape": snapshot, **facts, **self._effect(fate)}, fate)
+                yield TraceNode("page", url, {"scrape": snapshot, **facts, **self._effect(fate)}, fate)
             if fate and not rows:  # it was read once; no source leads to it any more
-                yield Found("page", url, {"state": "not in the newest scrape", **self._effect(fate)}, fate)
+                yield TraceNode("page", url, {"state": "not in the newest scrape", **self._effect(fate)}, fate)
 
-    def _effect(self, documents: Sequence[Found]) -> dict[str, Any]:
+    def _effect(self, documents: Sequence[TraceNode]) -> dict[str, Any]:
         """Whether a page is withdrawn, and which models learned from its documents."""
         facts: dict[str, Any] = {}
         for document in documents:
@@ -121,29 +121,31 @@ class Tracer:
         models = {model for document in documents for chunk in document.leads_to for model in chunk.facts["models"]}
         return facts | ({"models": sorted(models)} if models else {})
 
-    def _fate(self, record: dict[str, Any], url: str) -> Iterator[Found]:
+    def _fate(self, record: dict[str, Any], url: str) -> Iterator[TraceNode]:
         """What strip and dedup made of a page."""
         for dropped in self._rows(record["strip"], "dropped", "url", [url]):
-            yield Found("document", "none", {"dropped": dropped["reason"], "detail": dropped["detail"]})
+            yield TraceNode("document", "none", {"dropped": dropped["reason"], "detail": dropped["detail"]})
         for dropped in self._rows(record["dedup"], "dropped", "url", [url]):
-            yield Found("document", dropped["detail"], {"dropped": dropped["reason"]})
+            yield TraceNode("document", dropped["detail"], {"dropped": dropped["reason"]})
         documents = [
             row["id"] for role in ("keepers", "removed") for row in self._rows(record["dedup"], role, "url", [url])
         ]
         for document in dict.fromkeys(documents):
             yield from self._documents(document, record)
 
-    def _documents(self, document: str, only: dict[str, Any] | None = None) -> Iterator[Found]:
+    def _documents(self, document: str, only: dict[str, Any] | None = None) -> Iterator[TraceNode]:
         for record in [only] if only else self._newest:
             for row in self._rows(record["dedup"], "removed", "id", [document]):
-                yield Found("document", document, {key: row[key] for key in ("url", "reason", "keeper", "similarity")})
+                yield TraceNode(
+                    "document", document, {key: row[key] for key in ("url", "reason", "keeper", "similarity")}
+                )
             for row in self._rows(record["dedup"], "keepers", "id", [document]):
                 split = next(self._rows(record["split"], "assignments", "id", [document]), {})
                 facts = {
                     "url": row["url"], "title": row["title"], "split": split.get("split", ""), "dedup": record["dedup"],
                     **self._withdrawn(document),
                 }  # fmt: skip
-                yield Found(
+                yield TraceNode(
                     "document", document, facts, [self._chunk(chunk, deep=False) for chunk in self._chunks(document)]
                 )
 
@@ -152,14 +154,16 @@ class Tracer:
         rows = self._rows_of(self._map_shards, "document", [document])
         return list(dict.fromkeys(row["chunk"] for row in rows))
 
-    def _chunk(self, chunk: str, *, deep: bool = True) -> Found:
+    def _chunk(self, chunk: str, *, deep: bool = True) -> TraceNode:
         shard, _, _ = chunk.partition("#")
-        found = Found("chunk", chunk, {"models": self._learners.get(shard, [])})
+        found = TraceNode("chunk", chunk, {"models": self._learners.get(shard, [])})
         if deep:
             rows = list(self._rows(shard.split("/")[0], "map", "chunk", [chunk]))
             keys = ("url", "chunk_start", "document_start", "num_tokens")
             found.leads_to = [
-                Found("document", row["document"], {key: row[key] for key in keys} | self._withdrawn(row["document"]))
+                TraceNode(
+                    "document", row["document"], {key: row[key] for key in keys} | self._withdrawn(row["document"])
+                )
                 for row in rows
             ]
         return found
@@ -170,7 +174,7 @@ class Tracer:
 
     # --- snapshots and models -----------------------------------------------------------------------------------------
 
-    def _snapshot(self, snapshot: str) -> Found:
+    def _snapshot(self, snapshot: str) -> TraceNode:
         manifest = self.store.manifest(snapshot)
         counts = manifest.counts
         descendants = self._related(snapshot, self._children)
@@ -185,16 +189,16 @@ class Tracer:
         kind = "snapshot"
         if manifest.stage == "finetune":
             kind, facts = "model", {**facts, **self._learned_from(snapshot)}
-        return Found(kind, snapshot, facts, self._ancestors(snapshot))
+        return TraceNode(kind, snapshot, facts, self._ancestors(snapshot))
 
-    def _ancestors(self, snapshot: str) -> list[Found]:
+    def _ancestors(self, snapshot: str) -> list[TraceNode]:
         """Parents and theirs, each once. What the same stage made the time before is not followed: trace that."""
-        found = {snapshot: Found("snapshot", snapshot)}
+        found = {snapshot: TraceNode("snapshot", snapshot)}
 
         def above(id: str) -> list[str]:
             parents = [parent for parent in dict.fromkeys(self._parents.get(id, ())) if parent not in found]
             for parent in parents:
-                found[parent] = Found("snapshot", parent, {"as_of": self._manifests[parent].as_of})
+                found[parent] = TraceNode("snapshot", parent, {"as_of": self._manifests[parent].as_of})
                 found[id].leads_to.append(found[parent])
             return [parent for parent in parents if stage_of(parent) != stage_of(id)]
 

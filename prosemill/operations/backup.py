@@ -40,7 +40,7 @@ ARTIFACTS, STORE, DATABASES = "artifacts", "store", "databases"
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedFile:
     """A file of a point. `stamp` tells size and time (or ETag) of the original: the same stamp is not read again."""
 
     sha256: str
@@ -48,13 +48,13 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Point:
+class BackupPoint:
     """One backup."""
 
     name: str  # UTC, "2026-01-05T02-00-00Z"; sorts by time
     store: str
     snapshots: list[str]
-    files: dict[str, Saved]  # "store/corpora/…", "databases/prefect", "artifacts/…"
+    files: dict[str, SavedFile]  # "store/corpora/…", "databases/prefect", "artifacts/…"
     libraries: dict[str, str]
     missing: list[str] = field(default_factory=list)  # snapshots that records name and the store does not have
     copied: dict[str, int] = field(default_factory=dict)  # how much of it was new
@@ -63,9 +63,9 @@ class Point:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: bytes) -> Point:
+    def from_json(cls, text: bytes) -> BackupPoint:
         fields = json.loads(text)
-        fields["files"] = {path: Saved(**saved) for path, saved in fields["files"].items()}
+        fields["files"] = {path: SavedFile(**saved) for path, saved in fields["files"].items()}
         return cls(**fields)
 
 
@@ -80,18 +80,20 @@ class Backup:
         names = (path.removeprefix("points/") for path in self.place.files("points"))
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
-    def point(self, name: str = "") -> Point:
+    def point(self, name: str = "") -> BackupPoint:
         """The backup of that name; the newest without one."""
         known = self.points()
         if not known:
             raise BackupError(f"{self.place.url}: there is no backup here; `prosemill backup` makes one")
         if name and name not in known:
             raise BackupError(f"{self.place.url}: no backup {name}; there is {', '.join(known[-5:])}")
-        return Point.from_json(self.place.read(f"points/{name or known[-1]}.json"))
+        return BackupPoint.from_json(self.place.read(f"points/{name or known[-1]}.json"))
 
     # --- saving ------------------------------------------------------------------------------------------------------
 
-    def save(self, store: Store, registry: Registry | None, databases: Sequence[Database], artifacts: str) -> Point:
+    def save(
+        self, store: Store, registry: Registry | None, databases: Sequence[Database], artifacts: str
+    ) -> BackupPoint:
         """Save the store, these databases and MLflow's artifacts (a folder or URL, "" where they are in the store).
 
         `registry` (None: not asked) names snapshots that must not be missing.
@@ -100,7 +102,7 @@ class Backup:
         before = self.point().files if known else {}
         name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
         with tempfile.TemporaryDirectory(prefix="prosemill-backup-") as folder:
-            keeper = _Keeper(self.place, Path(folder), before)
+            keeper = _ContentStore(self.place, Path(folder), before)
             for database in databases:
                 if database.exists():
                     dump = Path(folder) / database.name
@@ -118,7 +120,9 @@ class Backup:
                 self._save_snapshot(store, snapshot)
         missing = sorted(keeper.named - set(snapshots))
         copied = {"snapshots": len(new), "files": keeper.num_new}
-        point = Point(name, store.url, snapshots, keeper.files, dict(provenance.library_versions()), missing, copied)
+        point = BackupPoint(
+            name, store.url, snapshots, keeper.files, dict(provenance.library_versions()), missing, copied
+        )
         self.place.write(f"points/{name}.json", point.to_json().encode())
         return point
 
@@ -133,7 +137,7 @@ class Backup:
 
     # --- checking ----------------------------------------------------------------------------------------------------
 
-    def verify(self, point: Point) -> int:
+    def verify(self, point: BackupPoint) -> int:
         """Read everything of a backup again; how many files. BackupError names the first that is not as it was."""
         checked = 0
         with tempfile.TemporaryDirectory(prefix="prosemill-verify-") as folder:
@@ -150,7 +154,13 @@ class Backup:
     # --- bringing back -----------------------------------------------------------------------------------------------
 
     def restore(
-        self, point: Point, store: Store, databases: Sequence[Database], artifacts: str, *, overwrite: bool = False
+        self,
+        point: BackupPoint,
+        store: Store,
+        databases: Sequence[Database],
+        artifacts: str,
+        *,
+        overwrite: bool = False,
     ) -> None:
         """Bring back a backup: snapshots, then records, then databases. What is there already is refused, or replaced.
 
@@ -175,19 +185,19 @@ class Backup:
                 if path in point.files:
                     database.bring_back(self._checked(path, point.files[path], Path(folder)))
 
-    def _checked(self, path: str, saved: Saved, folder: Path) -> Path:
+    def _checked(self, path: str, saved: SavedFile, folder: Path) -> Path:
         file = self.place.fetch(f"files/{saved.sha256}", folder / "file")
         if file_sha256(file) != saved.sha256:
             raise BackupError(f"{self.place.url}: files/{saved.sha256} ({path}) is damaged; choose another --point")
         return file
 
 
-class _Keeper:
+class _ContentStore:
     """Puts files into files/, each content once."""
 
-    def __init__(self, place: StorageLocation, folder: Path, before: dict[str, Saved]) -> None:
+    def __init__(self, place: StorageLocation, folder: Path, before: dict[str, SavedFile]) -> None:
         self.place, self.folder, self.before = place, folder, before
-        self.files: dict[str, Saved] = {}
+        self.files: dict[str, SavedFile] = {}
         self.named: set[str] = set()  # snapshots that the records name
         self.num_new = 0
         self._here = {path.removeprefix("files/") for path in place.files("files")}
@@ -213,7 +223,7 @@ class _Keeper:
             self.place.put(file, f"files/{sha256}")
             self._here.add(sha256)
             self.num_new += 1
-        self.files[path] = Saved(sha256, stamp)
+        self.files[path] = SavedFile(sha256, stamp)
 
 
 def named_by(registry: Registry) -> set[str]:
@@ -259,7 +269,7 @@ def _refuse_what_is_there(store: Store, databases: Sequence[Database]) -> None:
         )
 
 
-def facts(point: Point) -> dict[str, Any]:
+def facts(point: BackupPoint) -> dict[str, Any]:
     """What a person wants to know of a backup."""
     return {
         "backup": point.name,

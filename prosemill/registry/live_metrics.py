@@ -1,6 +1,6 @@
 """The curves of a training while it goes on, in MLflow: loss, learning rate, speed, and what the machine does.
 
-`Registry.record` goes on with the same MLflow run when the model is judged. What the machine does is asked of MLflow's
+`Registry.record` goes on with the same MLflow run once there is a decision. What the machine does is asked of MLflow's
 own monitors (processors, memory, disk, network, GPUs), under the names by which its page of system metrics knows them.
 """
 
@@ -17,7 +17,7 @@ SYSTEM_SECONDS = 10.0  # between two looks at the machine, as in MLflow
 CURVES = ("loss", "validation_loss", "learning_rate", "grad_norm", "tokens_per_second", "utilisation")
 
 
-class Curves:
+class LiveCurves:
     """One training of the model `name`, begun by the flow run `flow_run`; a run that is tried again goes on with it.
 
     Every method may raise RegistryError, where the MLflow server is away.

@@ -22,7 +22,7 @@ LEARNED_FROM = ("chunk", "finetune")
 
 
 @dataclass(frozen=True)
-class Reproduced:
+class Reproduction:
     """What came out. `differences`: what is not as it was recorded, in lines for a person."""
 
     snapshot: str
@@ -35,7 +35,7 @@ class Reproduced:
         return self.recorded == self.found
 
 
-def reproduce(store: Store, snapshot: str) -> Reproduced:
+def reproduce(store: Store, snapshot: str) -> Reproduction:
     """Train the model of a finetune snapshot anew, beside the store; nothing in the store changes.
 
     The same weights, to the bit, on the same kind of processor with the same code, libraries and number of threads.
@@ -56,7 +56,7 @@ def reproduce(store: Store, snapshot: str) -> Reproduced:
         found = str(scratch.manifest(made).totals["weights_sha256"])
     if made != snapshot:
         differences.append(f"its inputs are no longer those recorded (they make {made}): the base or the code changed")
-    return Reproduced(snapshot, str(recorded), found, differences)
+    return Reproduction(snapshot, str(recorded), found, differences)
 
 
 def differing(manifest: Manifest) -> list[str]:

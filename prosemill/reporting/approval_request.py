@@ -1,4 +1,4 @@
-"""The question whether a challenger may take over, as Markdown: what a person judges it by."""
+"""The question whether a challenger may take over, as Markdown: what a person decides on."""
 
 from __future__ import annotations
 

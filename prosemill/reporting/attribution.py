@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from prosemill.lineage.tracing import Found, Tracer
+from prosemill.lineage.tracing import TraceNode, Tracer
 from prosemill.reporting import pages
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.store import Store
@@ -49,7 +49,7 @@ def _section(tracer: Tracer, sentence: str) -> Iterator[str]:
     yield ""
 
 
-def _row(page: Found, document: Found) -> str:
+def _row(page: TraceNode, document: TraceNode) -> str:
     chunk = document.leads_to[0].name if document.leads_to else ""
     shared = f"{page.facts['shared_runs']:.0%} of its runs of {page.facts['run_words']} words"
     withdrawn = f" (withdrawn: {page.facts['withdrawn']})" if "withdrawn" in page.facts else ""

@@ -10,7 +10,7 @@ from prosemill.reporting.summary import (
     LABELS,
     SCORED_LABELS,
     Corpus,
-    Trained,
+    TrainingRecord,
     funnel,
     recorded,
     score_table,
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 
 def with_decision(
-    store: Store, recipe: Recipe, as_of: str, corpus: Corpus, trained: Trained, approval: ApprovalState | None = None
+    store: Store,
+    recipe: Recipe,
+    as_of: str,
+    corpus: Corpus,
+    trained: TrainingRecord,
+    approval: ApprovalState | None = None,
 ) -> dict[str, Any]:
     """The report of a run with a decision on its challenger; `approval`: how it stands, where a person is asked."""
     decision = read_decision(store, trained["gate"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from prosemill.lineage.sampling import Sample, Shown
+from prosemill.lineage.sampling import Sample, ShownDocument
 
 _STYLE = """
 body { font: 16px/1.5 Georgia, "Noto Serif CJK SC", serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
@@ -38,13 +38,13 @@ def page(drawn: Sample) -> str:
     )
 
 
-def _article(shown: Shown) -> str:
+def _article(shown: ShownDocument) -> str:
     if shown.beside is None:
         return f"<article>{_inside(shown)}</article>"
     return f'<article class="pair"><div>{_inside(shown)}</div><div>{_inside(shown.beside)}</div></article>'
 
 
-def _inside(shown: Shown) -> str:
+def _inside(shown: ShownDocument) -> str:
     url = escape(shown.url, quote=True)
     link = f'<a href="{url}">{url}</a>' if shown.url.startswith(("http://", "https://")) else url
     heading = f"<h3>{escape(shown.title)}</h3>" if shown.title else ""

@@ -35,8 +35,8 @@ class Corpus(TypedDict):
     seconds: dict[str, float]
 
 
-class Trained(TypedDict):
-    """What training and judging left behind, and how long each stage took this time; ids are "" without a training."""
+class TrainingRecord(TypedDict):
+    """What training, evaluation and the gate made, and how long each stage took this time; ids are "" without a training."""
 
     finetune: str
     evaluate: str
@@ -46,7 +46,7 @@ class Trained(TypedDict):
     reason: str  # why nothing was trained, "" otherwise
 
 
-NOT_TRAINED = Trained(finetune="", evaluate="", gate="", model="", seconds={}, reason="")
+NOT_TRAINED = TrainingRecord(finetune="", evaluate="", gate="", model="", seconds={}, reason="")
 
 
 def corpus_of(record: Mapping[str, Any]) -> Corpus:
@@ -66,12 +66,12 @@ def recorded(corpus: Corpus) -> dict[str, Any]:
     return {key: value for key, value in corpus.items() if key != "seconds"}
 
 
-def training_ids(trained: Trained) -> dict[str, str]:
+def training_ids(trained: TrainingRecord) -> dict[str, str]:
     """The snapshots of a training, for the record."""
     return {"finetune": trained["finetune"], "evaluate": trained["evaluate"], "gate": trained["gate"]}
 
 
-def manners(recipe: Recipe) -> dict[str, Any]:
+def write_settings_record(recipe: Recipe) -> dict[str, Any]:
     """How the recipe wants its model to write, for the record: `prosemill write` has the name, not the recipe."""
     return {"write": recipe.write.model_dump(mode="json")}
 

@@ -29,7 +29,7 @@ _MAGIC = (
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 
 
-class BadBody(Exception):
+class UnusableBody(Exception):
     """A body that is no page; `str()` is the reason for the ledger."""
 
 
@@ -53,12 +53,12 @@ def is_html(content_type: str, body: bytes) -> bool:
 
 
 def inflate(body: bytes, encodings: list[str], limit: int) -> bytes:
-    """Undo content encodings; at most `limit` bytes come out. BadBody: too_large, truncated or bad_encoding.
+    """Undo content encodings; at most `limit` bytes come out. UnusableBody: too_large, truncated or bad_encoding.
 
     A body that says gzip but is plain is taken as it is, as browsers of old did.
     """
     if len(encodings) > MAX_LAYERS:
-        raise BadBody("bad_encoding")
+        raise UnusableBody("bad_encoding")
     for encoding in reversed(encodings):
         if encoding in ("gzip", "x-gzip"):
             body = _inflate(body, 31, limit) if body[:2] == b"\x1f\x8b" else body
@@ -66,7 +66,7 @@ def inflate(body: bytes, encodings: list[str], limit: int) -> bytes:
             zlib_header = body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0
             body = _inflate(body, 15 if zlib_header else -15, limit)
         elif encoding not in ("", "identity"):
-            raise BadBody("bad_encoding")
+            raise UnusableBody("bad_encoding")
     return body
 
 
@@ -75,24 +75,24 @@ def _inflate(body: bytes, window_bits: int, limit: int) -> bytes:
     try:
         out = inflater.decompress(body, limit + 1)
     except zlib.error as error:
-        raise BadBody("bad_encoding") from error
+        raise UnusableBody("bad_encoding") from error
     if len(out) > limit:
-        raise BadBody("too_large")
+        raise UnusableBody("too_large")
     if not inflater.eof:
-        raise BadBody("truncated")
+        raise UnusableBody("truncated")
     return out  # trailing garbage after the stream is not ours
 
 
 def check_page(content_type: str, body: bytes) -> None:
-    """BadBody `empty` or `non_html` for what is no page, whatever the server calls it."""
+    """UnusableBody `empty` or `non_html` for what is no page, whatever the server calls it."""
     if not body.strip():
-        raise BadBody("empty")
+        raise UnusableBody("empty")
     head = body[:1024]
     wide = (
         "utf-16" in content_type.lower() or "utf-32" in content_type.lower() or head[:2] in (b"\xff\xfe", b"\xfe\xff")
     )
     if not is_page_type(content_type) or head.startswith(_MAGIC) or (head.count(b"\0") > 8 and not wide):
-        raise BadBody("non_html")
+        raise UnusableBody("non_html")
 
 
 def failure_reason(error: BaseException) -> str:

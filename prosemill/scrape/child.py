@@ -135,7 +135,7 @@ def scrapy_settings(job: Job) -> dict[str, Any]:
         "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_VERIFY_CERTIFICATES": True,
         "RETRY_TIMES": RETRY_TIMES,
-        "RETRY_PRIORITY_ADJUST": 10,  # soon, since later answers wait to be judged
+        "RETRY_PRIORITY_ADJUST": 10,  # soon, since later answers wait to be decided on
         "RETRY_GIVE_UP_LOG_LEVEL": "INFO",
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,

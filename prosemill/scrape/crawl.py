@@ -13,7 +13,7 @@ GRACE_SECONDS = 120.0  # beyond max_minutes: starting, and writing the ledger of
 
 
 @dataclass(frozen=True)
-class Crawled:
+class CrawlReport:
     """What the child reports at its end; pages and ledger lie in the job's folder."""
 
     files: list[tuple[str, int]]
@@ -24,15 +24,15 @@ class Crawled:
     trouble: str
 
 
-def crawl(job: Job, work: Path) -> Crawled:
+def crawl(job: Job, work: Path) -> CrawlReport:
     """Crawl in a process of its own. CrawlerDied with the last line of its log (`<work>/crawl.log`) when it fails."""
     log = work / "crawl.log"
-    done: list[Crawled] = []
+    done: list[CrawlReport] = []
 
     def hear(message: subprocesses.Message) -> None:
         if "done" in message:
             fields = message["done"]
-            done.append(Crawled(**{**fields, "files": [(name, pages) for name, pages in fields["files"]]}))
+            done.append(CrawlReport(**{**fields, "files": [(name, pages) for name, pages in fields["files"]]}))
         else:
             progress.report(f"scrape {job.source}", message["answered"], message["known"])
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from prosemill.scrape.ledger import Row
-from prosemill.scrape.links import Outline
+from prosemill.scrape.ledger import LedgerRow
+from prosemill.scrape.links import PageOutline
 
 REFUSALS = frozenset({"connection_refused", "dns_error", "tls_error"})  # the host as a whole does not talk to us
 TRANSPORT = REFUSALS | {"timeout", "connection_lost", "truncated"}
 # The site may be well again tomorrow: a page that was live before stays.
 TRANSIENT = TRANSPORT | {"deferred", "robots_unavailable", "host_down", "time_limit", "page_limit"}
-# Answers whose verdict stands as long as the server says "not modified".
+# Answers whose decision stands as long as the server says "not modified".
 PERMANENT = frozenset({"non_html", "empty", "noindex", "ai_opt_out", "same_content"})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one URL. `reason` is set when there is nothing to judge: not asked, or no usable answer."""
+    """What came back for one URL. `reason` is set when there is nothing to decide: not asked, or no usable answer."""
 
     reason: str = ""
     status: int = 0
@@ -31,20 +31,20 @@ class Answer:
     opt_out: str = ""
     opt_out_reason: str = ""  # "", ai_opt_out or noindex
     follow: bool = True
-    outline: Outline = field(default_factory=Outline)
+    outline: PageOutline = field(default_factory=PageOutline)
     headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
 class Entry:
-    """One URL of the crawl. `row` is its line of the ledger; final once `judged`."""
+    """One URL of the crawl. `row` is its line of the ledger; final once `is_decided`."""
 
-    row: Row
+    row: LedgerRow
     is_start: bool = False
     chain: tuple[int, ...] = ()  # entries that redirected here
     index: int = 0
     asked: bool = False
-    judged: bool = False
+    is_decided: bool = False
     conditional: bool = True
     answer: Answer | None = None
 

@@ -1,7 +1,7 @@
 """Which URL is asked next, and what each answer means: the crawl without the network.
 
 URLs are asked breadth first, links in page order. Answers may come in any order (several hosts, retries), but are
-judged in the order of asking, as a processor retires its instructions: so the ledger of a site that does not change is
+decided in the order of asking, as a processor retires its instructions: so the ledger of a site that does not change is
 always the same, whatever the network does. At most WINDOW URLs are asked ahead of the oldest unanswered one, which
 bounds memory.
 """
@@ -18,8 +18,8 @@ from scrapy.linkextractors import IGNORED_EXTENSIONS
 from prosemill.scrape import urls
 from prosemill.scrape.entries import PERMANENT, REFUSALS, TRANSIENT, TRANSPORT, Answer, Entry
 from prosemill.scrape.job import Job
-from prosemill.scrape.ledger import Row
-from prosemill.scrape.links import Outline
+from prosemill.scrape.ledger import LedgerRow
+from prosemill.scrape.links import PageOutline
 from prosemill.storage.warc import RecordLocation
 
 WINDOW = 64
@@ -33,7 +33,7 @@ _NOT_PAGES = frozenset(IGNORED_EXTENSIONS) - {"txt", "md"}
 class Frontier:
     """`take` says what to ask, `complete` takes an answer, `rows` is the ledger. `archive` stores a body."""
 
-    def __init__(self, job: Job, prior: list[Row], archive: Callable[[str, Answer], RecordLocation]) -> None:
+    def __init__(self, job: Job, prior: list[LedgerRow], archive: Callable[[str, Answer], RecordLocation]) -> None:
         self.job, self.archive = job, archive
         self.prior = {row.url: row for row in prior}
         self.entries: list[Entry] = []
@@ -74,7 +74,7 @@ class Frontier:
                 return
             entry = self.entries[self._next]
             self._next += 1
-            if not entry.judged:
+            if not entry.is_decided:
                 entry.asked = True
                 self._pending += 1
                 yield entry
@@ -82,8 +82,8 @@ class Frontier:
     def is_out_of_time(self) -> bool:
         return time.monotonic() > self._deadline
 
-    def condition(self, entry: Entry) -> Row | None:
-        """The row of the last scrape whose ETag and date may be sent: its body or its verdict is still good."""
+    def condition(self, entry: Entry) -> LedgerRow | None:
+        """The row of the last scrape whose ETag and date may be sent: its body or its decision is still good."""
         prior = self.prior.get(entry.url)
         if prior is None or not entry.conditional or not (prior.etag or prior.last_modified):
             return None
@@ -99,18 +99,18 @@ class Frontier:
         origin = urls.origin(url)
         return self._refusals.get(origin, 0) >= REFUSED_LIMIT or self._errors.get(origin, 0) >= ERROR_LIMIT
 
-    # --- judging -----------------------------------------------------------------------------------------------------
+    # --- deciding ----------------------------------------------------------------------------------------------------
 
     def complete(self, entry: Entry, answer: Answer) -> None:
         entry.answer = answer
         self._count_errors(entry, answer)
         self._advance()
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[LedgerRow]:
         """The ledger; what was known but not asked has reason time_limit or page_limit."""
         self._add_old_pages()
         for entry in self.entries:
-            if not entry.judged:
+            if not entry.is_decided:
                 self._fail(entry, Answer("time_limit" if self.is_out_of_time() else "page_limit"), "skipped")
         return [entry.row for entry in self.entries]
 
@@ -131,17 +131,17 @@ class Frontier:
             self._refusals[origin] = self._errors[origin] = 0
 
     def _advance(self) -> None:
-        """Judge every answer whose predecessors are judged."""
+        """Decide on every answer whose predecessors are decided."""
         while True:
             while self._oldest < len(self.entries):
                 entry = self.entries[self._oldest]
-                if not entry.judged:
-                    if entry.answer is None or not self._judge(entry, entry.answer):
+                if not entry.is_decided:
+                    if entry.answer is None or not self._decide(entry, entry.answer):
                         return
                     entry.answer = None
                     self._pending -= 1
                     self._live += entry.row.is_live
-                    entry.judged = True
+                    entry.is_decided = True
                 self._oldest += 1
             if self._with_old_pages:
                 return
@@ -154,22 +154,22 @@ class Frontier:
             if row.is_live and row.url not in self._known:
                 entry = self._discover(row.url, depth=row.depth, referrer=row.referrer, is_old=True)
                 if entry is not None and self.job.kind == "urls":  # a list says all there is
-                    entry.row.state, entry.row.reason, entry.judged = "gone", "removed", True
+                    entry.row.state, entry.row.reason, entry.is_decided = "gone", "removed", True
 
-    def _judge(self, entry: Entry, answer: Answer) -> bool:
+    def _decide(self, entry: Entry, answer: Answer) -> bool:
         """Fill in the row and follow the links; False when the URL has to be asked once more."""
         row = entry.row
         row.http_status, row.opt_out = answer.status, answer.opt_out
         if answer.reason:
             self._fail(entry, answer)
         elif answer.status == 304:
-            return self._judge_unmodified(entry)
+            return self._decide_unmodified(entry)
         elif answer.location and 300 <= answer.status < 400:
-            self._judge_redirect(entry, answer)
+            self._decide_redirect(entry, answer)
         elif answer.status != 200:
             self._fail(entry, replace(answer, reason=f"http_{answer.status}"), "gone" if answer.status == 410 else "")
         else:
-            self._judge_page(entry, answer)
+            self._decide_page(entry, answer)
         return True
 
     def _fail(self, entry: Entry, answer: Answer, state: str = "") -> None:
@@ -184,11 +184,11 @@ class Frontier:
         failed = answer.reason in TRANSPORT or answer.reason == "deferred" or answer.status >= 400
         row.state, row.reason = state or ("failed" if failed else "skipped"), answer.reason
 
-    def _judge_unmodified(self, entry: Entry) -> bool:
+    def _decide_unmodified(self, entry: Entry) -> bool:
         prior = self.condition(entry)
         twin = self._known.get(prior.redirected_to) if prior is not None else None
         is_alias = prior is not None and prior.reason == "same_content"
-        if prior is None or (is_alias and not (twin and twin.judged and twin.row.state == "unchanged")):
+        if prior is None or (is_alias and not (twin and twin.is_decided and twin.row.state == "unchanged")):
             if not entry.conditional:
                 self._fail(entry, Answer("http_304", status=304), "failed")
                 return True
@@ -206,7 +206,7 @@ class Frontier:
             self._discover(url, depth=row.depth + 1, referrer=entry.url)
         return True
 
-    def _judge_redirect(self, entry: Entry, answer: Answer) -> None:
+    def _decide_redirect(self, entry: Entry, answer: Answer) -> None:
         row, chain = entry.row, (*entry.chain, entry.index)
         row.state, row.reason = "skipped", "redirected"
         try:
@@ -223,7 +223,7 @@ class Frontier:
             return
         self._discover(row.redirected_to, depth=row.depth, referrer=entry.url, is_start=entry.is_start, chain=chain)
 
-    def _judge_page(self, entry: Entry, answer: Answer) -> None:
+    def _decide_page(self, entry: Entry, answer: Answer) -> None:
         row, prior = entry.row, self.prior.get(entry.url)
         row.fetched_at, row.etag, row.last_modified = answer.fetched_at, answer.etag, answer.last_modified
         row.content_type, row.content_sha256 = answer.content_type, answer.content_sha256
@@ -268,7 +268,7 @@ class Frontier:
         for name in (key, entry.url, *self._aliases.get(entry.url, [])):
             self._by_key.setdefault(name, entry)
 
-    def _follow(self, entry: Entry, outline: Outline) -> None:
+    def _follow(self, entry: Entry, outline: PageOutline) -> None:
         self.links_left_out += outline.links_left_out
         if self.job.kind != "site":
             return
@@ -285,17 +285,19 @@ class Frontier:
         self, url: str, *, depth: int, referrer: str, is_start: bool = False, is_old: bool = False,
         chain: tuple[int, ...] = (),
     ) -> Entry | None:  # fmt: skip
-        """Add a URL, once (None if it is known); one that may not be asked is judged here and now."""
+        """Add a URL, once (None if it is known); one that may not be asked is decided at once."""
         if url in self._known:
             return None
         if len(self.entries) >= self._max_known and not is_old:
             self.links_left_out += 1
             return None
-        entry = Entry(Row(url, self.job.source, depth=depth, referrer=referrer), is_start, chain, len(self.entries))
+        entry = Entry(
+            LedgerRow(url, self.job.source, depth=depth, referrer=referrer), is_start, chain, len(self.entries)
+        )
         self.entries.append(entry)
         self._known[url] = entry
         entry.row.reason = self._refusal(entry, is_redirect=bool(chain), is_old=is_old)
-        entry.judged = bool(entry.row.reason)
+        entry.is_decided = bool(entry.row.reason)
         return entry
 
     def _refusal(self, entry: Entry, *, is_redirect: bool, is_old: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from prosemill.config.settings import Source
 from prosemill.errors import SourceEmpty
 from prosemill.runtime import progress
-from prosemill.scrape.ledger import LEDGER_FILE, Row, read_ledger, write_ledger
+from prosemill.scrape.ledger import LEDGER_FILE, LedgerRow, read_ledger, write_ledger
 from prosemill.scrape.local import Item
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.storage.warc import PageArchive
@@ -26,7 +26,7 @@ def keep(
     previous: str,
     *,
     max_pages: int | None = None,
-) -> list[Row]:
+) -> list[LedgerRow]:
     """Write pages and ledger of a snapshot; the ledger's rows. Pages beyond `max_pages` are not kept."""
     prior = {row.url: row for row in read_ledger(store.local(f"{previous}/{LEDGER_FILE}"))} if previous else {}
     with PageArchive(writer.folder) as pages:
@@ -37,7 +37,7 @@ def keep(
     return rows
 
 
-def nothing_in(source: Source, rows: list[Row], what: str) -> SourceEmpty:
+def nothing_in(source: Source, rows: list[LedgerRow], what: str) -> SourceEmpty:
     """What to raise when no row is live: `what` was looked for, with the commonest reasons and what to do."""
     reasons = Counter(row.reason for row in rows if not row.is_live)
     found = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(5)) or "nothing there"
@@ -57,15 +57,15 @@ def _keep(
     source: Source,
     writer: SnapshotWriter,
     pages: PageArchive,
-    prior: dict[str, Row],
+    prior: dict[str, LedgerRow],
     max_pages: int | None,
-) -> list[Row]:
+) -> list[LedgerRow]:
     """A row for every item; bodies that are new go into `pages`. What was live and is no more there is gone."""
-    rows: list[Row] = []
+    rows: list[LedgerRow] = []
     seen: dict[str, str] = {}
     live = 0
     for item in progress.track(f"scrape {source.name}", items):
-        row = Row(item.url, source.name, reason=item.reason, opt_out=item.opt_out)
+        row = LedgerRow(item.url, source.name, reason=item.reason, opt_out=item.opt_out)
         rows.append(row)
         old = prior.get(item.url)
         if item.page is None:
@@ -94,4 +94,4 @@ def _keep(
     writer.partial = any(row.reason in INCOMPLETE for row in rows)
     if writer.partial:  # what is missing may be in the part that could not be read
         return rows + [replace(old, state="unchanged", reason="") for old in missing]
-    return rows + [Row(old.url, source.name, "gone", "removed") for old in missing]
+    return rows + [LedgerRow(old.url, source.name, "gone", "removed") for old in missing]

@@ -17,7 +17,7 @@ LEDGER_FILE = "ledger.parquet"
 
 
 @dataclass(slots=True)
-class Row:
+class LedgerRow:
     """What was asked, what came back, what was decided and why; the columns of records.LEDGER."""
 
     url: str
@@ -44,19 +44,19 @@ class Row:
         return self.state in LIVE_STATES
 
 
-_NAMES = [field.name for field in fields(Row)]
+_NAMES = [field.name for field in fields(LedgerRow)]
 
 
-def write_ledger(path: Path, rows: Sequence[Row]) -> None:
+def write_ledger(path: Path, rows: Sequence[LedgerRow]) -> None:
     columns = {name: [getattr(row, name) for row in rows] for name in _NAMES}
     pq.write_table(pa.table(columns, schema=LEDGER), path, compression="zstd")
 
 
-def read_ledger(path: Path) -> list[Row]:
-    return [Row(**record) for record in pq.read_table(path, schema=LEDGER).to_pylist()]
+def read_ledger(path: Path) -> list[LedgerRow]:
+    return [LedgerRow(**record) for record in pq.read_table(path, schema=LEDGER).to_pylist()]
 
 
-def counts(rows: Sequence[Row]) -> Counts:
+def counts(rows: Sequence[LedgerRow]) -> Counts:
     """Kept are the rows that go on to strip; the others are counted by reason."""
     dropped = Counter(row.reason for row in rows if not row.is_live)
     return Counts(seen=len(rows), kept=sum(row.is_live for row in rows), dropped=dict(sorted(dropped.items())))

@@ -16,7 +16,7 @@ _QUIET_SCHEMES = ("mailto:", "javascript:", "tel:", "data:", "sms:", "about:", "
 
 
 @dataclass(frozen=True)
-class Outline:
+class PageOutline:
     """`links` are absolute, not yet canonical, in page order, each once; `meta` maps lower-case names to values."""
 
     links: tuple[str, ...] = ()
@@ -25,11 +25,11 @@ class Outline:
     meta: dict[str, list[str]] = field(default_factory=dict)
 
 
-def outline(body: bytes, url: str, charset: str = "") -> Outline:
+def outline(body: bytes, url: str, charset: str = "") -> PageOutline:
     """Read one page; a page that cannot be parsed has no links."""
     root = _parse(body, charset)
     if root is None:
-        return Outline()
+        return PageOutline()
     base, canonical_link = url, ""
     hrefs: dict[str, None] = {}
     meta: dict[str, list[str]] = {}
@@ -46,7 +46,7 @@ def outline(body: bytes, url: str, charset: str = "") -> Outline:
             hrefs[href] = None
     links = dict.fromkeys(filter(None, (_join(base, href) for href in hrefs)))
     kept = tuple(links)[:MAX_LINKS]
-    return Outline(kept, len(links) - len(kept), _join(base, canonical_link) if canonical_link else "", meta)
+    return PageOutline(kept, len(links) - len(kept), _join(base, canonical_link) if canonical_link else "", meta)
 
 
 def _parse(body: bytes, charset: str) -> Element | None:

@@ -18,7 +18,7 @@ from prosemill.scrape import answers, optouts, urls
 from prosemill.scrape.compat import set_host_delay
 from prosemill.scrape.entries import Answer, Entry
 from prosemill.scrape.frontier import Frontier
-from prosemill.scrape.links import Outline, outline
+from prosemill.scrape.links import PageOutline, outline
 from prosemill.scrape.politeness import PublicResolver
 from prosemill.scrape.robots import MAX_BYTES, MAX_REDIRECTS, Robots, product_token
 
@@ -138,7 +138,7 @@ class PageSpider(Spider):  # type: ignore[misc]
         yield from self._pump()
 
     def _read(self, response: Response, entry: Entry) -> Answer:
-        """Judge nothing, only read: encodings, type, links, opt-outs."""
+        """Decide nothing, only read: encodings, type, links, opt-outs."""
         fields = {
             "location": _text(response.headers, "Location"),
             "etag": _text(response.headers, "ETag"),
@@ -154,13 +154,13 @@ class PageSpider(Spider):  # type: ignore[misc]
             body = b"" if "download_stopped" in response.flags else response.body
             body = answers.inflate(body, encodings, self.job.max_page_bytes)
             answers.check_page(fields["content_type"], body or b"-" * ("download_stopped" in response.flags))
-        except answers.BadBody as bad:
+        except answers.UnusableBody as bad:
             return answers.without_body(str(bad), 200, **fields)
         return self._read_page(response, entry, body, fields)
 
     def _read_page(self, response: Response, entry: Entry, body: bytes, fields: dict[str, str]) -> Answer:
         kind = fields["content_type"]
-        page = outline(body, entry.url, answers.charset(kind)) if answers.is_html(kind, body) else Outline()
+        page = outline(body, entry.url, answers.charset(kind)) if answers.is_html(kind, body) else PageOutline()
         headers = {name.decode("latin-1").lower(): [v.decode("latin-1") for v in values]
                    for name, values in response.headers.items()}  # fmt: skip
         origin = self.origins[urls.origin(entry.url)]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from prosemill.dedup.judged_index import Names
+from prosemill.dedup.known_index import Names
 from prosemill.storage import arrow
 from prosemill.storage.manifest import Manifest, Shard
 from prosemill.storage.store import SnapshotWriter, Store

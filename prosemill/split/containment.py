@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prosemill.dedup.index import SAMPLED, History, Segment, parameters_of, segments_of
+from prosemill.dedup.index import SAMPLED, History, IndexSegment, parameters_of, segments_of
 from prosemill.dedup.shingles import Hashes, release_memory
 from prosemill.errors import StoreError
 from prosemill.split.sketches import MOST_COMMON, Ordinals, Sketches, spread
@@ -32,7 +32,7 @@ BLOCK_SHINGLES = 1 << 20  # looked up at once: some tens of megabytes
 
 
 @dataclass(frozen=True)
-class Holding:
+class Containment:
     """`container` has `share` of the shingles of `contained`; both are ordinals."""
 
     container: int
@@ -43,7 +43,7 @@ class Holding:
 def read_index(store: Store, dedup: str, num_keepers: int) -> History:
     """The index of a dedup snapshot, its rows in the order of the keepers. StoreError where it has other rows."""
     segments = segments_of(store.manifest(dedup))
-    history = History([Segment.read(store, path, parameters_of(store, path)) for path in segments])
+    history = History([IndexSegment.read(store, path, parameters_of(store, path)) for path in segments])
     if len(history) != num_keepers:
         raise StoreError(
             f"{store.url}: the index of {dedup} has {len(history)} documents, not {num_keepers}; "
@@ -55,21 +55,21 @@ def read_index(store: Store, dedup: str, num_keepers: int) -> History:
 # --- new documents that hold a held-out one -------------------------------------------------------------------------
 
 
-def holding(history: History, new: Ordinals, held_out: Sketches) -> list[Holding]:
+def holding(history: History, new: Ordinals, held_out: Sketches) -> list[Containment]:
     """For each document of `new`, which ascend, that holds one of `held_out`, the one that it holds most of."""
     if not any(map(len, held_out.segments)) or not len(new):
         return []
     is_there = held_out.filter()
     is_new = np.zeros(len(history), bool)
     is_new[new] = True
-    found: dict[int, Holding] = {}
+    found: dict[int, Containment] = {}
     for first, owners, hashes in _blocks(history, int(new[0])):
         for document, contained in held_out.candidates(is_there, owners, hashes):
             container = first + document
             if is_new[container] and container != contained:
                 share = _share(history.shingles(contained), history.shingles(container))
                 if share >= max(CONTAINED, found[container].share if container in found else 0.0):
-                    found[container] = Holding(container, contained, share)
+                    found[container] = Containment(container, contained, share)
     return list(found.values())
 
 
@@ -117,7 +117,7 @@ def entangled(
     return found
 
 
-def _sample_sizes(segment: Segment) -> NDArray[np.int64]:
+def _sample_sizes(segment: IndexSegment) -> NDArray[np.int64]:
     """How many samples each document has; by blocks, because numpy counts in a copy."""
     sizes = np.zeros(len(segment), np.int64)
     for start in range(0, len(segment.sample_rows), BLOCK_SHINGLES):

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prosemill.dedup.index import History
-from prosemill.dedup.judged_index import Names
+from prosemill.dedup.known_index import Names
 from prosemill.split import containment
 from prosemill.split.codes import EXCLUDED, NEW, PARTS, TRAIN, Codes, Parts, is_held_out
-from prosemill.split.sketches import Segment, Sketches
+from prosemill.split.sketches import Sketches, SketchSegment
 from prosemill.storage import arrow
 from prosemill.storage.manifest import Shard
 from prosemill.storage.schemas import CONTAINER
@@ -35,12 +35,12 @@ class Container:
 
 
 @dataclass(frozen=True)
-class Leaks:
+class HeldOutContainers:
     """`containers` by id. `known`, `added`: sketches of what earlier runs held out, and of what this one does."""
 
     containers: dict[str, Container] = field(default_factory=dict)
     known: Sketches | None = None
-    added: Segment | None = None
+    added: SketchSegment | None = None
 
     def write(self, writer: SnapshotWriter, earlier: Sequence[Shard]) -> None:
         """Add the roles containers and sketches; `earlier`: those sketches that were read."""
@@ -55,7 +55,7 @@ class Leaks:
             self.known.write(writer, self.added, earlier)
 
 
-def without_leaks(
+def find_containers(
     store: Store,
     dedup: str,
     keepers: Names,
@@ -63,28 +63,28 @@ def without_leaks(
     earlier: Sequence[Shard],
     codes: Codes,
     assigned: Assigned,
-) -> Leaks:
+) -> HeldOutContainers:
     """Change `codes` [all keepers] and `assigned` [new ones] so that no text is held out and learned in a longer one.
 
     A new document that holds a held-out one is excluded. A component goes to train if a document of it lies within an
     old training document, or holds one. `earlier`: sketches of what `past` held out, or none.
     """
     if not store.manifest(dedup).shards_of("index"):  # kept by hand, not by our dedup
-        return Leaks()
+        return HeldOutContainers()
     history = containment.read_index(store, dedup, len(keepers))
     is_new = past.codes == NEW
     _learn(history, keepers, is_new, codes, assigned)
     known = Sketches.read(store, earlier, history)
     if known is None:
-        known = Sketches(history, [Segment.of(history, np.flatnonzero(is_held_out(past.codes)))])
-    added = Segment.of(history, np.flatnonzero(is_new & is_held_out(codes)))
+        known = Sketches(history, [SketchSegment.of(history, np.flatnonzero(is_held_out(past.codes)))])
+    added = SketchSegment.of(history, np.flatnonzero(is_new & is_held_out(codes)))
     containers = {}
     for container, contained, found in _holding(history, keepers, np.flatnonzero(is_new), known, added):
         if codes[found.container] == TRAIN or not is_new[found.contained]:
             id = container[0]
             codes[found.container], assigned[id] = EXCLUDED, (PARTS[EXCLUDED], assigned[id][1])
             containers[id] = Container(*container, *contained, found.share)
-    return Leaks(containers, known, added.only(is_held_out(codes)))
+    return HeldOutContainers(containers, known, added.only(is_held_out(codes)))
 
 
 def _learn(history: History, keepers: Names, is_new: NDArray[np.bool_], codes: Codes, assigned: Assigned) -> None:
@@ -100,8 +100,8 @@ def _learn(history: History, keepers: Names, is_new: NDArray[np.bool_], codes: C
 
 
 def _holding(
-    history: History, keepers: Names, new: NDArray[np.int64], known: Sketches, added: Segment
-) -> Iterator[tuple[tuple[str, str], tuple[str, str], containment.Holding]]:
+    history: History, keepers: Names, new: NDArray[np.int64], known: Sketches, added: SketchSegment
+) -> Iterator[tuple[tuple[str, str], tuple[str, str], containment.Containment]]:
     """Each new document that holds a held-out one: id and URL of both, and what was found."""
     found = containment.holding(history, new, Sketches(history, [*known.segments, added]))
     for_each = ([each.container for each in found], [each.contained for each in found])

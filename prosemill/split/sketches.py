@@ -30,7 +30,7 @@ Ordinals = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Segment:
+class SketchSegment:
     """Hashes of the sketches of some documents, ascending, and the ordinal of the document that each is of."""
 
     hashes: Hashes
@@ -41,7 +41,7 @@ class Segment:
         return len(self.hashes)
 
     @classmethod
-    def of(cls, history: History, ordinals: Ordinals) -> Segment:
+    def of(cls, history: History, ordinals: Ordinals) -> SketchSegment:
         """`ordinals` ascend."""
         hashes, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         bounds = np.searchsorted(ordinals, history.firsts)
@@ -55,19 +55,19 @@ class Segment:
         return cls._ascending(np.concatenate(hashes), np.repeat(ordinals, np.concatenate(sizes)).astype(np.uint32))
 
     @classmethod
-    def merge(cls, segments: Sequence[Segment]) -> Segment:
+    def merge(cls, segments: Sequence[SketchSegment]) -> SketchSegment:
         hashes, owners = ([getattr(each, name) for each in segments] for name in ("hashes", "owners"))
         return cls._ascending(np.concatenate(hashes), np.concatenate(owners))
 
     @classmethod
-    def _ascending(cls, hashes: Hashes, owners: NDArray[np.uint32]) -> Segment:
+    def _ascending(cls, hashes: Hashes, owners: NDArray[np.uint32]) -> SketchSegment:
         order = np.argsort(hashes, kind="stable")
         return cls(hashes[order], owners[order])
 
-    def only(self, is_wanted: NDArray[np.bool_]) -> Segment:
+    def only(self, is_wanted: NDArray[np.bool_]) -> SketchSegment:
         """Of the documents that are wanted [all keepers]."""
         chosen = is_wanted[self.owners]
-        return Segment(self.hashes[chosen], self.owners[chosen])
+        return SketchSegment(self.hashes[chosen], self.owners[chosen])
 
     def write(self, writer: SnapshotWriter, name: str, parameters: dict[str, int]) -> None:
         """Add the segment to a snapshot as a folder `name`; `parameters` are those of the index."""
@@ -81,7 +81,7 @@ class Segment:
 class Sketches:
     """All segments as one."""
 
-    def __init__(self, history: History, segments: Iterable[Segment]) -> None:
+    def __init__(self, history: History, segments: Iterable[SketchSegment]) -> None:
         self.history, self.segments = history, list(segments)
 
     @classmethod
@@ -95,10 +95,10 @@ class Sketches:
         for path in (header.removesuffix(f"/{HEADER}") for header in headers):
             files = [store.local(f"{path}/{part}.npy") for part in ("hashes", "owners")]
             hashes, owners = (np.asarray(np.load(file, mmap_mode="r")) for file in files)
-            segments.append(Segment(hashes, owners, path))
+            segments.append(SketchSegment(hashes, owners, path))
         return cls(history, segments)
 
-    def write(self, writer: SnapshotWriter, added: Segment, shards: Sequence[Shard]) -> None:
+    def write(self, writer: SnapshotWriter, added: SketchSegment, shards: Sequence[Shard]) -> None:
         """Add those of this run; `shards`: of the segments that were read, which are inherited or merged."""
         parameters = parameters_of(self.history)
         place = len(self.segments) - num_merged([len(segment) for segment in self.segments], len(added))
@@ -108,7 +108,7 @@ class Sketches:
             else:
                 segment.write(writer, f"{ROLE}-{older:05d}", parameters)
         if len(added) or not self.segments:
-            Segment.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}", parameters)
+            SketchSegment.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}", parameters)
 
     def filter(self) -> NDArray[np.bool_]:
         """Which hashes may be among them, by their lowest FILTER_BITS."""

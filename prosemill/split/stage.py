@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.config.settings import Split
-from prosemill.dedup.judged_index import Names
+from prosemill.dedup.known_index import Names
 from prosemill.errors import CorpusEmpty
 from prosemill.split import sketches
 from prosemill.split.codes import HELD_OUT, NEW, PARTS, Parts, codes_of
-from prosemill.split.decontamination import without_leaks
+from prosemill.split.decontamination import find_containers
 from prosemill.storage import arrow, stages
 from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.manifest import Counts, digest, snapshot_id
@@ -59,7 +59,7 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
     codes[codes == NEW] = codes_of([part for part, _ in assigned.values()])
     earlier = store.manifest(previous).shards if previous else []
     sketched = [shard for shard in earlier if shard.role == sketches.ROLE and past.shards]  # by ordinal, as the codes
-    leaks = without_leaks(store, dedup, keepers, past, sketched, codes, assigned)
+    containment = find_containers(store, dedup, keepers, past, sketched, codes, assigned)
     withdrawn = withdrawn_of(store, dedup)
     totals = _totals(past, keepers, assigned, withdrawn)
     _check(totals, len(new), len(withdrawn))
@@ -73,10 +73,10 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
         flow_run_id=flow_run_id,
     ) as writer:
         writer.inherit([shard for shard in earlier if shard.role in ("assignments", "containers")])
-        table = _table(assigned, fresh, leaks.containers, as_of)
+        table = _table(assigned, fresh, containment.containers, as_of)
         pq.write_table(table, writer.path("assignments-00000.parquet"), compression="zstd")
         writer.add("assignments-00000.parquet", "assignments", table.num_rows)
-        leaks.write(writer, sketched)
+        containment.write(writer, sketched)
         past.write(writer, codes)
         dropped = Counter(reason for reason in table["reason"].to_pylist() if reason)
         writer.counts = Counts(len(new), len(new) - dropped.total(), dict(sorted(dropped.items())))

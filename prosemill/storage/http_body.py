@@ -20,15 +20,15 @@ _BLOCK = 1 << 18
 _SNIFFED = 512  # bytes that show whether something is text
 
 
-class BadBody(ValueError):
+class UndecodableBody(ValueError):
     """What is wrong with a body, in a few words."""
 
 
 def decode(raw: bytes, transfer: Sequence[str], content: Sequence[str], max_bytes: int = UNBOUNDED) -> bytes:
     """`raw` without its encodings: the values of its Transfer-Encoding and Content-Encoding headers.
 
-    At most `max_bytes` + 1 bytes, so that the caller can tell a body that is too long. BadBody for one that is damaged
-    or ends too soon. Codings that nobody knows are taken for a mistake of the server.
+    At most `max_bytes` + 1 bytes, so that the caller can tell a body that is too long. UndecodableBody for one
+    that is damaged or ends too soon. Codings that nobody knows are taken for a mistake of the server.
     """
     for coding in [*_codings(transfer)[::-1], *_codings(content)[::-1]]:
         if undo := _DECODERS.get(coding):
@@ -54,7 +54,7 @@ def _chunked(raw: bytes, max_bytes: int) -> bytes:
         if len(data) < length:
             if not parts and line[2] != b"\r\n":  # a text whose first line happens to look like a number
                 return raw
-            raise BadBody("a chunk of its body is cut off")
+            raise UndecodableBody("a chunk of its body is cut off")
         if end is None:
             break
         parts.append(data)
@@ -62,7 +62,7 @@ def _chunked(raw: bytes, max_bytes: int) -> bytes:
     if not parts:
         return raw
     if raw[at:].strip():
-        raise BadBody("the chunks of its body are damaged")
+        raise UndecodableBody("the chunks of its body are damaged")
     return b"".join(parts)  # without the last, empty chunk: the server closed the connection instead
 
 
@@ -78,7 +78,7 @@ def _gzip(raw: bytes, max_bytes: int) -> bytes:
         except zlib.error as error:
             if out:
                 break
-            raise BadBody(f"its gzip coding is damaged ({error})") from None
+            raise UndecodableBody(f"its gzip coding is damaged ({error})") from None
         _check_whole(decoder.eof, out, max_bytes)
         raw = decoder.unused_data
     return out
@@ -102,7 +102,7 @@ def _deflate(raw: bytes, max_bytes: int) -> bytes:
 
 def _check_whole(is_at_end: bool, out: bytes, max_bytes: int) -> None:
     if not is_at_end and len(out) <= max_bytes:
-        raise BadBody("its compressed body is cut off")
+        raise UndecodableBody("its compressed body is cut off")
 
 
 def _brotli(raw: bytes, max_bytes: int) -> bytes:
@@ -124,15 +124,15 @@ def _by_arrow(raw: bytes, codec: str, max_bytes: int) -> bytes:
             return bytes(out)
     except OSError as error:
         if "truncated" in str(error).lower() and not _is_text(raw):
-            raise BadBody("its compressed body is cut off") from None
+            raise UndecodableBody("its compressed body is cut off") from None
         return _plain_or_bad(raw, codec)
 
 
 def _plain_or_bad(raw: bytes, coding: str) -> bytes:
-    """A body that was not encoded, whatever its header says; BadBody where it is not text either."""
+    """A body that was not encoded, whatever its header says; UndecodableBody where it is not text either."""
     if _is_text(raw):
         return raw
-    raise BadBody(f"its {coding} coding is damaged")
+    raise UndecodableBody(f"its {coding} coding is damaged")
 
 
 def _is_text(raw: bytes) -> bool:

@@ -17,7 +17,7 @@ from typing import IO
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from prosemill.storage.http_body import UNBOUNDED, BadBody, decode
+from prosemill.storage.http_body import UNBOUNDED, UndecodableBody, decode
 from prosemill.storage.warc import TITLE_HEADER, Header, Page
 
 BAD_RECORD, CUT_OFF, BAD_FILE = "bad_record", "cut_off", "bad_file"
@@ -42,7 +42,7 @@ class BadRecord:
     why: str
 
 
-class CutRecord(BadBody):
+class CutRecord(UndecodableBody):
     """The file ends within the record."""
 
 
@@ -108,7 +108,7 @@ def _page_of(record: WarcRecord, max_body_bytes: int) -> Page | BadRecord | None
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")  # WARC 1.0 wrote angle brackets around it
     try:
         return _decode(record, url, max_body_bytes)
-    except BadBody as bad:
+    except UndecodableBody as bad:
         return BadRecord(url, record.stream_pos, CUT_OFF if isinstance(bad, CutRecord) else BAD_RECORD, str(bad))
 
 
@@ -210,7 +210,7 @@ def _inflates_to_record(member: bytes) -> bool:
 
 
 def _decode(record: WarcRecord, url: str, max_body_bytes: int) -> Page:
-    """BadBody for a record whose block ends too soon, or is no HTTP response that can be read."""
+    """UndecodableBody for a record whose block ends too soon, or is no HTTP response that can be read."""
     if "Content-Length" not in record.headers:
         raise CutRecord("its own header is cut off, or has no Content-Length")
     limit = min(2 * max_body_bytes + _MAX_HEADER, UNBOUNDED)  # as stored: an encoding may make it a little longer
@@ -223,7 +223,7 @@ def _decode(record: WarcRecord, url: str, max_body_bytes: int) -> Page:
         status, http, raw = _parse_http(block)
     body = decode(raw, _values(http, "transfer-encoding"), _values(http, "content-encoding"), max_body_bytes)
     if len(body) <= max_body_bytes and limit < record.content_length:
-        raise BadBody(f"longer than {limit} bytes as it is stored")
+        raise UndecodableBody(f"longer than {limit} bytes as it is stored")
     stated = _values(http, "content-type")[:1] if http else [headers.get("Content-Type") or ""]
     return Page(
         url=url,
@@ -243,7 +243,7 @@ def _parse_http(block: bytes) -> tuple[int, list[Header], bytes]:
     first, *lines = head.decode("latin-1").splitlines() or [""]
     status = _STATUS_LINE.match(first)
     if status is None:
-        raise BadBody(f"its block does not begin with an HTTP status line but with {first[:40]!r}")
+        raise UndecodableBody(f"its block does not begin with an HTTP status line but with {first[:40]!r}")
     if status[1].startswith("1") and _STATUS_LINE.match(body[:_SNIFFED].decode("latin-1")):
         return _parse_http(body)  # "100 Continue" and the like come before the answer (RFC 9110 §15.2)
     headers: list[Header] = []

@@ -44,7 +44,7 @@ def write(store: Store, path: str, record: Mapping[str, Any]) -> tuple[Record, b
     return dict(record), True
 
 
-def settle(store: Store, path: str, find_out: Callable[[], Mapping[str, Any]]) -> Record:
+def get_or_create(store: Store, path: str, find_out: Callable[[], Mapping[str, Any]]) -> Record:
     """What was settled at `path`; `find_out` is asked only if nothing was."""
     found = read(store, path)
     return found if found is not None else write(store, path, find_out())[0]

@@ -59,7 +59,7 @@ _HIGH_BYTES = bytes(range(0x80, 0x100))
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPage:
     """`text` without control characters, the `charset` it was read as, and `problem`: "" or why it is not text."""
 
     text: str
@@ -67,10 +67,10 @@ class Decoded:
     problem: str = ""
 
 
-def decode(body: bytes, content_type: str = "") -> Decoded:
+def decode(body: bytes, content_type: str = "") -> DecodedPage:
     """The text of a page. Never fails: what cannot be read as text has a `problem`."""
     if body.startswith(_BINARY):
-        return Decoded("", "", f"binary: starts with {body[:4]!r}")
+        return DecodedPage("", "", f"binary: starts with {body[:4]!r}")
     text, charset = _read(body, content_type)
     unreadable = sum(map(text.count, _unreadable_in(text)))
     problem = ""
@@ -78,7 +78,7 @@ def decode(body: bytes, content_type: str = "") -> Decoded:
         problem = f"{unreadable} of {len(text)} characters cannot be read as {charset}"
     if _IS_CONTROL.search(text):
         text = text.translate(_CONTROLS)
-    return Decoded(text.replace("\r\n", "\n").replace("\r", "\n"), charset, problem)
+    return DecodedPage(text.replace("\r\n", "\n").replace("\r", "\n"), charset, problem)
 
 
 def _read(body: bytes, content_type: str) -> tuple[str, str]:

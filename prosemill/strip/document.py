@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from prosemill.config.settings import Strip
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import decode
-from prosemill.strip.extract import Extracted, ExtractionFailed, extract
-from prosemill.strip.filters import judge
+from prosemill.strip.extract import ExtractionFailed, MainText, extract
+from prosemill.strip.filters import check_quality
 from prosemill.strip.page import MAX_TITLE
 from prosemill.strip.render import PRIVATE_USE, show_code
 from prosemill.strip.scrub import scrub
 
-# Why a page gives no document, beside what filters.judge says (thin, symbols, repetition, language).
+# Why a page gives no document, beside what filters.check_quality says (thin, symbols, repetition, language).
 BAD_TEXT = "bad_text"  # binary, or mostly undecodable
 NO_TEXT = "no_text"  # decodes, but holds no main text
 EXTRACTION_FAILED = "extraction_failed"  # broke the libraries that read it
@@ -33,8 +33,8 @@ _HAS_TAGS = re.compile(r"<(?:p|div|br|h[1-6]|span|table|ul|article|section|main)
 
 
 @dataclass(frozen=True)
-class Stripped:
-    """`reason` "": kept. Else it is why not, with `detail`, and `text` is what was judged ("" where there was none)."""
+class StrippedPage:
+    """`reason` "": kept. Else it is why not, with `detail`, and `text` is what was checked ("" where there was none)."""
 
     text: str
     title: str = ""
@@ -57,47 +57,47 @@ def strip_html(
     settings: Strip = _DEFAULTS,
     language: str = "en",
     title: str = "",
-) -> Stripped:
+) -> StrippedPage:
     """The document in a page's bytes: HTML, or plain text and Markdown, which are taken as they are.
 
     `language` (ISO 639-1) is kept when `settings.languages` names none; `title` goes before the page's own.
     """
     if len(body) > MAX_BYTES:
-        return Stripped("", reason=TOO_LARGE, detail=f"{len(body):,} bytes, more than {MAX_BYTES:,}")
+        return StrippedPage("", reason=TOO_LARGE, detail=f"{len(body):,} bytes, more than {MAX_BYTES:,}")
     decoded = decode(body, content_type)
     if decoded.problem:
-        return Stripped("", charset=decoded.charset, reason=BAD_TEXT, detail=decoded.problem)
+        return StrippedPage("", charset=decoded.charset, reason=BAD_TEXT, detail=decoded.problem)
     try:
         found = _main_text(decoded.text, url, content_type, settings)
     except ExtractionFailed as error:
-        return Stripped("", charset=decoded.charset, reason=EXTRACTION_FAILED, detail=str(error))
+        return StrippedPage("", charset=decoded.charset, reason=EXTRACTION_FAILED, detail=str(error))
     if len(found.text) > MAX_CHARACTERS:
         detail = f"{len(found.text):,} characters of text, more than {MAX_CHARACTERS:,}"
-        return Stripped("", charset=decoded.charset, reason=TOO_LARGE, detail=detail)
+        return StrippedPage("", charset=decoded.charset, reason=TOO_LARGE, detail=detail)
     title = clean((title or found.title)[:MAX_TITLE]).replace("\n", " ").strip()
     text = show_code(clean(found.text))
     if not text:
-        return Stripped("", title, found.date, charset=decoded.charset, reason=NO_TEXT)
-    verdict = judge(text, settings, language)
+        return StrippedPage("", title, found.date, charset=decoded.charset, reason=NO_TEXT)
+    quality = check_quality(text, settings, language)
     text, scrubbed = scrub(text, settings)
     title, scrubbed_title = scrub(title, settings)
-    return Stripped(
+    return StrippedPage(
         text,
         title,
         found.date,
-        verdict.language,
+        quality.language,
         decoded.charset,
-        verdict.reason,
-        verdict.detail,
+        quality.reason,
+        quality.detail,
         scrubbed + scrubbed_title,
     )
 
 
-def _main_text(text: str, url: str, content_type: str, settings: Strip) -> Extracted:
+def _main_text(text: str, url: str, content_type: str, settings: Strip) -> MainText:
     if is_html(text, content_type):
         return extract(text, url=url, tables=settings.keep_tables, comments=settings.keep_comments)
     heading = re.match(r"\s*# +(\S[^\n]*)\n", text)
-    return Extracted(PRIVATE_USE.sub("", text), title=heading[1].strip(" #") if heading else "")
+    return MainText(PRIVATE_USE.sub("", text), title=heading[1].strip(" #") if heading else "")
 
 
 def is_html(text: str, content_type: str) -> bool:

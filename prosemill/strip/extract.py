@@ -35,7 +35,7 @@ _BOILERPLATE_ROLES = ("navigation", "banner", "contentinfo", "search", "compleme
 
 
 @dataclass(frozen=True)
-class Extracted:
+class MainText:
     """`text` with code still hidden (render.show_code), and what the page says of itself."""
 
     text: str
@@ -73,17 +73,17 @@ class _Silence:
 _TRAFILATURA, _SILENCE = logging.getLogger("trafilatura"), _Silence()
 
 
-def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = False) -> Extracted:
+def extract(text: str, *, url: str = "", tables: bool = True, comments: bool = False) -> MainText:
     """Title, date and main text of the page `text`; an empty text when it has none. Raises ExtractionFailed."""
     with _SILENCE:
         return _extract(text, url, tables, comments)
 
 
-def _extract(text: str, url: str, tables: bool, comments: bool) -> Extracted:
+def _extract(text: str, url: str, tables: bool, comments: bool) -> MainText:
     try:
         tree = page.parse(text)
         if tree is None:
-            return Extracted("")
+            return MainText("")
         num_elements = sum(1 for _ in tree.iter("*"))
         if num_elements > _TOO_MANY_ELEMENTS:
             raise ExtractionFailed(f"{num_elements:,} elements, more than {_TOO_MANY_ELEMENTS:,}")
@@ -92,11 +92,11 @@ def _extract(text: str, url: str, tables: bool, comments: bool) -> Extracted:
             raise ExtractionFailed(f"{num_attributes:,} attributes, more than {_TOO_MANY_ATTRIBUTES:,}")
         title, date = page.title_of(tree), page.date_of(tree, url)
         page.make_readable(tree)
-        return Extracted(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
+        return MainText(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
     except (RecursionError, MemoryError, etree.LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
         # what trafilatura and lxml have raised on damaged trees; anything else is a bug of ours and goes through
         if found := _by_soup(text):
-            return Extracted(found)
+            return MainText(found)
         raise ExtractionFailed(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 

@@ -21,7 +21,7 @@ PageKey = tuple[str, str]  # URL and content_sha256
 
 
 @dataclass
-class Yield:
+class SourceText:
     """What the pages of a source gave."""
 
     pages: int = 0
@@ -37,18 +37,18 @@ class Yield:
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousStrip:
     """The strip snapshot of the run before: its pages, and what those of each source gave. Empty on a first run."""
 
     pages: Set[PageKey] = frozenset()
-    sources: Mapping[str, Yield] = field(default_factory=dict)
+    sources: Mapping[str, SourceText] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, store: Store, previous: str) -> Before:
+    def read(cls, store: Store, previous: str) -> PreviousStrip:
         if not previous:
             return cls()
         pages: set[PageKey] = set()
-        sources: dict[str, Yield] = {}
+        sources: dict[str, SourceText] = {}
         manifest = store.manifest(previous)
         for role, column in (("documents", "size_bytes"), ("dropped", "reason")):
             for shard in manifest.shards_of(role):
@@ -56,17 +56,17 @@ class Before:
                 for url, content, source, value in zip(*table.to_pydict().values(), strict=True):
                     if value != REASON:
                         pages.add((url, content))
-                        sources.setdefault(source, Yield()).add(value if role == "documents" else 0)
+                        sources.setdefault(source, SourceText()).add(value if role == "documents" else 0)
         for source, (was, _) in manifest.totals.get("quarantined", {}).items():  # what is left of it is no measure
-            sources[source] = Yield(LEAST_PAGES, round(was * LEAST_PAGES))
+            sources[source] = SourceText(LEAST_PAGES, round(was * LEAST_PAGES))
         return cls(pages, sources)
 
 
-def collapsed(before: Before, new: Mapping[str, Yield], share: float) -> dict[str, tuple[float, float]]:
+def collapsed(before: PreviousStrip, new: Mapping[str, SourceText], share: float) -> dict[str, tuple[float, float]]:
     """Bytes of text a page then and now, of the sources whose new pages give less than `share` of what pages gave."""
     found = {}
     for source, now in sorted(new.items()):
-        was = before.sources.get(source, Yield())
+        was = before.sources.get(source, SourceText())
         enough = was.pages >= LEAST_PAGES and now.pages >= LEAST_PAGES
         if enough and now.of_a_page < share * was.of_a_page:
             found[source] = (round(was.of_a_page, 1), round(now.of_a_page, 1))

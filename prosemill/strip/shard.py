@@ -15,7 +15,7 @@ from prosemill.storage.schemas import DOCUMENT, DROPPED, LEDGER
 from prosemill.storage.store import Store
 from prosemill.storage.warc import Page
 from prosemill.storage.warc_reader import iter_pages
-from prosemill.strip.document import Stripped
+from prosemill.strip.document import StrippedPage
 from prosemill.strip.filters.language import check_languages
 from prosemill.strip.workers import strip_pages
 
@@ -70,7 +70,7 @@ def sources_of(store: Store, scrape: str) -> dict[str, str]:
 
 
 def tables_of(
-    pages: Sequence[Page], results: Sequence[Stripped], sources: Mapping[str, str]
+    pages: Sequence[Page], results: Sequence[StrippedPage], sources: Mapping[str, str]
 ) -> tuple[pa.Table, pa.Table]:
     """Documents and dropped pages as tables."""
     documents, dropped = [], []

@@ -16,7 +16,7 @@ from prosemill.storage.manifest import Counts, Shard, snapshot_id
 from prosemill.storage.schemas import DROPPED, LEDGER, LIVE_STATES
 from prosemill.storage.store import SnapshotWriter, Store
 from prosemill.strip import quarantine
-from prosemill.strip.quarantine import Before, PageKey, Yield
+from prosemill.strip.quarantine import PageKey, PreviousStrip, SourceText
 from prosemill.strip.shard import settings_for_id
 
 STAGE = stages.of("strip")
@@ -47,7 +47,7 @@ def merge_shards(
     """
     dumped = {**settings_for_id(settings, language), "max_dropped_share": settings.max_dropped_share}
     live = {key for scrape in scrapes for key, _ in _live_rows(store, scrape)}
-    before = Before.read(store, previous)
+    before = PreviousStrip.read(store, previous)
     merged = _select(store, shards, live, before)
     collapsed = quarantine.collapsed(before, merged.new, settings.quarantine_share)
     # That a source is quarantined follows from the run before; what is made then has another name.
@@ -108,12 +108,12 @@ class _Merged:
     kept: int = 0
     size_bytes: int = 0
     scrubbed: int = 0
-    new: dict[str, Yield] = field(default_factory=dict)  # by source, of pages that the run before did not have
+    new: dict[str, SourceText] = field(default_factory=dict)  # by source, of pages that the run before did not have
     waiting: list[dict[str, object]] = field(default_factory=list)  # quarantined: url, content_sha256, source
 
 
 def _select(
-    store: Store, shards: Sequence[str], live: set[PageKey], before: Before, quarantined: Set[str] = frozenset()
+    store: Store, shards: Sequence[str], live: set[PageKey], before: PreviousStrip, quarantined: Set[str] = frozenset()
 ) -> _Merged:
     merged, missing = _Merged(), set(live)
     for snapshot in shards:
@@ -137,7 +137,7 @@ def _select(
                     _count(merged, row, shard.role)
                 if is_new:
                     size_bytes = row["size_bytes"] if shard.role == "documents" else 0
-                    merged.new.setdefault(row["source"], Yield()).add(size_bytes)
+                    merged.new.setdefault(row["source"], SourceText()).add(size_bytes)
                 missing.discard(key)
             if any(mask):
                 merged.parts.append(_Part(shard, mask))

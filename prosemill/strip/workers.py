@@ -21,7 +21,7 @@ import psutil
 from prosemill.config.settings import Strip
 from prosemill.runtime.progress import report, track
 from prosemill.storage.warc import Page
-from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, Stripped, strip_html
+from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, StrippedPage, strip_html
 
 # Of CPU, so that a busy machine drops no other page than an idle one, for each 10 MB begun, which is what the crawler
 # keeps of a page by default. 990 real pages take ≤ 0.4 s, 10 MB of plain prose 2 s, the worst that was thought of 5 s.
@@ -41,7 +41,7 @@ _WARM_UP = (
 
 def strip_pages(
     pages: Sequence[Page], settings: Strip, language: str, *, page_seconds: float = PAGE_SECONDS
-) -> list[Stripped]:
+) -> list[StrippedPage]:
     """One result a page, in their order; `too_slow` for a page that took longer than `page_seconds` for each 10 MB."""
     heavy = [page for page in pages if not _is_light(page)]
     sizes = [len(page.body) for page in heavy]
@@ -58,7 +58,7 @@ def _is_light(page: Page) -> bool:
     return is_plain and len(page.body) <= _SMALL_PAGE and not page.body.lstrip().startswith(b"<")
 
 
-def _strip(page: Page, settings: Strip, language: str) -> Stripped:
+def _strip(page: Page, settings: Strip, language: str) -> StrippedPage:
     return strip_html(
         page.body, url=page.url, content_type=page.content_type, settings=settings, language=language, title=page.title
     )
@@ -102,10 +102,10 @@ class _WorkerPool:
     def __init__(self, settings: Strip, language: str, num_workers: int, page_seconds: float) -> None:
         self._job = (settings, language)
         self._num_workers, self._page_seconds = num_workers, page_seconds
-        self._results: dict[int, Stripped] = {}
+        self._results: dict[int, StrippedPage] = {}
         self._crew: list[_Worker] = []
 
-    def strip(self, pages: Sequence[Page]) -> list[Stripped]:
+    def strip(self, pages: Sequence[Page]) -> list[StrippedPage]:
         waiting = iter(range(len(pages)))
         try:
             self._crew = [self._hire() for _ in range(self._num_workers)]
@@ -156,7 +156,7 @@ class _WorkerPool:
             if worker.pipe in ready:
                 self._receive(worker)
             elif time.monotonic() > worker.deadline and not self._may_go_on(worker):
-                self._replace(worker, Stripped("", reason=TOO_SLOW, detail=f"more than {worker.seconds:g} seconds"))
+                self._replace(worker, StrippedPage("", reason=TOO_SLOW, detail=f"more than {worker.seconds:g} seconds"))
 
     def _may_go_on(self, worker: _Worker) -> bool:
         """Whether a worker past its deadline has only been kept waiting for a processor; if so, a later deadline."""
@@ -173,14 +173,14 @@ class _WorkerPool:
             worker.process.join(5)
             code = worker.process.exitcode
             self._replace(
-                worker, Stripped("", reason=EXTRACTION_FAILED, detail=f"the process died with exit code {code}")
+                worker, StrippedPage("", reason=EXTRACTION_FAILED, detail=f"the process died with exit code {code}")
             )
             return
         if worker.is_ready:
             self._results[worker.page] = message
         worker.is_ready, worker.page = True, -1
 
-    def _replace(self, worker: _Worker, result: Stripped) -> None:
+    def _replace(self, worker: _Worker, result: StrippedPage) -> None:
         """End a worker and put a new one in its place; its page gets `result`."""
         self._dismiss(worker)
         if not worker.is_ready:

@@ -21,7 +21,7 @@ from prefect import runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from prosemill.config.environment import tracking_uri
-from prosemill.registry.live_metrics import Curves
+from prosemill.registry.live_metrics import LiveCurves
 from prosemill.registry.registry import Registry
 
 EVERY_SECONDS = 3.0
@@ -30,7 +30,7 @@ LEAVE_SECONDS = 20.0  # for the last words, at the end
 _log = logging.getLogger("prosemill.live")
 
 
-class Live:
+class LiveProgress:
     """To be called with each message of a training (`prosemill.finetune.stage.Listener`), within `with`.
 
     `name` is the model's; without one there is nowhere to tell it. `made` is the snapshot, once it is known: a training
@@ -45,7 +45,7 @@ class Live:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._artifact: UUID | None = None
-        self._curves: Curves | None = None
+        self._curves: LiveCurves | None = None
         self._store, self._flow_run = store, str(runtime.flow_run.id or "")
         self._run_name = str(runtime.flow_run.name or name)
         self._silent: set[str] = set()
@@ -58,7 +58,7 @@ class Live:
             self._thread = threading.Thread(target=context.run, args=[self._follow], daemon=True, name="live")
             self._thread.start()
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> LiveProgress:
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class Live:
     def _draw(self) -> None:
         if self._curves is None:
             registry = Registry(self._store, tracking_uri())
-            self._curves = Curves(registry, self._name, self._run_name, self._flow_run)
+            self._curves = LiveCurves(registry, self._name, self._run_name, self._flow_run)
         self._curves.log([self._unread.popleft() for _ in range(len(self._unread))])
 
     def _end(self) -> None:

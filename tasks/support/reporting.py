@@ -132,7 +132,7 @@ def show_corpus(store: Store, recipe: Recipe, corpus: Corpus) -> None:
 
 
 def show_scores(store: Store, recipe: Recipe, finetune: str, evaluation: str) -> None:
-    """What a person judges a challenger by."""
+    """What a person sees of a challenger before deciding."""
     create_table_artifact(
         key=f"{recipe.name}-scores",
         table=pages.score_rows(summary.score_table(store, evaluation)),

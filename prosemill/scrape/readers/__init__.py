@@ -12,7 +12,7 @@ from prosemill.config import plugins
 from prosemill.config.settings import Scrape, Source
 from prosemill.errors import SourceError
 from prosemill.scrape import keeping, local
-from prosemill.scrape.ledger import Row
+from prosemill.scrape.ledger import LedgerRow
 from prosemill.storage.manifest import digest
 from prosemill.storage.store import SnapshotWriter, Store
 
@@ -52,7 +52,7 @@ class Reader(ABC):
         """Every page, or why there is none, in a fixed order; `fetched_at` is the time to give to a page without."""
         raise NotImplementedError
 
-    def read(self, store: Store, writer: SnapshotWriter, previous: str, as_of: str) -> list[Row]:
+    def read(self, store: Store, writer: SnapshotWriter, previous: str, as_of: str) -> list[LedgerRow]:
         """Write the ledger and what is new or changed since `previous`; the ledger's rows."""
         fetched_at = as_of if "T" in as_of else f"{as_of}T00:00:00Z"
         limit = self.settings.max_pages if self.is_remote else None  # what lies on disk costs nobody else anything

@@ -9,9 +9,9 @@ from typing import Any
 from prosemill.config.sources import SiteSource, UrlsSource
 from prosemill.errors import SourceEmpty, SourceError, SourceUnreachable
 from prosemill.scrape import keeping, urls
-from prosemill.scrape.crawl import Crawled, crawl
+from prosemill.scrape.crawl import CrawlReport, crawl
 from prosemill.scrape.job import Job
-from prosemill.scrape.ledger import LEDGER_FILE, Row, read_ledger
+from prosemill.scrape.ledger import LEDGER_FILE, LedgerRow, read_ledger
 from prosemill.scrape.readers import Reader
 from prosemill.storage.manifest import digest
 from prosemill.storage.store import SnapshotWriter, Store
@@ -49,7 +49,7 @@ class SiteReader(Reader):
     def origins(self) -> list[str]:
         return self.starts
 
-    def read(self, store: Store, writer: SnapshotWriter, previous: str, as_of: str) -> list[Row]:
+    def read(self, store: Store, writer: SnapshotWriter, previous: str, as_of: str) -> list[LedgerRow]:
         prior = str(store.local(f"{previous}/{LEDGER_FILE}")) if previous else ""
         job = Job.of(self.source, self.settings, self.starts, snapshot=writer.id, folder=writer.folder, prior=prior)
         with store.work_folder(writer.id) as work:
@@ -91,7 +91,9 @@ def _start_urls(source: SiteSource | UrlsSource) -> list[str]:
     return list(found)
 
 
-def _nothing(source: SiteSource | UrlsSource, rows: list[Row], starts: list[str], crawled: Crawled) -> SourceError:
+def _nothing(
+    source: SiteSource | UrlsSource, rows: list[LedgerRow], starts: list[str], crawled: CrawlReport
+) -> SourceError:
     first = next(row for row in rows if row.url == starts[0])
     if first.reason in _UNREACHABLE or first.http_status >= 500:
         what = _UNREACHABLE.get(first.reason, f"it answers with status {first.http_status}")

@@ -79,7 +79,7 @@ def _item(url: str, page: Page, listed: str, settings: Scrape, limit: int, fetch
         return Item(url, reason="too_large")
     try:
         answers.check_page(page.content_type, page.body)
-    except answers.BadBody as bad:
+    except answers.UnusableBody as bad:
         return Item(url, reason=str(bad))
     decision = _opt_outs(url, page, settings)
     if decision.reason:

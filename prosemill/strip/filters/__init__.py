@@ -19,7 +19,7 @@ from prosemill.config.settings import Strip
 from prosemill.errors import RecipeError
 
 # Of a text longer than this, evenly spaced parts are judged: time and memory stay bounded, shares stay what they are.
-_JUDGED_CHARS, _JUDGED_PARTS = 1_000_000, 8
+_CHECKED_CHARS, _CHECKED_PARTS = 1_000_000, 8
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 KANA = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d"
 HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3"
@@ -66,7 +66,7 @@ class Filter(ABC):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class QualityCheck:
     """`reason` is "" for a text to keep; `language` is ISO 639-1, "" when too short to tell."""
 
     reason: str
@@ -74,13 +74,13 @@ class Verdict:
     language: str
 
 
-def judge(text: str, settings: Strip, language: str) -> Verdict:
+def check_quality(text: str, settings: Strip, language: str) -> QualityCheck:
     """Whether to keep `text`; the first reason against it counts. `language` is the recipe's."""
     judged = Judged(text, settings, language)
     for each in filters_of(frozenset(settings.filters)):
         if detail := each.problem(judged):
-            return Verdict(each.name, detail, judged.found_language)
-    return Verdict("", "", judged.found_language)
+            return QualityCheck(each.name, detail, judged.found_language)
+    return QualityCheck("", "", judged.found_language)
 
 
 @functools.lru_cache(maxsize=8)
@@ -101,10 +101,10 @@ def filters_of(named: frozenset[str]) -> tuple[Filter, ...]:
 
 def _parts_of(text: str) -> str:
     """`text`, or where it is very long, parts of it."""
-    if len(text) <= _JUDGED_CHARS:
+    if len(text) <= _CHECKED_CHARS:
         return text
-    size, apart = _JUDGED_CHARS // _JUDGED_PARTS, len(text) // _JUDGED_PARTS
-    return "\n".join(text[part * apart : part * apart + size] for part in range(_JUDGED_PARTS))
+    size, apart = _CHECKED_CHARS // _CHECKED_PARTS, len(text) // _CHECKED_PARTS
+    return "\n".join(text[part * apart : part * apart + size] for part in range(_CHECKED_PARTS))
 
 
 def words_of(text: str) -> list[str]:

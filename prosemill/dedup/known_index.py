@@ -1,6 +1,6 @@
-"""Which documents were judged, and what the keepers are called: looked up, not read, when a run brings little.
+"""Which documents are known, and what the keepers are called: looked up, not read, when a run brings little.
 
-Segments in the role `names`, merged as those of the index are: the hashes of the ids of all documents that were judged,
+Segments in the role `names`, merged as those of the index are: the hashes of the ids of all documents that are known,
 ascending, and which keeper each is; ids and URLs of the keepers as an Arrow file. All of it is memory-mapped.
 """
 
@@ -27,16 +27,16 @@ from prosemill.storage.store import SnapshotWriter, Store
 ROLE = "names"
 NAMES = pa.schema([DOCUMENT.field(name) for name in ("id", "url")])
 WITH_SOURCE = pa.schema([*NAMES, DOCUMENT.field("source")])
-NOT_KEPT, UNKNOWN = -1, -2  # instead of an ordinal: judged and not kept; never judged
+NOT_KEPT, UNKNOWN = -1, -2  # instead of an ordinal: known and not kept; not known
 BLOCK_IDS = 50_000  # Python strings held at once: four megabytes
 _NO_ROW = np.uint32(2**32 - 1)
 
 
 @dataclass(frozen=True)
-class Judged:
+class KnownDocuments:
     """Documents of some runs. `hashes` of their ids ascend; `rows` say which row of `keepers` each is, or _NO_ROW.
 
-    Two of a million ids share a hash with p = 3e-8; then the later document would pass for judged.
+    Two of a million ids share a hash with p = 3e-8; then the later document would pass for known.
     """
 
     hashes: Hashes
@@ -49,15 +49,15 @@ class Judged:
         return len(self.hashes)
 
     @classmethod
-    def of(cls, keepers: pa.Table, others: pa.ChunkedArray) -> Judged:
-        """`keepers`: WITH_SOURCE. `others`: ids of those that were judged and not kept."""
+    def of(cls, keepers: pa.Table, others: pa.ChunkedArray) -> KnownDocuments:
+        """`keepers`: WITH_SOURCE. `others`: ids of those that were not kept."""
         rows = np.full(keepers.num_rows + len(others), _NO_ROW, np.uint32)
         rows[: keepers.num_rows] = np.arange(keepers.num_rows, dtype=np.uint32)
         hashes = np.concatenate([hashes_of(keepers["id"]), hashes_of(others)])
         return cls(*_ascending(hashes, rows), keepers.select(NAMES.names), arrow.counted(keepers["source"]))
 
     @classmethod
-    def merge(cls, segments: Sequence[Judged]) -> Judged:
+    def merge(cls, segments: Sequence[KnownDocuments]) -> KnownDocuments:
         """One segment with the keepers of `segments`, in order."""
         if len(segments) == 1:
             return segments[0]
@@ -84,7 +84,7 @@ class Judged:
         writer.add(f"{name}/keepers.arrow", ROLE, self.keepers.num_rows)
 
     @classmethod
-    def read(cls, store: Store, path: str) -> Judged:
+    def read(cls, store: Store, path: str) -> KnownDocuments:
         """The segment in the folder "<snapshot id>/<name>", memory-mapped."""
         header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
         hashes, rows = (np.asarray(np.load(store.local(f"{path}/{part}.npy"), "r")) for part in ("hashes", "rows"))
@@ -95,7 +95,7 @@ class Judged:
 class Names:
     """All segments as one: a keeper's ordinal is its row in the first segment, counted on through the others."""
 
-    def __init__(self, segments: Iterable[Judged]) -> None:
+    def __init__(self, segments: Iterable[KnownDocuments]) -> None:
         self.segments = list(segments)
         self.firsts = np.cumsum([0, *(segment.keepers.num_rows for segment in self.segments)])
 
@@ -108,13 +108,13 @@ class Names:
         """Of a dedup snapshot; from its tables, where a version wrote it that left none; empty for None."""
         if manifest is None:
             return cls([])
-        names = cls(Judged.read(store, path) for path in _folders(manifest))
+        names = cls(KnownDocuments.read(store, path) for path in _folders(manifest))
         if names.segments and len(names) == sum(shard.rows for shard in manifest.shards_of("keepers")):
             return names
         removed = _table(store, manifest, "removed", pa.schema([REMOVED.field("id")]))
         dropped = _table(store, manifest, "dropped", pa.schema([DROPPED.field("detail")]))
         others = pa.chunked_array([*removed["id"].chunks, *dropped["detail"].chunks], pa.string())
-        return cls([Judged.of(_table(store, manifest, "keepers", WITH_SOURCE), others)])
+        return cls([KnownDocuments.of(_table(store, manifest, "keepers", WITH_SOURCE), others)])
 
     def sources(self) -> Counter[str]:
         """How many keepers each source has."""
@@ -148,7 +148,7 @@ class Names:
                 found[hits] = np.maximum(found[hits], np.where(rows == _NO_ROW, NOT_KEPT, first + rows))
         return found
 
-    def write(self, writer: SnapshotWriter, added: Judged, shards: Sequence[Shard]) -> None:
+    def write(self, writer: SnapshotWriter, added: KnownDocuments, shards: Sequence[Shard]) -> None:
         """Add this run's; `shards`: those of the segments that were read, which are inherited or merged."""
         number = num_merged([len(segment) for segment in self.segments], len(added))
         place = len(self.segments) - number
@@ -158,7 +158,7 @@ class Names:
             else:
                 segment.write(writer, f"{ROLE}-{older:05d}")
         if len(added):
-            Judged.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}")
+            KnownDocuments.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}")
 
 
 def hashes_of(ids: pa.ChunkedArray) -> Hashes:
