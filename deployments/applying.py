@@ -42,7 +42,7 @@ def apply(planned: DeploymentPlan) -> Iterator[Change]:
 
 
 def _apply_results_block(client: SyncPrefectClient, store: str) -> Change:
-    """Where runs leave their results when the store is no folder. Credentials: the workers' environment, as ever."""
+    """Where runs leave their results when the store is not a folder. Credentials: the workers' environment, as ever."""
     block_type, _, name = environment.RESULTS_BLOCK.partition("/")
     wanted = RemoteFileSystem(basepath=f"{store}/prefect/results")
     try:

@@ -24,7 +24,7 @@ def check(planned: DeploymentPlan) -> None:
             raise ProsemillError(f"prefect.yaml: {each.full_name}: the pool {each.pool} has no queue {each.queue!r}")
         target = each.parameters.get("train_on", "")
         if target and target not in names:
-            raise ProsemillError(f"prefect.yaml: {each.full_name}: train_on = {target!r} is no deployment")
+            raise ProsemillError(f"prefect.yaml: {each.full_name}: train_on = {target!r} is not a deployment")
 
 
 def _check_parameters(each: Deployment) -> None:

@@ -112,7 +112,7 @@ class Deployment:
         except (ImportError, AttributeError, SyntaxError) as error:
             raise ProsemillError(f"prefect.yaml: {self.entrypoint} cannot be imported: {error}") from error
         if not isinstance(flow, Flow):
-            raise ProsemillError(f"prefect.yaml: {self.entrypoint} is no flow")
+            raise ProsemillError(f"prefect.yaml: {self.entrypoint} is not a flow")
         return flow
 
     @property

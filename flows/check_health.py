@@ -29,7 +29,7 @@ def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> li
 
     Args:
         recipe: The recipe of the corpus and model to look at.
-        max_age_days: A champion that was trained longer ago is unwell; 0: age is no matter.
+        max_age_days: A champion that was trained longer ago is unwell; 0: age does not matter.
         store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
     _, opened = reporting.begin("", store)

@@ -89,9 +89,9 @@ def problems(event: Mapping[str, Any], files: Callable[[str], Document] = from_c
 
 
 def _errors(place: str, value: Any, url: str, kind: str, registry: Registry[Any]) -> Iterator[str]:
-    """`kind` is what the definition's name has to end with: a facet of a run is no facet of a job."""
+    """`kind` is what the definition's name has to end with: a facet of a run is not a facet of a job."""
     if not url.endswith(kind):
-        yield f"{place}: {url or 'nothing'} is no {kind}"
+        yield f"{place}: {url or 'nothing'} is not a {kind}"
         return
     validator = Draft202012Validator({"$ref": url}, registry=registry, format_checker=_formats)
     try:

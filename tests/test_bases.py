@@ -127,7 +127,7 @@ def test_context(folder, changes, context):
     ("changes", "message"),
     [
         ({"model_type": None}, "no model_type"),
-        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is no causal language model"),
+        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is not a causal language model"),
         ({"is_encoder_decoder": True}, "no causal language model"),
         ({"vocab_size": None}, "no vocab_size"),
         ({"vocab_size": 10}, "the tokenizer has 300 ids and the model 10"),

@@ -306,7 +306,7 @@ def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: GrowingCorpu
         assert found.worth_training
         assert found.reason == "3 documents that the champion learned from were withdrawn"
         assert retractions.learned(store, third["chunk"], model) == three
-        assert retractions.start_of(store, third["chunk"], model) == "", "more training is no forgetting"
+        assert retractions.start_of(store, third["chunk"], model) == "", "more training does not make it forget"
     assert retractions.models_that_learned(store, three) == [champion, grown_from_it]
     assert retractions.models_that_learned(store, [corpus.document(held_out)]) == []
     assert set(retractions.newly(store, third["dedup"], RUNS[2])) == {*three, corpus.document(held_out)}

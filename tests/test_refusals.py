@@ -59,7 +59,7 @@ WRONG_RECIPES = [
     ("folder for an archive", NAME + FOLDER.replace('"folder"', '"warc"'), "needs a file"),
     ("base not there", NAME + FOLDER + '[finetune]\nbase = "./no-such-base"\n', "no-such-base"),
     ("base without weights", NAME + FOLDER + '[finetune]\nbase = "half-base"\n', "half-base"),
-    ("base that is no model", NAME + FOLDER + '[finetune]\nbase = "texts"\n', "config.json"),
+    ("base that is not a model", NAME + FOLDER + '[finetune]\nbase = "texts"\n', "config.json"),
     ("chunk longer than the context", NAME + FOLDER + BASE + TINY.replace("= 64", "= 128"), "128"),
     ("unreachable site", NAME + SITE + BASE + OWN_SITE + TINY, CLOSED_PORT),
     ("private address", NAME + SITE + BASE + TINY, "allow_private_addresses"),

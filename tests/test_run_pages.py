@@ -155,7 +155,7 @@ def test_the_page_of_a_corpus_leads_everywhere(home: Path) -> None:
     assert "challenger, champion" in text
     assert "`prosemill write seen" in text, "the next step"
     assert "| 40 | 40 |" in text, "documents, new ones"
-    assert r"\*Stories\* \<b\>" in text, "what a recipe says of itself is no Markdown"
+    assert r"\*Stories\* \<b\>" in text, "what a recipe says of itself is not Markdown"
 
 
 def test_lineage_has_links_to_the_runs_that_made_it(home: Path) -> None:

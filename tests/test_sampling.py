@@ -33,7 +33,7 @@ def test_a_removed_document_stands_beside_its_keeper(store: Store, kept: str) ->
     for shown in drawn.dropped:
         assert shown.beside is not None
         one, other = set(shown.text.split()), set(shown.beside.text.split())
-        assert len(one & other) > 0.5 * len(one), f"{shown.url} is no copy of {shown.beside.url}"
+        assert len(one & other) > 0.5 * len(one), f"{shown.url} is not a copy of {shown.beside.url}"
 
 
 def test_the_same_seed_draws_the_same(store: Store, kept: str) -> None:

@@ -213,7 +213,7 @@ def test_a_web_archive(store: Store, tmp_path: Path) -> None:
     assert pages_of(store, snapshot)["a"].body == b"<p>newer</p>"
     assert pages_of(store, snapshot)["a"].fetched_at == "2020-01-02T00:00:00Z"
 
-    (tmp_path / "no.warc").write_bytes(b"this is no archive")
+    (tmp_path / "no.warc").write_bytes(b"this is not an archive")
     with pytest.raises(SourceError, match=r"source old: .*no\.warc \(bad_file 1\); it is damaged or not a web archive"):
         scrape_source(store, source.model_copy(update={"path": str(tmp_path / "no.warc")}), Scrape(), as_of="2026")
 

@@ -179,7 +179,7 @@ def test_a_rebuilt_site_waits_for_a_person(store: Store) -> None:
     after = strip_all(store, [two, fine], settings, as_of="2026-11-22", previous=before)
     kept = [row["url"] for row in documents(store, after)]
     assert sorted(url for url in kept if "a.example" in url) == ["https://a.example/0", "https://a.example/1"]
-    assert sum("b.example" in url for url in kept) == 12, "a source that nobody knew yet is no collapse"
+    assert sum("b.example" in url for url in kept) == 12, "a source that nobody knew yet is not a collapse"
     manifest = store.manifest(after)
     assert manifest.counts.dropped == {"quarantined": 10}
     was, now = manifest.totals["quarantined"]["pier"]

@@ -225,7 +225,7 @@ def test_a_length_beyond_the_end_of_the_file_costs_no_later_record(tmp_path: Pat
 
 def test_what_is_not_an_archive_at_all_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.warc"
-    path.write_bytes(b"this is no archive")
+    path.write_bytes(b"this is not an archive")
     with pytest.raises(ValueError, match="WARC header"):
         list(iter_records(path))
     path.write_bytes(b"")

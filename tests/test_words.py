@@ -40,7 +40,7 @@ FORMER = re.compile(rf"[{FORMER_ALONE}]|[^\W{FORMER_ALONE}]+")
         ("བོད་སྐད།", "བོད སྐད"),  # Tibetan syllables
         ("كِتَاب كتاب", "كِتَاب كتاب"),
         ("שָׁלוֹם שלום", "שָׁלוֹם שלום"),
-        ("می\u200cخواهم", "میخواهم"),  # Persian: a joiner tears no word, and is no letter of it
+        ("می\u200cخواهم", "میخواهم"),  # Persian: a joiner tears no word, and is not a letter of it
         ("क्\u200cष क्\u200dष", "क्ष क्ष"),
         ("за́мок замо́к", "за́мок замо́к"),  # castle and lock
         ("ქართული ᲥᲐᲠᲗᲣᲚᲘ", "ქართული ქართული"),  # Georgian

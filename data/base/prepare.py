@@ -131,7 +131,7 @@ def html_text(html: bytes) -> str:
 
 
 def read_html(root: Path, under: str) -> Iterator[Page]:
-    """Every page of a documentation tree that is no index and no list."""
+    """Every page of a documentation tree that is neither an index nor a list."""
     for path in sorted((root / under).rglob("*.html")):
         name = path.relative_to(root / under).as_posix()
         if path.is_symlink() or SKIPPED.search(name) or "_sources" in name:

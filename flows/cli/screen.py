@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SIDE_BY_SIDE_CHARACTERS = 1200  # of two texts that are compared: a screenful
 LINE_SECONDS = 10  # without a terminal, a line at most this often
 
-WIDTH = 120  # of a file or pipe, which has none; a table is no use folded at 80
+WIDTH = 120  # of a file or pipe, which has none; a table folded at 80 is hard to read
 
 
 class Screen:

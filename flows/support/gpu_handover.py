@@ -94,7 +94,7 @@ def _attach(deployment: str, parameters: dict[str, Any]) -> UUID:
         raise TrainingError(
             f"train_on = {deployment!r}: there is no such deployment on this server; `prosemill deploy RECIPE` makes it"
         ) from None
-    assert isinstance(child, FlowRun)  # and no coroutine: this is no async function
+    assert isinstance(child, FlowRun)  # and no coroutine: this is not an async function
     if child.state is not None and child.state.is_final() and not child.state.is_completed():
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(child.id, AwaitingRetry(scheduled_time=datetime.now(UTC) + AFTER_CRASH))

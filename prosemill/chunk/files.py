@@ -43,7 +43,7 @@ def chunk_file(source: Path, target: Path, tokenizer: str, chunk_tokens: int = 1
     Needs a column `text`; `id` (row numbers where absent) and `url` name documents in the map. `tokenizer`: demo, a
     folder, or a Hugging Face name. chunks.arrow (input_ids, starts, num_tokens) is an Arrow stream as
     `datasets.Dataset.from_file` maps it, map.parquet is records.CHUNK_MAP, info.json says what is needed to train on
-    them. Memory holds no ids. RecipeError for what is no such file, has no text, or would be overwritten.
+    them. Memory holds no ids. RecipeError for a file of another kind, without text, or that would be overwritten.
     """
     if os.path.lexists(target):
         raise RecipeError(f"{target}: exists already; give the name of a new folder")

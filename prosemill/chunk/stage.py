@@ -1,7 +1,7 @@
 """The stage: a run's new training and validation documents become chunks; those of earlier runs are inherited.
 
 A chunk is exactly `chunk_tokens` ids. Each document ends with the end-of-text id; what is left of a chunk is filled
-with the same id and is no part of `num_tokens`. `starts` lists where positions restart: at each piece, and at the
+with the same id and is not part of `num_tokens`. `starts` lists where positions restart: at each piece, and at the
 padding, so that padding is a piece of its own that nothing else attends to.
 
 Files are Arrow streams, as `datasets.Dataset.from_file` maps them: two bytes a token where the vocabulary allows.

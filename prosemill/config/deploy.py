@@ -39,7 +39,7 @@ class Deploy(Section):
         default=[], description="What else starts a retraining: new-data, unwell, opt-out; any of them."
     )
     max_age_days: float = Field(
-        default=0, ge=0, le=3650, description="A champion trained longer ago than this is unwell; 0: age is no matter."
+        default=0, ge=0, le=3650, description="A champion trained longer ago than this is unwell; 0: any age."
     )
     cpu_job: Job = Field(default={}, description="Job variables of runs on the cpu pool: env, image, memory_request …")
     gpu_job: Job = Field(default={}, description="Job variables of runs on the gpu pool: env, image, gpu_count …")

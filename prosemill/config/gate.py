@@ -58,7 +58,7 @@ class Gate(Section):
         description="Slices of your own, by name: [gate.slices.NAME] with their settings.",
     )
     resamples: int = Field(default=10_000, ge=100, le=1_000_000, description="Of the paired bootstrap over documents.")
-    min_test_documents: int = Field(default=5, ge=2, le=1_000_000, description="Fewer are no evidence.")
+    min_test_documents: int = Field(default=5, ge=2, le=1_000_000, description="Fewer are not evidence.")
     min_new_documents: int = Field(
         default=1,
         ge=0,

@@ -23,7 +23,7 @@ def checked_cron(cron: str) -> str:
         if cron:
             next(CronSim(cron, _SOME_DAY))
     except CronSimError as error:
-        raise ValueError(f"{cron!r} is no schedule ({error}); for every night at three write '0 3 * * *'") from None
+        raise ValueError(f"{cron!r} is not a schedule ({error}); for every night at three write '0 3 * * *'") from None
     except StopIteration:
         raise ValueError(f"{cron!r} never comes round") from None
     return cron
@@ -35,7 +35,7 @@ def checked_timezone(timezone: str) -> str:
         ZoneInfo(timezone)
     except (ValueError, OSError, KeyError):  # a malformed name, a folder of zones, an unknown name
         near = difflib.get_close_matches(timezone, available_timezones(), n=1)
-        raise ValueError(f"{timezone!r} is no time zone{f'; did you mean {near[0]!r}?' if near else ''}") from None
+        raise ValueError(f"{timezone!r} is not a time zone{f'; did you mean {near[0]!r}?' if near else ''}") from None
     return timezone
 
 

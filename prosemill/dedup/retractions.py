@@ -6,7 +6,7 @@ stays in its shard, which never changes, and is listed in the role `withdrawn`, 
 out. So it is in no training, validation or test set from that snapshot on, and back in the same split when its page is.
 
 What a keeper had removed as its copies stays removed, though the keeper is withdrawn: it is nearly the same text. A
-page that is merely gone (404) is no opt-out: its text was published and learned.
+page that is merely gone (404) is not an opt-out: its text was published and learned.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def block_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    # Under autocast rotary positions leave queries and keys in fp32, and what is no autocast operation refuses a mix.
+    # Under autocast rotary positions leave queries and keys in fp32; an operation unknown to autocast refuses a mix.
     query, key = query.to(value.dtype), key.to(value.dtype)
     key, value = _as_many_heads(query, key), _as_many_heads(query, value)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -121,7 +121,7 @@ def _first_faithful(
 
 
 def is_faithful(learner: SummedLoss, mode: ComputeMode, batch: Batch, expected: float) -> bool:
-    """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is no error.
+    """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is not an error.
 
     Nor is one that cannot find its gradients.
     """

@@ -27,11 +27,11 @@ def compare(one: Sequence[Row], other: Sequence[Row], settings: Gate, confidence
 
 
 def non_inferiority(one: Sequence[Row], other: Sequence[Row], bound: float, settings: Gate) -> Row:
-    """Whether `one` loses less than `bound` bits per byte: fields of a slice's row. Too few documents do not judge."""
+    """Whether `one` loses less than `bound` bits per byte: fields of a slice's row. Too few documents do not refuse."""
     numbers = compare(one, other, settings, settings.confidence)
     low, high = numbers["interval"]
     if numbers["documents"] < settings.min_test_documents:
-        answer, why = TOO_FEW, f"{numbers['documents']} documents are too few to judge by"
+        answer, why = TOO_FEW, f"{numbers['documents']} documents are too few to decide on"
     elif high < bound:
         answer, why = PASSED, f"it loses less than {bound:g} bits per byte"
     elif low > bound:

@@ -1,7 +1,7 @@
 """Every stage that is really run, as OpenLineage run events: what was read, what was written, how many and why not.
 
 One run of a stage is a START and a COMPLETE, FAIL (an error) or ABORT (somebody stopped it). A START without an end was
-killed. A snapshot that was there already is no run and has no event. `sinks` says where events go.
+killed. A snapshot that was there already is not a run and has no event. `sinks` says where events go.
 
 Datasets are named as OpenLineage's naming rules have it: a snapshot by file system and path, a site by scheme and host.
 No event holds text of the corpus, a setting or a secret. The openlineage client is loaded with the first event (a

@@ -152,7 +152,7 @@ def _download(name: str, need_weights: bool) -> Path:
     patterns = ["*.json", "*.txt"]
     folder = _snapshot(name, patterns)
     if not (folder / "config.json").is_file():
-        raise BaseModelError(f"{name}: this Hugging Face repository has no config.json, so it is no model; {INSTEAD}")
+        raise BaseModelError(f"{name}: this Hugging Face repository is not a model, it has no config.json; {INSTEAD}")
     if need_weights:
         folder = _snapshot(name, [*patterns, "model*.safetensors"])
         if not any(folder.glob("model*.safetensors")):
@@ -216,7 +216,7 @@ def _check_causal(folder: Path, config: dict[str, Any]) -> None:
     causal = any(str(head).endswith(CAUSAL_HEADS) for head in heads)
     if config.get("is_encoder_decoder") or (heads and not causal):
         raise BaseModelError(
-            f"{folder}: {', '.join(map(str, heads)) or config['model_type']} is no causal language model; "
+            f"{folder}: {', '.join(map(str, heads)) or config['model_type']} is not a causal language model; "
             "choose one that writes from left to right, such as gpt2"
         )
 

@@ -23,8 +23,8 @@ from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import LEAST_FREE_BYTES, Store
 from prosemill.storage.warc_reader import INCOMPLETE
 
-# A run that gives less than this share of the documents that the source gave the run before is no slow news day: a
-# new template, a login page, a moved address. Of a few documents a single page more or less says nothing.
+# A run that gives less than this share of the documents that the source gave the run before has another cause than few
+# news: a new template, a login page, a moved address. Of a few documents a single page more or less says nothing.
 COLLAPSED_SHARE = 0.5
 COLLAPSED_LEAST_DOCUMENTS = 10
 # Training keeps weights, gradients' moments and a checkpoint of both: four times the model, and the model itself again.
@@ -46,7 +46,7 @@ class Finding:
 
 
 def examine(store: Store, registry: Registry, name: str, *, max_age_days: float, now: datetime) -> list[Finding]:
-    """Everything that is looked at for the corpus and model `name`. `max_age_days` 0: age is no matter."""
+    """Everything that is looked at for the corpus and model `name`. `max_age_days` 0: age does not matter."""
     runs: dict[str, dict[str, Any]] = {}
     findings = _guarded("store", lambda: _store(store))
     findings += _guarded("runs", lambda: _newest_run(store, name, runs, now))

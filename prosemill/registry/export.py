@@ -18,7 +18,7 @@ def version_of(registry: Registry, reference: str) -> ModelVersion:
         for version in registry.list_versions(name):
             if version.snapshot == snapshot:
                 return version
-    raise RegistryError(f"{snapshot} was trained, but is no version of a model: there is no decision on it yet")
+    raise RegistryError(f"{snapshot} was trained, but is not a version of a model: there is no decision on it yet")
 
 
 def card_of(store: Store, version: ModelVersion) -> str:

@@ -107,7 +107,7 @@ class Tracking:
         if self._opened is None:
             if not self.tracking_uri and not self.store.is_local:
                 raise RegistryError(
-                    f"{self.store.url}: a store that is no local folder needs an MLflow server; set MLFLOW_TRACKING_URI"
+                    f"{self.store.url}: a store that is not local needs an MLflow server; set MLFLOW_TRACKING_URI"
                 )
             from mlflow.tracking import MlflowClient
 

@@ -79,7 +79,7 @@ class Registry(Tracking):
         for each in self._versions_of_known(name):
             if each.snapshot == snapshot:
                 return each
-        raise RegistryError(f"{snapshot} is no version of {name}; record it first")
+        raise RegistryError(f"{snapshot} is not a version of {name}; record it first")
 
     def previous(self, name: str) -> ModelVersion | None:
         """The version that was in use before the champion, if any."""
@@ -123,7 +123,7 @@ class Registry(Tracking):
         raise RegistryError(f"{name} has no {missing}; `prosemill models {name}` lists what there is")
 
     def resolve_or_none(self, reference: str) -> str | None:
-        """As `resolve`, and None for what is no model: a sentence, a URL, a name nobody gave."""
+        """As `resolve`, and None for what is not a model: a sentence, a URL, a name nobody gave."""
         try:
             return self.resolve(reference)
         except RegistryError:
@@ -174,7 +174,7 @@ class Registry(Tracking):
         versions = self._versions_of_known(name)
         new = next((each for each in versions if each.snapshot == snapshot), None)
         if new is None:
-            raise RegistryError(f"{snapshot} is no version of {name}; record it first")
+            raise RegistryError(f"{snapshot} is not a version of {name}; record it first")
         old = next((each for each in versions if CHAMPION in each.aliases), None)
         if old == new:
             return False

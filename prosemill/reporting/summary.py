@@ -36,7 +36,7 @@ class Corpus(TypedDict):
 
 
 class TrainingRecord(TypedDict):
-    """What training, evaluation and the gate made, and how long each stage took this time; ids are "" without a training."""
+    """What training, evaluation and the gate made, and the seconds of each stage; ids are "" without a training."""
 
     finetune: str
     evaluate: str

@@ -30,7 +30,7 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 
 
 class UnusableBody(Exception):
-    """A body that is no page; `str()` is the reason for the ledger."""
+    """A body that is not a page; `str()` is the reason for the ledger."""
 
 
 def media_type(content_type: str) -> str:
@@ -84,7 +84,7 @@ def _inflate(body: bytes, window_bits: int, limit: int) -> bytes:
 
 
 def check_page(content_type: str, body: bytes) -> None:
-    """UnusableBody `empty` or `non_html` for what is no page, whatever the server calls it."""
+    """UnusableBody `empty` or `non_html` for what is not a page, whatever the server calls it."""
     if not body.strip():
         raise UnusableBody("empty")
     head = body[:1024]

@@ -60,7 +60,7 @@ def _keep(
     prior: dict[str, LedgerRow],
     max_pages: int | None,
 ) -> list[LedgerRow]:
-    """A row for every item; bodies that are new go into `pages`. What was live and is no more there is gone."""
+    """A row for every item; bodies that are new go into `pages`. What was live and is not there any more is gone."""
     rows: list[LedgerRow] = []
     seen: dict[str, str] = {}
     live = 0

@@ -96,7 +96,7 @@ def iter_jsonl(path: Path, url: str, text_column: str, fetched_at: str) -> Itera
 
 
 def text_item(url: str, title: str, text: str, fetched_at: str) -> Item:
-    """A text that is no file of its own: kept as UTF-8, its title in the record's header."""
+    """A text that is not a file of its own: kept as UTF-8, its title in the record's header."""
     return page_item(url, UTF8_TEXT, text.encode("utf-8", errors="replace"), fetched_at, title)
 
 

@@ -31,7 +31,7 @@ Codes = NDArray[np.int8]
 @dataclass(frozen=True)
 class Parts:
     """`codes`: of each keeper its place in PARTS, NEW where nobody gave it one. `held`: how many documents each part
-    was given, those too that are no keepers any more. `shards`: files of the codes, if they stand for all of these."""
+    was given, those too that are no longer keepers. `shards`: files of the codes, if they stand for all of these."""
 
     codes: Codes
     held: Counter[str]
@@ -65,7 +65,7 @@ class Parts:
         return {id: PARTS[code] for id, code in codes.items() if code != NEW}
 
     def write(self, writer: SnapshotWriter, codes: Codes) -> None:
-        """Add the codes of all keepers, none of them NEW; not where some documents are no keepers any more."""
+        """Add the codes of all keepers, none of them NEW; not where some documents are no longer keepers."""
         if self.held.total() > np.count_nonzero(self.codes != NEW):
             return
         writer.inherit(self.shards)

@@ -14,7 +14,7 @@ from prosemill.errors import RecipeError
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """RecipeError in one line for what is no Parquet file or has no column `text`."""
+    """RecipeError in one line for what is not a Parquet file or has no column `text`."""
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Stores that are no local folder: opening them through fsspec, what goes wrong there in words, and the local cache.
+"""Stores outside local folders: opening them through fsspec, what goes wrong there in words, and the local cache.
 
 Whoever needs real files (memory maps, the Trainer, Parquet readers) gets them from the cache, where each file is
 fetched once. The cache is bounded: what was used longest ago goes first, nothing of the last day goes.

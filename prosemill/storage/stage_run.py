@@ -43,7 +43,7 @@ class StageRun:
     settings: Mapping[str, Any] = field(default_factory=dict)
     as_of: str = ""
     flow_run_id: str = ""
-    origins: list[str] = field(default_factory=list)  # URLs and folders that are read and are no snapshots
+    origins: list[str] = field(default_factory=list)  # URLs and folders that are read and are not snapshots
     manifest: Manifest | None = None
     columns: dict[str, pa.Schema] = field(default_factory=dict)  # by role
     model: tuple[str, int] | None = None  # name and version that were registered

@@ -58,7 +58,7 @@ class SnapshotWriter:
     counts: Counts = field(default_factory=Counts)
     totals: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
-    origins: list[str] = field(default_factory=list)  # what is read and is no snapshot, for its lineage: URLs, paths
+    origins: list[str] = field(default_factory=list)  # what is read and is not a snapshot, for its lineage: URLs, paths
 
     def path(self, name: str) -> Path:
         path = self.folder / name

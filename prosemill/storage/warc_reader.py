@@ -210,7 +210,7 @@ def _inflates_to_record(member: bytes) -> bool:
 
 
 def _decode(record: WarcRecord, url: str, max_body_bytes: int) -> Page:
-    """UndecodableBody for a record whose block ends too soon, or is no HTTP response that can be read."""
+    """UndecodableBody for a record whose block ends too soon, or is not an HTTP response that can be read."""
     if "Content-Length" not in record.headers:
         raise CutRecord("its own header is cut off, or has no Content-Length")
     limit = min(2 * max_body_bytes + _MAX_HEADER, UNBOUNDED)  # as stored: an encoding may make it a little longer

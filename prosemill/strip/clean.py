@@ -26,7 +26,7 @@ _IN_TABLE = re.compile("[" + "".join(map(chr, _TABLE)) + "]")
 _STRAY_JOINER = re.compile("(?<![\u0600-\uffff\U00010000-\U0010ffff])[\u200c\u200d]|[\u200c\u200d](?=[\x00-\u05ff]|$)")
 
 # To put marks in order takes time by the square of how many follow each other: 80,000 on one letter took 3 s. Unicode's
-# stream-safe format (UAX 15) allows 30; more is no writing.
+# stream-safe format (UAX 15) allows 30; more is not writing.
 _MOST_MARKS = 30
 _MANY_MARKS = re.compile(rf"[^\w\s\x00-\x7f]{{{_MOST_MARKS + 1},}}")  # and whatever else is neither letter nor space
 # ftfy takes 0.3 µs to look at a character, and more to repair a line. In a long line, parts are looked at one by

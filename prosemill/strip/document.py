@@ -34,7 +34,7 @@ _HAS_TAGS = re.compile(r"<(?:p|div|br|h[1-6]|span|table|ul|article|section|main)
 
 @dataclass(frozen=True)
 class StrippedPage:
-    """`reason` "": kept. Else it is why not, with `detail`, and `text` is what was checked ("" where there was none)."""
+    """`reason` "": kept. Else why not, with `detail`; `text` is then what was checked ("" where there was none)."""
 
     text: str
     title: str = ""

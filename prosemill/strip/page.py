@@ -35,7 +35,7 @@ _TEASER = re.compile(
     r"相关阅读|延伸阅读|推荐阅读|相關閱讀|延伸閱讀|関連記事|あわせて読みたい|관련 ?기사)",
     re.IGNORECASE,
 )
-MAX_TITLE = 1_000  # characters: what is longer is no title, and what stands before each of its joints is compared
+MAX_TITLE = 1_000  # characters: what is longer is not a title, and what stands before each of its joints is compared
 _MAX_HEADINGS = 50
 _TITLE_JOINTS = re.compile(r"\s+[|–—·•»:]+\s+|\s+-+\s+|\s*[|_｜]\s*|\s*::\s*")
 _DATE = re.compile(r"\b(1[89]\d\d|20\d\d)[-/.年](0?[1-9]|1[0-2])[-/.月](0?[1-9]|[12]\d|3[01])(?!\d)")

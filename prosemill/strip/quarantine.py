@@ -57,7 +57,7 @@ class PreviousStrip:
                     if value != REASON:
                         pages.add((url, content))
                         sources.setdefault(source, SourceText()).add(value if role == "documents" else 0)
-        for source, (was, _) in manifest.totals.get("quarantined", {}).items():  # what is left of it is no measure
+        for source, (was, _) in manifest.totals.get("quarantined", {}).items():  # what is left of it says nothing
             sources[source] = SourceText(LEAST_PAGES, round(was * LEAST_PAGES))
         return cls(pages, sources)
 

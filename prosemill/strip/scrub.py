@@ -140,7 +140,7 @@ def is_ipv6(match: re.Match[str]) -> bool:
 
 
 def is_phone(match: re.Match[str]) -> bool:
-    """8 to 16 digits that are no round amount: "+150 000 000", "15000000000"."""
+    """8 to 16 digits that are not a round amount: "+150 000 000", "15000000000"."""
     digits = re.sub(r"\D", "", match[0])
     is_amount = re.fullmatch(r"[+＋]?\d{1,3}(?:[ .]\d{3})*[ .]000", match[0]) is not None or digits.endswith("000000")
     return 8 <= len(digits) <= 16 and not is_amount

@@ -81,7 +81,7 @@ def _watch(run: str, parent: str) -> None:
                 ):  # for ten seconds: the worker, or this process itself, is not about to act
                     _act(client, UUID(run), found)
                 before = found
-        except Exception as error:  # noqa: BLE001 - a server that is away for a while is no reason to stop watching
+        except Exception as error:  # noqa: BLE001 - a server that is away for a while is not a reason to stop watching
             _log.debug("cannot see how %s stands: %s", run, error)
 
 

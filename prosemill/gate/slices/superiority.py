@@ -18,7 +18,7 @@ class Superiority(Slice):
         bound = f"-{settings.margin:g}" if settings.margin else "0"
         if numbers["documents"] < settings.min_test_documents:
             wanted = settings.min_test_documents
-            answer = TOO_FEW, f"fewer than {wanted} test documents (gate.min_test_documents) are no evidence"
+            answer = TOO_FEW, f"fewer than {wanted} test documents (gate.min_test_documents) are not evidence"
         elif high < -settings.margin:
             answer = PASSED, f"the interval lies below {bound}, so it is shown to be better"
         elif low > 0:

@@ -19,7 +19,7 @@ MOST_WORDS = 200_000  # the frequent ones come first; the rest would hardly chan
 
 
 def read_vectors(path: Path) -> tuple[list[str], Floats]:
-    """The words and their vectors, a row each; ValueError with the line for what is no such file."""
+    """The words and their vectors, a row each; ValueError with the line for a file of another kind."""
     words: list[str] = []
     rows: list[Floats] = []
     width = 0
@@ -35,7 +35,7 @@ def read_vectors(path: Path) -> tuple[list[str], Floats]:
             except ValueError:
                 row = np.zeros(0, np.float32)
             if width < 2 or len(row) != width or not word or not np.isfinite(row).all():
-                raise ValueError(f"{path}: line {number} is no word with {max(width, 2)} numbers behind it")
+                raise ValueError(f"{path}: line {number} is not a word with {max(width, 2)} numbers behind it")
             words.append(word)
             rows.append(row)
             if len(words) == MOST_WORDS:

@@ -42,7 +42,7 @@ class DatasetReader(LocalReader):
 
     @functools.cached_property
     def is_remote(self) -> bool:  # type: ignore[override]  # here it depends on the source
-        """True for "owner/name" or "name" that is no file here: a data set of the hub."""
+        """True for "owner/name" or "name" that is not a file here: a data set of the hub."""
         path = self.source.path
         if Path(path).exists():
             return False

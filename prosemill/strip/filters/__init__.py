@@ -38,7 +38,7 @@ class Judged:
         self.whole, self.settings = whole, settings
         self.language = language  # the recipe's
         self.found_language = ""  # set by the filter that looks for it; "" before, and where the text is too short
-        self.part = _parts_of(whole)  # enough of it to judge by
+        self.part = _parts_of(whole)  # enough of it for the filters
 
     @functools.cached_property
     def words(self) -> list[str]:

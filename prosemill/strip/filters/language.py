@@ -60,7 +60,7 @@ def check_languages(codes: Sequence[str]) -> None:
     unknown = sorted(set(codes) - set(_by_code()) - {"*"})
     if unknown:
         raise RecipeError(
-            f"strip.languages: {unknown[0]!r} is no ISO 639-1 code that can be detected; '*' keeps any language"
+            f"strip.languages: {unknown[0]!r} is not an ISO 639-1 code that can be detected; '*' keeps any language"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prosemill.strip.filters import Filter, Judged
 
 _MIN_LINES = 8  # below this, two equal lines are half of the document
-_RUN_WORDS = 8  # a repeated run this long is no idiom (Gopher's rules look at 5 to 10)
+_RUN_WORDS = 8  # a repeated run this long is not an idiom (Gopher's rules look at 5 to 10)
 
 
 class RepetitionFilter(Filter):
