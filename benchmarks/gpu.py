@@ -44,7 +44,7 @@ from prosemill.finetune.autotune import choose, flops_per_token, keeps_apart, pe
 from prosemill.finetune.batches import collate, num_scored
 from prosemill.finetune.checkpoints import complete
 from prosemill.finetune.loss_wrapper import ComputeMode, SummedLoss
-from prosemill.finetune.plan import Plan
+from prosemill.finetune.plan import TrainingPlan
 from prosemill.finetune.trainer import ChunkTrainer
 
 H100_FLOPS = 989e12  # dense bf16, NVIDIA's data sheet
@@ -161,7 +161,7 @@ class Bench:
     ) -> ChunkTrainer:
         rows = RandomChunks(self.shape, steps * self.shape.batch, whole=whole)
         learner.follow(mode)
-        plan = Plan(
+        plan = TrainingPlan(
             steps=steps,
             examples=len(rows),
             batch_chunks=self.shape.batch,

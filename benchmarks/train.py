@@ -177,7 +177,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
     from prosemill.finetune.autotune import choose, flops_per_token
     from prosemill.finetune.batches import collate
     from prosemill.finetune.loss_wrapper import SummedLoss
-    from prosemill.finetune.plan import Plan
+    from prosemill.finetune.plan import TrainingPlan
     from prosemill.finetune.trainer import ChunkTrainer
     from prosemill.finetune.training import keep_freed_memory
 
@@ -187,7 +187,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
     learner = SummedLoss(build(options.shape, 0.0))
     text = Text(folder, "train", options.steps * options.batch)
     found = choose(learner, collate([text[0], text[1]]), precision="auto", dropout=0.0)
-    plan = Plan(
+    plan = TrainingPlan(
         steps=options.steps,
         examples=len(text),
         batch_chunks=options.batch,

@@ -14,7 +14,7 @@ from xxhash import xxh64_intdigest
 
 from prosemill.config.settings import Dedup
 from prosemill.dedup import dedup, remove_duplicates
-from prosemill.dedup.index import Segment, segments_of
+from prosemill.dedup.index import IndexSegment, segments_of
 from prosemill.dedup.minhash import Parameters, bands_for, sign, signature_of
 from prosemill.dedup.shingles import hash_set, jaccard
 from prosemill.errors import CorpusEmpty, StoreError
@@ -247,14 +247,14 @@ def test_segments_stay_few(store):
     for increment in range(12):
         strip = write_strip(store, str(increment), documents[: 5 * (increment + 1)])
         id = dedup(store, strip, SETTINGS, as_of=f"2026-01-{increment + 1:02}", previous=id)
-        segments = [Segment.read(store, path, Parameters.of(SETTINGS)) for path in segments_of(store.manifest(id))]
+        segments = [IndexSegment.read(store, path, Parameters.of(SETTINGS)) for path in segments_of(store.manifest(id))]
         keepers = [shard.path for shard in store.manifest(id).shards_of("keepers")]
         assert [path for segment in segments for path in segment.keepers] == keepers
         assert sum(len(segment) for segment in segments) == store.manifest(id).totals["documents"]
         sizes.append(len(segments))
     assert max(sizes) <= 4
     merged, texts = segments[0], [keeper["text"] for keeper in read(store, id, "keepers")]
-    fresh = Segment.of(sign(texts[: len(merged)], merged.parameters), merged.parameters, merged.keepers)
+    fresh = IndexSegment.of(sign(texts[: len(merged)], merged.parameters), merged.parameters, merged.keepers)
     assert all((fresh.arrays()[name] == values).all() for name, values in merged.arrays().items())
 
 
@@ -263,13 +263,13 @@ def test_other_parameters_make_the_index_anew(store):
     first = dedup(store, write_strip(store, "1", documents[:150]), SETTINGS, as_of="2026-01-01")
     other = Dedup(num_perm=64, shingle_words=4)
     with pytest.raises(StoreError, match="made with"):
-        Segment.read(store, segments_of(store.manifest(first))[0], Parameters.of(other))
+        IndexSegment.read(store, segments_of(store.manifest(first))[0], Parameters.of(other))
     second = dedup(store, write_strip(store, "2", documents), other, as_of="2026-01-02", previous=first)
     keepers = {keeper["id"] for keeper in read(store, second, "keepers")}
     assert {keeper["id"] for keeper in read(store, first, "keepers")} <= keepers
     texts = [keeper["text"] for keeper in read(store, second, "keepers")]
     assert sum(
-        len(Segment.read(store, path, Parameters.of(other))) for path in segments_of(store.manifest(second))
+        len(IndexSegment.read(store, path, Parameters.of(other))) for path in segments_of(store.manifest(second))
     ) == len(texts)
     twin = write_strip(store, "3", [*documents, ("made", "http://made/twin", texts[0] + " zozozo")])
     third = dedup(store, twin, other, as_of="2026-01-03", previous=second)

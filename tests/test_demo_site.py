@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prosemill.config.recipe import load_recipe
-from prosemill.demo import WEEKS, DemoServer, Site, data_folder, expectations, load_messages, render_site, serve
+from prosemill.demo import WEEKS, DemoServer, DemoSite, data_folder, expectations, load_messages, render_site, serve
 from prosemill.demo.chinese import render_classics
 from prosemill.demo.messages import week_of
 from prosemill.demo.planted import DOUBLED, MOVED, OWN_PAGES, PRINTED, SYNDICATED, reword
@@ -20,12 +20,12 @@ UNTIL = 1799
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(tmp_path_factory: pytest.TempPathFactory) -> DemoSite:
     return render_site(tmp_path_factory.mktemp("site"), until_year=UNTIL)
 
 
 @pytest.fixture(scope="module")
-def server(site: Site):  # type: ignore[no-untyped-def]
+def server(site: DemoSite):  # type: ignore[no-untyped-def]
     with serve(site.folder, 0) as server:
         yield server
 
@@ -109,7 +109,7 @@ def test_every_year_has_its_week() -> None:
 # --- rendering ---------------------------------------------------------------------------------------
 
 
-def test_the_same_bytes_each_time(site: Site, tmp_path: Path) -> None:
+def test_the_same_bytes_each_time(site: DemoSite, tmp_path: Path) -> None:
     again = render_site(tmp_path, until_year=UNTIL)
     assert again.pages == site.pages
     assert {page.path: again.body(page.path) for page in again.pages if page.file} == {
@@ -135,7 +135,7 @@ def test_rendering_again_leaves_no_old_page(tmp_path: Path) -> None:
         render_site(tmp_path, until_year=1789)
 
 
-def test_pages_are_well_formed_and_links_lead_somewhere(site: Site) -> None:
+def test_pages_are_well_formed_and_links_lead_somewhere(site: DemoSite) -> None:
     paths = {page.path for page in site.pages} | {"/sitemap.xml"}
     dead = set()
     for page in site.pages:
@@ -148,7 +148,7 @@ def test_pages_are_well_formed_and_links_lead_somewhere(site: Site) -> None:
     assert dead == {"/messages/1789.html"}
 
 
-def test_every_page_has_what_real_sites_have(site: Site) -> None:
+def test_every_page_has_what_real_sites_have(site: DemoSite) -> None:
     body = site.body("/messages/1799.html").decode()
     for part in ('<nav aria-label="Site">', "cookie-notice", "Read also", '<footer class="site-footer">'):
         assert part in body
@@ -163,7 +163,7 @@ def test_reprints_are_near_copies() -> None:
             assert 0.85 < len(copy & original) / len(copy | original) < 0.96
 
 
-def test_twins_are_twins(site: Site) -> None:
+def test_twins_are_twins(site: DemoSite) -> None:
     (doubled,), (moved,) = DOUBLED, MOVED
     assert site.body(f"/messages/{doubled}/index.html") == site.body(f"/messages/{doubled}.html")
     old = site.body(f"/archive/{moved}.html")
@@ -171,7 +171,7 @@ def test_twins_are_twins(site: Site) -> None:
     assert PRINTED.isdisjoint(SYNDICATED)
 
 
-def test_the_gbk_pages_name_their_charset_only_in_the_page(site: Site) -> None:
+def test_the_gbk_pages_name_their_charset_only_in_the_page(site: DemoSite) -> None:
     for own in (own for own in OWN_PAGES if own.charset == "gbk"):
         body = site.body(own.path)
         assert site.page(own.path).content_type == "text/html"
@@ -241,7 +241,7 @@ def test_the_calendar_never_ends(server: DemoServer) -> None:
     assert b"@" not in ask(server, "/calendar.html?day=1862-12-01")[2]
 
 
-def test_requests_are_remembered(site: Site) -> None:
+def test_requests_are_remembered(site: DemoSite) -> None:
     with serve(site.folder, 0) as server:
         ask(server, "/about.html?x=1")
         ask(server, "/nothing")
@@ -257,7 +257,7 @@ def test_the_next_week_is_served_without_a_restart(tmp_path: Path) -> None:
         assert ask(server, "/messages/1791.html")[0] == 200
 
 
-def test_a_taken_port_is_one_clear_line(site: Site, server: DemoServer) -> None:
+def test_a_taken_port_is_one_clear_line(site: DemoSite, server: DemoServer) -> None:
     with pytest.raises(DemoError, match=rf"127\.0\.0\.1:{server.port}: the port is in use.*--port") as caught:  # noqa: SIM117
         with serve(site.folder, server.port):
             pass
@@ -272,7 +272,7 @@ def test_a_folder_without_a_site_is_one_clear_line(tmp_path: Path) -> None:
 # --- what goes with it ---------------------------------------------------------------------------------------
 
 
-def test_every_planted_page_is_there(site: Site, server: DemoServer) -> None:
+def test_every_planted_page_is_there(site: DemoSite, server: DemoServer) -> None:
     paths = [expectation.path for expectation in expectations(UNTIL) if expectation.path.startswith("/")]
     assert len(paths) == len(set(paths))
     linked = set()

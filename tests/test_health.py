@@ -13,7 +13,7 @@ import pytest
 from prosemill.errors import ModelUnhealthy, RegistryError
 from prosemill.operations import health
 from prosemill.registry.registry import ModelVersion, Registry
-from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
+from prosemill.scrape.ledger import LEDGER_FILE, LedgerRow, write_ledger
 from prosemill.storage.manifest import snapshot_id
 from prosemill.storage.store import Store
 from tests.champions import make_model, register
@@ -39,7 +39,7 @@ def make_champion(store: Store) -> ModelVersion:
 
 
 def make_run(
-    store: Store, as_of: str, documents: dict[str, int], rows: list[Row] | None = None, partial: bool = False
+    store: Store, as_of: str, documents: dict[str, int], rows: list[LedgerRow] | None = None, partial: bool = False
 ) -> None:
     """The record of a run whose sources gave so many documents."""
     scrapes = {}
@@ -113,8 +113,11 @@ def test_a_source_whose_yield_collapsed_calls_for_a_person(store: Store) -> None
 
 
 def test_a_source_that_was_not_read_to_its_end_is_noted(store: Store) -> None:
-    rows = [Row(f"https://mill.example/{n}", "site", "failed", "timeout") for n in range(3)]
-    rows += [Row("https://mill.example/old", "site", "unchanged", "host_down"), Row("https://mill.example/", "site")]
+    rows = [LedgerRow(f"https://mill.example/{n}", "site", "failed", "timeout") for n in range(3)]
+    rows += [
+        LedgerRow("https://mill.example/old", "site", "unchanged", "host_down"),
+        LedgerRow("https://mill.example/", "site"),
+    ]
     make_run(store, "2026-01-19", {"site": 5}, rows, partial=True)
     assert examined(store)["source site", "note"] == "was not read to its end: 3 timeout, 1 host_down"
 

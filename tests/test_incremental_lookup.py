@@ -15,7 +15,7 @@ from prosemill.dedup import dedup
 from prosemill.dedup.known_index import NOT_KEPT, UNKNOWN, Names
 from prosemill.split import containment
 from prosemill.split.codes import NEW, PARTS, Parts, is_held_out
-from prosemill.split.sketches import Segment, Sketches
+from prosemill.split.sketches import Sketches, SketchSegment
 from prosemill.split.stage import split
 from prosemill.storage.manifest import document_id
 from prosemill.storage.store import Store
@@ -110,7 +110,7 @@ def check_sketches(store: Store, kept: str, assigned: str) -> None:
     history = containment.read_index(store, kept, len(names))
     held = np.flatnonzero(is_held_out(Parts.read(store, assigned, store.manifest(kept), names).codes))
     found = Sketches.read(store, store.manifest(assigned).shards_of("sketches"), history)
-    fresh = Segment.of(history, held)
+    fresh = SketchSegment.of(history, held)
     stored = [pair for each in found.segments for pair in zip(each.hashes.tolist(), each.owners.tolist(), strict=True)]
     assert sorted(stored) == sorted(zip(fresh.hashes.tolist(), fresh.owners.tolist(), strict=True))
 

@@ -13,7 +13,7 @@ from prosemill.gate import retrain_policy
 from prosemill.lineage import retractions
 from prosemill.lineage.tracing import Tracer
 from prosemill.models.bases import Base
-from prosemill.scrape.ledger import LEDGER_FILE, Row, write_ledger
+from prosemill.scrape.ledger import LEDGER_FILE, LedgerRow, write_ledger
 from prosemill.split.stage import split
 from prosemill.storage import stages
 from prosemill.storage.corpus import documents_of, training_tokens_of, withdrawn_of
@@ -52,9 +52,11 @@ class GrowingCorpus:
         """A run on which `live` pages are read but for these; its snapshots."""
         as_of, out = RUNS[len(self.increments)], opted_out or {}
         shown = [number for number in live if number not in out and number not in gone]
-        rows = [Row(url_of(number), "mill", "fetched", content_sha256=str(number)) for number in shown]
-        rows += [Row(url_of(number), "mill", "skipped", "ai_opt_out", opt_out=what) for number, what in out.items()]
-        rows += [Row(url_of(number), "mill", "gone", "http_404", http_status=404) for number in gone]
+        rows = [LedgerRow(url_of(number), "mill", "fetched", content_sha256=str(number)) for number in shown]
+        rows += [
+            LedgerRow(url_of(number), "mill", "skipped", "ai_opt_out", opt_out=what) for number, what in out.items()
+        ]
+        rows += [LedgerRow(url_of(number), "mill", "gone", "http_404", http_status=404) for number in gone]
         scrape = snapshot_id("scrape", 1, inputs=[], settings={}, as_of=as_of)
         with self.store.write(scrape, stage="scrape", version=1, parents=[], settings={}, as_of=as_of) as writer:
             write_ledger(writer.path(LEDGER_FILE), rows)
@@ -171,9 +173,9 @@ def test_a_page_that_opted_out_before_it_was_ever_read_is_not_listed(corpus: Gro
 def test_what_one_source_says_no_to_is_not_learned_from_another(corpus: GrowingCorpus) -> None:
     """An archive still holds a page whose owner opts out: live there, opted out here, on one run."""
     store, as_of = corpus.store, RUNS[1]
-    rows = [Row(url_of(7), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
-    rows += [Row(url_of(number), "archive", "unchanged") for number in (7, 41)]
-    rows += [Row(url_of(41), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
+    rows = [LedgerRow(url_of(7), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
+    rows += [LedgerRow(url_of(number), "archive", "unchanged") for number in (7, 41)]
+    rows += [LedgerRow(url_of(41), "mill", "skipped", "ai_opt_out", opt_out="tdmrep")]
     with store.write("scrape-both", stage="scrape", version=1, parents=[], settings={}) as writer:
         write_ledger(writer.path(LEDGER_FILE), rows)
         writer.add(LEDGER_FILE, "ledger", len(rows))
