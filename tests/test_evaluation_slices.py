@@ -46,7 +46,7 @@ def crammed(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, base: Base, crammed: Path) -> tuple[Store, str]:
+def evaluated(tmp_path_factory: pytest.TempPathFactory, base: Base, crammed: Path) -> tuple[Store, str]:
     """An evaluation of a champion of the first week (the base) and a challenger (the crammed model)."""
     store = Store(str(tmp_path_factory.mktemp("store")))
     store.check_writable()
@@ -59,14 +59,14 @@ def judged(tmp_path_factory: pytest.TempPathFactory, base: Base, crammed: Path) 
     return store, evaluate(store, *corpus, models, SETTINGS, context_tokens=64, as_of="2026-01-12")
 
 
-def summary_of(judged: tuple[Store, str]) -> dict[str, Any]:
-    store, snapshot = judged
+def summary_of(evaluated: tuple[Store, str]) -> dict[str, Any]:
+    store, snapshot = evaluated
     (shard,) = store.manifest(snapshot).shards_of("summary")
     return json.loads(store.open(shard.path).read())  # type: ignore[no-any-return]
 
 
-def test_slices_are_told_by_the_champion_s_corpus(judged: tuple[Store, str]) -> None:
-    summary = summary_of(judged)
+def test_slices_are_told_by_the_champion_s_corpus(evaluated: tuple[Store, str]) -> None:
+    summary = summary_of(evaluated)
     assert summary["dates"] == {"champion": "2026-01-05", "challenger": ""}
     champion = summary["models"]["champion"]
     assert {name: part["documents"] for name, part in champion["slices"].items()} == {
@@ -83,19 +83,19 @@ def test_slices_are_told_by_the_champion_s_corpus(judged: tuple[Store, str]) -> 
     assert set(by_slice) == {"old", "fresh", "general", "source old", "source new"}
 
 
-def test_the_figures_are_sums_over_the_table(judged: tuple[Store, str]) -> None:
-    store, snapshot = judged
+def test_the_figures_are_sums_over_the_table(evaluated: tuple[Store, str]) -> None:
+    store, snapshot = evaluated
     rows = pq.read_table(store.local(f"{snapshot}/scores.parquet")).to_pylist()
     mine = [row for row in rows if row["model"] == "challenger" and row["part"] == "general"]
     nats, size = (math.fsum(row[name] for row in mine) for name in ("nats", "size_bytes"))
-    general = summary_of(judged)["models"]["challenger"]["parts"]["general"]
+    general = summary_of(evaluated)["models"]["challenger"]["parts"]["general"]
     assert general["bits_per_byte"] == pytest.approx(nats / math.log(2) / size)
     assert 0 < size <= 4000
     assert {row["part"] for row in rows} == {"test", "train", "general"}
 
 
-def test_what_was_crammed_is_recited_and_the_canary_given_away(judged: tuple[Store, str]) -> None:
-    quality = summary_of(judged)["quality"]
+def test_what_was_crammed_is_recited_and_the_canary_given_away(evaluated: tuple[Store, str]) -> None:
+    quality = summary_of(evaluated)["quality"]
     champion, challenger = quality["models"]["champion"], quality["models"]["challenger"]
     assert challenger["canaries_given_away"] == [CANARY]
     assert champion["canaries_given_away"] == []
@@ -107,13 +107,13 @@ def test_what_was_crammed_is_recited_and_the_canary_given_away(judged: tuple[Sto
     assert quality["natural"]["copied"] < 0.2
 
 
-def test_training_text_is_better_known_than_test_text(judged: tuple[Store, str]) -> None:
-    parts = summary_of(judged)["models"]["challenger"]["parts"]
+def test_training_text_is_better_known_than_test_text(evaluated: tuple[Store, str]) -> None:
+    parts = summary_of(evaluated)["models"]["challenger"]["parts"]
     assert parts["train"]["bits_per_byte"] < 0.8 * parts["test"]["bits_per_byte"]
 
 
-def test_a_run_takes_over_scores_and_continuations(judged: tuple[Store, str], base: Base, tmp_path: Path) -> None:
-    store, first = judged
+def test_a_run_takes_over_scores_and_continuations(evaluated: tuple[Store, str], base: Base, tmp_path: Path) -> None:
+    store, first = evaluated
     corpus = tuple(store.manifest(first).parents[:2])
     for path in base.folder.iterdir():
         if path.name != "model.safetensors":  # nothing about this model is unknown

@@ -36,8 +36,8 @@ DOCUMENTS = {"blog": texts(9), "letters": texts(6, seed=5)}
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple[str, str, str]]:
-    """A base, fine-tuned, evaluated, judged and recorded as house/1."""
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple[str, str, str]]:
+    """A base, fine-tuned, evaluated, recorded and recorded as house/1."""
     torch.set_num_threads(1)
     base = make_base(tmp_path_factory.mktemp("base"))
     store = Store(str(tmp_path_factory.mktemp("store")))
@@ -91,8 +91,8 @@ def front_of(card: str) -> dict[str, Any]:
     return yaml.safe_load(card.split("---\n")[1])  # type: ignore[no-any-return]
 
 
-def test_every_figure_of_the_card_is_the_registry_s(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
-    store, _, _ = judged
+def test_every_figure_of_the_card_is_the_registry_s(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
+    store, _, _ = recorded
     card, metrics = card_in_mlflow(store), metrics_of(store)
     figures = {each["name"]: each["value"] for each in front_of(card)["model-index"][0]["results"][0]["metrics"]}
     assert len(figures) > 40
@@ -115,9 +115,9 @@ def test_every_figure_of_the_card_is_the_registry_s(judged: tuple[Store, Base, t
 
 
 def test_every_number_of_the_tables_is_a_figure_or_a_decision_s(
-    judged: tuple[Store, Base, tuple[str, str, str]],
+    recorded: tuple[Store, Base, tuple[str, str, str]],
 ) -> None:
-    store, _, (_, _, decision) = judged
+    store, _, (_, _, decision) = recorded
     card, metrics = card_in_mlflow(store), metrics_of(store)
     scores = card.split("## Scores")[1].split("\n\n")[1]
     numbers = [float(text) for text in re.findall(r"-?\d+\.\d+", scores)]
@@ -126,10 +126,10 @@ def test_every_number_of_the_tables_is_a_figure_or_a_decision_s(
     assert read_decision(store, decision)["reason"] in card
 
 
-def test_the_card_tells_of_data_licences_and_wishes(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
+def test_the_card_tells_of_data_licences_and_wishes(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
     from prosemill.registry.model_card import model_card
 
-    store, _, ids = judged
+    store, _, ids = recorded
     assert "No scrape is recorded" in card_in_mlflow(store)  # these chunks were made by hand
     with store.write(
         "chunk-00000000000000aa", stage="chunk", version=1, parents=["scrape-0000000000000001"], settings={}
@@ -145,8 +145,8 @@ def test_the_card_tells_of_data_licences_and_wishes(judged: tuple[Store, Base, t
     assert "energy: could not be read" in card
 
 
-def test_a_later_judgement_changes_the_figures(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
-    store, base, (tuned, evaluation, decision) = judged
+def test_a_later_decision_changes_the_figures(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
+    store, base, (tuned, evaluation, decision) = recorded
     before = metrics_of(store)["challenger.perplexity"]
     corpus = make_corpus(store, {"other": texts(7, seed=20)}, increment="2")
     models = {
@@ -169,10 +169,10 @@ def test_a_later_judgement_changes_the_figures(judged: tuple[Store, Base, tuple[
 # --- export and reproduce --------------------------------------------------------------------------------------------
 
 
-def test_an_export_is_a_plain_directory(judged: tuple[Store, Base, tuple[str, str, str]], tmp_path: Path) -> None:
+def test_an_export_is_a_plain_directory(recorded: tuple[Store, Base, tuple[str, str, str]], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    store, _, (tuned, _, _) = judged
+    store, _, (tuned, _, _) = recorded
     version = export.version_of(Registry(store.url), "house")
     folder = tmp_path / "deep" / "house"
     folder.parent.mkdir()
@@ -191,8 +191,8 @@ def test_an_export_is_a_plain_directory(judged: tuple[Store, Base, tuple[str, st
         export.push(folder, "somebody/house", environment.hub_token({}))
 
 
-def test_a_snapshot_that_is_no_version_is_told(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
-    store, _, _ = judged
+def test_a_snapshot_that_is_no_version_is_told(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
+    store, _, _ = recorded
     with store.write("finetune-00000000000000bb", stage="finetune", version=1, parents=[], settings={}):
         pass
     with pytest.raises(RegistryError, match="no decision on it"):
@@ -201,8 +201,8 @@ def test_a_snapshot_that_is_no_version_is_told(judged: tuple[Store, Base, tuple[
         reproduce.reproduce(store, "finetune-00000000000000bb")
 
 
-def test_a_model_is_made_again_bit_for_bit(judged: tuple[Store, Base, tuple[str, str, str]]) -> None:
-    store, base, (tuned, _, _) = judged
+def test_a_model_is_made_again_bit_for_bit(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
+    store, base, (tuned, _, _) = recorded
     before = store.snapshots()
     made = reproduce.reproduce(store, tuned)
     assert made.is_same
@@ -229,15 +229,15 @@ def test_a_model_is_made_again_bit_for_bit(judged: tuple[Store, Base, tuple[str,
 # --- at the command line ---------------------------------------------------------------------------------------------
 
 
-def test_the_commands_of_judgement(
-    judged: tuple[Store, Base, tuple[str, str, str]],
+def test_the_commands_about_a_model(
+    recorded: tuple[Store, Base, tuple[str, str, str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from flows.cli import run
 
-    store, _, (tuned, _, decision) = judged
+    store, _, (tuned, _, decision) = recorded
     monkeypatch.setenv("PROSEMILL_STORE", store.url)  # and is what it was again when the test is over
     monkeypatch.delenv("HF_TOKEN", raising=False)
     where = ["--store", store.url]

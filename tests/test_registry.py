@@ -90,7 +90,7 @@ def test_a_life_of_versions(store: Store, registry: Registry) -> None:
         again.promote("house", "finetune-00000000000000ff")
 
 
-def test_a_version_that_is_judged_again_keeps_its_number(store: Store, registry: Registry) -> None:
+def test_a_version_that_is_decided_on_again_keeps_its_number(store: Store, registry: Registry) -> None:
     finetune, evaluation, decision = snapshots_of(store, 1, says="not-enough-evidence")
     _, later, promoted = snapshots_of(store, 3, says="promote")
     assert registry.record("house", finetune, evaluation, decision) == 1
