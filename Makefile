@@ -1,5 +1,6 @@
 # make run    a model trained on the demo site, from web pages to a promoted model
 # make test   lint, types, tests, benchmark floors, deployment dry run
+# make test-slow   the tests that take longest: kills, served runs, a production; benchmarks/results/slow.json
 # make bench-train   training beside stock run_clm
 # make bench-clean   extraction, dedup and chunking beside their peers (an hour; BENCH="--documents 20000" for less)
 # All make the environment first: .venv, from the versions in constraints.txt.
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: run test lint types tests floors deployments bench-train bench-clean install clean
+.PHONY: run test test-slow lint types tests floors deployments bench-train bench-clean install clean
 
 run: install
 	$(BIN)/prosemill demo
@@ -23,7 +24,10 @@ types:
 	$(BIN)/mypy
 
 tests:
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not gpu and not network"
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not gpu and not network and not slow"
+
+test-slow: install
+	$(BIN)/python -m benchmarks.slow
 
 floors:
 	$(BIN)/python -m benchmarks.floors

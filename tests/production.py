@@ -184,11 +184,16 @@ class Production:
         """As the systemd units do: the databases upgraded first, then API, services and MLflow each on their own."""
         own = self.environment
         self.start("mlflow", self.unit("prosemill-mlflow"), env=own)
+        self.start_prefect(fresh=fresh)
+        self.start("services", self.unit("prosemill-services"), env=own)
+        self.wait("MLflow", lambda: self.https("127.0.0.1", "/health"))
+
+    def start_prefect(self, *, fresh: bool = False) -> None:
+        """The API alone, on an upgraded database."""
+        own = self.environment
         self.call(*self.unit("prosemill-prefect", "ExecStartPre"), env=own, cwd=ROOT)
         self.start("prefect", [*SUPERVISED, *self.unit("prosemill-prefect")], env=own)
         self.wait("Prefect", self.is_steady if fresh else lambda: self.https("localhost", "/api/health"))
-        self.start("services", self.unit("prosemill-services"), env=own)
-        self.wait("MLflow", lambda: self.https("127.0.0.1", "/health"))
 
     def is_steady(self) -> None:
         """Eight seconds of good health: at the very first start one of two API processes may end, and all with it."""

@@ -1,4 +1,4 @@
-"""One running Prefect for all tests of a session that need a whole one: server with UI and services, pools, workers.
+"""One running Prefect for all tests that need a whole one: server with UI and services, pools, workers.
 
 It is what `prosemill up` starts, on a corpus of forty stories and a two-layer GPT-2, with loops turned faster. Whoever
 kills servers or workers, or needs another database, starts a stack of their own: this one is shared.
@@ -143,15 +143,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+running = contextlib.ExitStack()  # the `prosemill up` of this session, while there is one
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`prosemill up stories.toml` for the whole session, since starting takes half a minute; it must leave no trace."""
+    """`prosemill up stories.toml` for all tests that ask for it, since starting takes half a minute."""
     home = tmp_path_factory.mktemp("stack")
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
     (home / "stories.toml").write_text(recipe_text(), encoding="utf-8")
-    with served(home, [sys.executable, "-c", "from flows.cli import main; main()"], ROOT, clean_environment()) as stack:
-        yield stack
+    prosemill = [sys.executable, "-c", "from flows.cli import main; main()"]
+    with running:
+        yield running.enter_context(served(home, prosemill, ROOT, clean_environment()))
 
 
 @contextlib.contextmanager

@@ -73,8 +73,7 @@ def test_it_writes_and_survives_saving(kind: str, tmp_path: Path) -> None:
     assert again.lm_head.weight is again.model.embedding.weight
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 def test_it_is_fine_tuned_as_any_base(kind: str, store: Store) -> None:
     base = bases.resolve(kind)
     chunk = make_chunks(store, base, texts(16), texts(2, seed=2), chunk_tokens=64)

@@ -23,7 +23,7 @@ SECONDS = 120  # for one thing to appear on a machine that is busy with other th
 DEPLOYMENT = "retrain/stories"
 NAME = "ballads"  # typed into the form: a corpus and a model of its own beside those of other tests
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,7 @@ def test_the_form_is_described_and_refuses_bad_values(stack: Stack, page: Page, 
     assert runs_of(stack, deployment) == before, "nothing was started"
 
 
+@pytest.mark.slow
 def test_a_run_is_started_watched_and_approved(stack: Stack, page: Page, shoot: Callable[[str], Path]) -> None:
     run = start(stack, page)
     stack.wait(run, states=["Suspended"])

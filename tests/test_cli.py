@@ -13,7 +13,10 @@ import pytest
 
 from flows.cli import run
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED
+from prosemill.registry.registry import Registry
+from prosemill.storage.store import Store
 from tests.stories import recipe_text
+from tests.test_registry import snapshots_of
 from tests.tiny import make_base, sentences
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -160,11 +163,17 @@ def test_what_changed_between_two_weeks(prosemill: Command, home: Path) -> None:
     assert f"{changes['added']['number']}" in prosemill("diff", before, after)
 
 
-def test_roll_back_says_what_is_in_use(prosemill: Command) -> None:
-    versions = prosemill.json("models", "stories")
-    has_previous = any("previous" in row["aliases"] for row in versions)
-    if has_previous:
-        assert "is the champion again" in prosemill("roll-back", "stories")
-    else:
-        assert "nothing to roll back to" in prosemill("roll-back", "stories", status=EXIT_REFUSED)
+def test_roll_back_says_what_is_in_use(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    prosemill, store = Command(tmp_path, capfd), Store(str(tmp_path))
+    registry = Registry(store.url)
+    first, second = snapshots_of(store, 1), snapshots_of(store, 2)
+    registry.record("tales", *first)
+    registry.promote("tales", first[0])
+    assert "nothing to roll back to" in prosemill("roll-back", "tales", status=EXIT_REFUSED)
+    registry.record("tales", *second)
+    registry.promote("tales", second[0])
+    assert "is the champion again" in prosemill("roll-back", "tales")
+    champion = registry.champion("tales")
+    assert champion is not None
+    assert champion.snapshot == first[0]
     assert "no model" in prosemill("roll-back", "nobody", status=EXIT_REFUSED).lower()

@@ -13,7 +13,7 @@ from prosemill.registry.registry import Registry
 from tests.serving import Stack
 from tests.stories import recipe_text, write_corpus
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def recipe(stack: Stack, name: str, deploy: str = "") -> Path:
@@ -35,6 +35,7 @@ def interval(run: dict[str, Any]) -> tuple[datetime, datetime]:
     return datetime.fromisoformat(run["start_time"]), datetime.fromisoformat(run["end_time"])
 
 
+@pytest.mark.slow
 def test_two_retrainings_hand_over_to_the_gpu_pool_which_trains_one_after_the_other(stack: Stack) -> None:
     deployed = stack.prosemill("deploy", str(recipe(stack, "tales")))
     assert deployed.returncode == 0, deployed.stderr

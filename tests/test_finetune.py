@@ -262,7 +262,6 @@ def kill_at(store: Store, chunk: str, base: Base, settings: Finetune, step: int)
     return max(steps)
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_model_to_the_bit(store: Store, base: Base, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"epochs": 2, "dropout": 0.1, "checkpoint_minutes": 1e-6})
     chunk = make_chunks(store, base, texts(60), texts(12, seed=1))

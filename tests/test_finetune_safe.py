@@ -91,14 +91,15 @@ print(json.dumps({"died_at": died_at, "totals": totals}))
 """
 
 
-def test_killed_at_ten_random_steps_it_ends_with_the_weights_of_an_unbroken_run(
-    store: Store, base: Base, tmp_path: Path
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_steps_it_ends_with_the_weights_of_an_unbroken_run(
+    store: Store, base: Base, tmp_path: Path, kills: int
 ) -> None:
     chunk = make_chunks(store, base, texts(60), texts(6, seed=1))
     settings = QUICK.model_copy(update={"epochs": 2, "dropout": 0.1, "evals": 3, "checkpoint_minutes": 1e-6})
     unbroken = train(job_in(tmp_path / "unbroken", store, chunk, base, settings))
     assert unbroken["steps"] >= 24
-    steps = sorted(random.Random().sample(range(1, unbroken["steps"]), 10))
+    steps = sorted(random.Random(11).sample(range(1, unbroken["steps"]), kills))
     job = job_in(tmp_path / "killed", store, chunk, base, settings)
     done = subprocess.run(
         [sys.executable, "-c", KILLS, json.dumps(job), json.dumps(steps)],
@@ -319,7 +320,6 @@ def test_earlier_chunks_are_replayed_when_training_goes_on_from_a_model_that_saw
     assert (named.replayed, named.parents) == (seen, [old])
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_does(store: Store, base: Base, tmp_path: Path) -> None:
     chunk = make_chunks(store, base, texts(40), texts(8, seed=1))
     alone = train(job_in(tmp_path, store, chunk, base, QUICK))

@@ -5,20 +5,24 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from prosemill.config.recipe import parse_recipe
 from prosemill.config.settings import Recipe
-from prosemill.errors import RecipeError
+from prosemill.errors import RecipeError, SnapshotMissing
 from prosemill.lineage.diff import diff
 from prosemill.lineage.tracing import Tracer
 from prosemill.registry.registry import Registry
-from prosemill.storage import stages
+from prosemill.storage import run_log, stages
 from prosemill.storage.ancestry import ancestors
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.manifest import stage_of
@@ -27,7 +31,7 @@ from tests.serving import ROOT
 from tests.stories import write_corpus
 from tests.tiny import make_base
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = [pytest.mark.usefixtures("prefect_api"), pytest.mark.timeout(600)]  # three runs for all of them
 
 
 def recipe_for(folder: Path, **finetune: Any) -> Recipe:
@@ -60,30 +64,49 @@ def run(home: Path, as_of: str, recipe: Recipe | None = None) -> dict[str, Any]:
     return report
 
 
-def test_three_weeks_of_a_models_life(home: Path) -> None:
-    first = run(home, "2026-01-05")
+@dataclass(frozen=True)
+class Life:
+    """Three runs of `retrain`: with forty texts, with the same again, with twelve more; `home` as they left it."""
 
+    home: Path
+    first: dict[str, Any]
+    again: dict[str, Any]
+    second: dict[str, Any]
+    first_snapshots: list[str]  # in the store after the second run
+    first_champion: str
+
+    @property
+    def store(self) -> Store:
+        return Store(str(self.home / "store"))
+
+
+@pytest.fixture(scope="module")
+def life(home: Path, prefect_api: str) -> Life:
+    store = Store(str(home / "store"))
+    first = run(home, "2026-01-05")
+    champion = Registry(store.url).champion("stories")
+    again = run(home, "2026-01-05")
+    snapshots = store.snapshots()
+    write_corpus(home / "texts", range(40, 52))
+    second = run(home, "2026-01-12")
+    return Life(home, first, again, second, snapshots, champion.snapshot if champion else "")
+
+
+def test_three_weeks_of_a_models_life(life: Life) -> None:
+    first, again, second, store = life.first, life.again, life.second, life.store
     assert first["decision"] == "promote", first["reason"]
     assert first["perplexity"]["challenger"] < 0.75 * first["perplexity"]["base"]
     assert first["perplexity"]["champion"] is None
     assert first["funnel"][0]["seen"] == 40
-    store = Store(str(home / "store"))
     assert set(first["snapshots"]) == {"scrape", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"}
-    champion = Registry(store.url).champion("stories")
-    assert champion is not None
-    assert champion.snapshot == first["snapshots"]["finetune"]
-
-    again = run(home, "2026-01-05")
+    assert life.first_champion == first["snapshots"]["finetune"]
 
     assert again["decision"] == "nothing-new"
     assert "no new training document" in again["reason"]
     assert again["model"] == first["model"]
     assert again["perplexity"]["champion"] == first["perplexity"]["challenger"], "what was the challenger is in use now"
     assert again["perplexity"]["challenger"] is None
-    assert set(store.snapshots()) == _all_ids(store, first)
-
-    write_corpus(home / "texts", range(40, 52))
-    second = run(home, "2026-01-12")
+    assert set(life.first_snapshots) == _all_ids(store, first)
 
     assert second["decision"] in ("promote", "reject", "not-enough-evidence")
     assert second["perplexity"]["champion"] is not None
@@ -94,8 +117,8 @@ def test_three_weeks_of_a_models_life(home: Path) -> None:
     json.dumps(second)
 
 
-def test_snapshots_are_as_the_table_of_stages_has_them(home: Path) -> None:
-    store = Store(str(home / "store"))
+def test_snapshots_are_as_the_table_of_stages_has_them(life: Life) -> None:
+    store = life.store
     seen = set[str]()
     for manifest in map(store.manifest, store.snapshots()):
         stage = stages.of(manifest.stage)
@@ -139,15 +162,14 @@ build_corpus(Recipe.model_validate_json(Path(sys.argv[2]).read_text()), as_of="2
 """
 
 
-def test_the_corpus_half_runs_no_model(home: Path, tmp_path: Path) -> None:
+def test_the_corpus_half_runs_no_model(life: Life, tmp_path: Path) -> None:
     """With a champion and new documents, of which it could ask whether the champion knows them."""
-    run(home, "2026-01-12")
     store = tmp_path / "store"
-    shutil.copytree(home / "store", store)
+    shutil.copytree(life.home / "store", store)
     texts = tmp_path / "texts"
-    shutil.copytree(home / "texts", texts)
+    shutil.copytree(life.home / "texts", texts)
     write_corpus(texts, range(60, 72))
-    asking = recipe_for(home)
+    asking = recipe_for(life.home)
     asking = asking.model_copy(update={"sources": [asking.sources[0].model_copy(update={"path": str(texts)})]})
     asking = asking.model_copy(update={"gate": asking.gate.model_copy(update={"known_margin": 0.05})})
     (tmp_path / "recipe.json").write_text(asking.model_dump_json())
@@ -165,42 +187,39 @@ def test_the_corpus_half_runs_no_model(home: Path, tmp_path: Path) -> None:
     assert found["chunk"] != Store(str(store)).runs("stories")["2026-01-12"]["chunk"], "there was something new"
 
 
-def test_the_runs_page_has_its_artifacts(home: Path) -> None:
-    from prefect.client.orchestration import get_client
-
-    run(home, "2026-01-12")
+def test_the_runs_page_has_its_artifacts(life: Life) -> None:
+    kinds = ("funnel", "ledger", "lineage", "report", "scores", "samples", "decision")
+    wanted = {f"stories-{kind}" for kind in kinds}
+    runs = [UUID(each.id) for each in run_log.read_all(life.store)]
+    of_these = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=runs))  # the server has other tests' too
     with get_client(sync_client=True) as client:
-        keys = {artifact.key for artifact in client.read_artifacts(limit=200)}
-    assert {"stories-funnel", "stories-ledger", "stories-lineage", "stories-report"} <= keys
-    assert {"stories-scores", "stories-samples", "stories-decision"} <= keys
+        keys = {artifact.key for artifact in client.read_artifacts(artifact_filter=of_these, limit=200)}
+    assert wanted <= keys
 
 
-def training_document(home: Path) -> dict[str, Any]:
-    store = Store(str(home / "store"))
-    record = store.runs("stories")["2026-01-12"]
-    return next(documents_of(store, record["dedup"], record["split"], "train"))
+def training_document(life: Life) -> dict[str, Any]:
+    record = life.store.runs("stories")["2026-01-12"]
+    return next(documents_of(life.store, record["dedup"], record["split"], "train"))
 
 
-def test_a_sentence_leads_to_its_page_and_the_models_that_saw_it(home: Path) -> None:
-    run(home, "2026-01-12")
-    document = training_document(home)
+def test_a_sentence_leads_to_its_page_and_the_models_that_saw_it(life: Life) -> None:
+    document = training_document(life)
     sentence = document["text"].split(".")[0]
 
-    (first, *_) = Tracer(Store(str(home / "store"))).trace(sentence)
+    (first, *_) = Tracer(life.store).trace(sentence)
 
     assert first.facts["closest"] == document["url"]
     (page,) = first.leads_to
     assert page.facts["shared_runs"] == 1.0
     (found,) = page.leads_to
     assert found.name == document["id"]
-    champion = Registry(str(home / "store")).champion("stories")
+    champion = Registry(life.store.url).champion("stories")
     assert champion is not None
     assert champion.snapshot in found.leads_to[0].facts["models"]
 
 
-def test_a_page_leads_to_all_that_came_of_it(home: Path) -> None:
-    run(home, "2026-01-12")
-    tracer, document = Tracer(Store(str(home / "store"))), training_document(home)
+def test_a_page_leads_to_all_that_came_of_it(life: Life) -> None:
+    tracer, document = Tracer(life.store), training_document(life)
 
     (page,) = tracer.trace(document["url"])
     (found,) = page.leads_to
@@ -214,9 +233,8 @@ def test_a_page_leads_to_all_that_came_of_it(home: Path) -> None:
     assert by_id.as_dict() == found.as_dict()
 
 
-def test_a_model_leads_back_to_the_scrape(home: Path) -> None:
-    report = run(home, "2026-01-12")
-    (model,) = Tracer(Store(str(home / "store"))).trace(report["snapshots"]["finetune"])
+def test_a_model_leads_back_to_the_scrape(life: Life) -> None:
+    (model,) = Tracer(life.store).trace(life.second["snapshots"]["finetune"])
     stages = []
     step = model
     while step.leads_to:
@@ -225,13 +243,13 @@ def test_a_model_leads_back_to_the_scrape(home: Path) -> None:
     assert stages[:4] == ["chunk", "dedup", "strip", "scrape"]
 
 
-def test_what_is_nowhere_is_refused_in_one_line(home: Path) -> None:
+def test_what_is_nowhere_is_refused_in_one_line(life: Life) -> None:
     with pytest.raises(RecipeError, match=r"nothing in .* answers to it"):
-        Tracer(Store(str(home / "store"))).trace("https://nowhere.example/")
+        Tracer(life.store).trace("https://nowhere.example/")
 
 
-def test_a_diff_names_what_came(home: Path) -> None:
-    store = Store(str(home / "store"))
+def test_a_diff_names_what_came(life: Life) -> None:
+    store = life.store
     runs = store.runs("stories")
     assert set(runs) == {"2026-01-05", "2026-01-12"}
     changes = diff(store, runs["2026-01-05"]["dedup"], runs["2026-01-12"]["dedup"])
@@ -243,13 +261,10 @@ def test_a_diff_names_what_came(home: Path) -> None:
         diff(store, runs["2026-01-05"]["dedup"], runs["2026-01-05"]["split"])
 
 
-def test_a_deleted_snapshot_behind_a_cached_result_is_named(home: Path) -> None:
-    import shutil
+def test_a_deleted_snapshot_behind_a_cached_result_is_named(life: Life) -> None:
+    split = life.second["snapshots"]["split"]
+    run(life.home, "2026-01-12")
+    shutil.rmtree(life.store.local(split))  # of the last test that looks at it
 
-    from prosemill.errors import SnapshotMissing
-
-    first = run(home, "2026-01-12")
-    shutil.rmtree(Store(str(home / "store")).local(first["snapshots"]["split"]))
-
-    with pytest.raises(SnapshotMissing, match=f"{first['snapshots']['split']}; rebuild it with `prosemill retrain"):
-        run(home, "2026-01-12")
+    with pytest.raises(SnapshotMissing, match=f"{split}; rebuild it with `prosemill retrain"):
+        run(life.home, "2026-01-12")

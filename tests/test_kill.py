@@ -131,18 +131,29 @@ def state_of(pid: int) -> str:
         return "Z"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ten_kills_change_nothing(home: Path, prefect_api: str) -> None:
-    unbroken = finish(home, home / "unbroken")
-    assert unbroken["decision"] == "promote"
+@pytest.fixture(scope="module")
+def unbroken(home: Path, prefect_api: str) -> dict[str, Any]:
+    """What a run that nobody kills ends with."""
+    return finish(home, home / "unbroken")
 
-    for _, moment in MOMENTS:
-        signal_at(moment, home, home / "killed")
-    killed = finish(home, home / "killed")
+
+ONE = [moment for moment in MOMENTS if moment[0] == "after a checkpoint"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("moments", [ONE, pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["one", "ten"])
+def test_kills_change_nothing(
+    home: Path, unbroken: dict[str, Any], moments: list[tuple[str, Callable[[Path], bool]]]
+) -> None:
+    assert unbroken["decision"] == "promote"
+    store = home / f"killed-{len(moments)}"
+
+    for _, moment in moments:
+        signal_at(moment, home, store)
+    killed = finish(home, store)
 
     assert killed["snapshots"] == unbroken["snapshots"]
-    one, other = Store(str(home / "unbroken")), Store(str(home / "killed"))
+    one, other = Store(str(home / "unbroken")), Store(str(store))
     assert other.snapshots() == one.snapshots()
     weights = [store.manifest(unbroken["snapshots"]["finetune"]).totals["weights_sha256"] for store in (one, other)]
     assert weights[0] == weights[1]
@@ -151,11 +162,10 @@ def test_ten_kills_change_nothing(home: Path, prefect_api: str) -> None:
     assert champions[1] is not None
     assert champions[0].snapshot == champions[1].snapshot
     assert len(Registry(other.url).list_versions("stories")) == 1
-    assert list((home / "killed" / "unfinished").iterdir()) == []
+    assert list((store / "unfinished").iterdir()) == []
     assert other.runs("stories") == one.runs("stories")
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_training_at_once_and_says_how_to_go_on(home: Path, prefect_api: str) -> None:
     begun = appears("unfinished/finetune-*/plan.json")
     status, complained = signal_at(begun, home, home / "stopped", signal.SIGINT)

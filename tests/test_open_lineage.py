@@ -34,8 +34,6 @@ from tests.tiny import make_base
 ROOT = Path(__file__).parent.parent
 Event = dict[str, Any]
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass
 class LineageServer:

@@ -201,7 +201,6 @@ def evil(stack: Stack) -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.mark.slow
 def test_a_page_of_another_origin_gets_nothing_in_a_browser_that_is_logged_in(stack: Stack, evil: str) -> None:
     before = all_runs(stack)
     with chromium("--host-resolver-rules=MAP rebound.example 127.0.0.1") as browser:
@@ -225,7 +224,6 @@ def test_a_page_of_another_origin_gets_nothing_in_a_browser_that_is_logged_in(st
     assert not (stack.home / "owned").exists()
 
 
-@pytest.mark.slow
 def test_the_browser_is_asked_for_the_login(stack: Stack) -> None:
     with chromium() as browser:
         page = browser.new_page()

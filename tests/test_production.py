@@ -75,6 +75,22 @@ def lineage(servers: Production) -> list[Any]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
+@pytest.mark.timeout(600)
+def test_an_api_on_postgresql_behind_nginx_answers_its_operator_alone() -> None:
+    with production() as servers:
+        (servers.folder / "prefect").mkdir()
+        servers.start_postgres()
+        servers.start_redis()
+        servers.make_databases()
+        servers.start_nginx()
+        servers.start_prefect(fresh=True)
+        api = Api(servers)
+        stranger = httpx.post(f"{api.client.base_url}flows/", json={"name": "stranger"}, verify=trusting(servers))
+        assert stranger.status_code == 401
+        api("/flows/", name="operator")
+        assert servers.sql("SELECT name FROM flow", "prefect").split() == ["operator"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_a_retrain_on_all_servers_survives_their_loss(servers: Production) -> None:

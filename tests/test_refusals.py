@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli import run
-from prosemill.errors import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE
+from prosemill.config.recipe import load_recipe
+from prosemill.errors import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE, RecipeError
 from tests.tiny import make_base, texts
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,7 @@ OWN_SITE = "[scrape]\nallow_private_addresses = true\ndelay_seconds = 0\n"
 BASE = '[finetune]\nbase = "base"\nepochs = 1\nprecision = "fp32"\n'
 NAME = 'name = "stories"\n'
 
-# (what is wrong, recipe, words that the line must hold)
+# (what is wrong, recipe, words that the line must hold): what a recipe itself tells
 WRONG_RECIPES = [
     ("no name", SITE, "name is missing"),
     ("no source", NAME, "sources is missing"),
@@ -53,6 +54,10 @@ WRONG_RECIPES = [
     ("site without URL", NAME + '[[sources]]\nname = "a"\n', "needs urls"),
     ("folder without path", NAME + '[[sources]]\nname = "a"\nkind = "folder"\n', "needs path"),
     ("bad regular expression", NAME + SITE + 'include = ["(["]\n', "not a regular expression"),
+]  # fmt: skip
+TOLD_TO_A_PERSON = [each for each in WRONG_RECIPES if each[0] in ("not TOML", "misspelt key", "out of bounds")]
+# What is only seen at a run: on a disk, at a site, in the texts.
+WRONG_RUNS = [
     ("folder not there", NAME + FOLDER.replace("texts", "nowhere"), "does not exist"),
     ("archive not there", NAME + '[[sources]]\nname = "a"\nkind = "warc"\npath = "x.warc.gz"\n', "does not exist"),
     ("file for a folder", NAME + FOLDER.replace("texts", "recipe.toml"), "needs a folder"),
@@ -117,14 +122,26 @@ def snapshots(names: set[str]) -> set[str]:
 
 
 def test_there_are_forty_of_them() -> None:
-    assert len(WRONG_RECIPES) >= 38  # and a read-only store, a full disk
+    assert len(WRONG_RECIPES) + len(WRONG_RUNS) >= 38  # and a read-only store, a full disk
+    assert len(TOLD_TO_A_PERSON) == 3
+
+
+@pytest.mark.parametrize(("wrong", "recipe", "said"), WRONG_RECIPES, ids=[each[0] for each in WRONG_RECIPES])
+def test_a_wrong_recipe_is_refused_in_one_line(tmp_path: Path, wrong: str, recipe: str, said: str) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe)
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(tmp_path / "recipe.toml")
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"), [each[1:] for each in WRONG_RECIPES], ids=[each[0] for each in WRONG_RECIPES]
+    ("wrong", "recipe", "said"),
+    [*TOLD_TO_A_PERSON, *WRONG_RUNS],
+    ids=[each[0] for each in [*TOLD_TO_A_PERSON, *WRONG_RUNS]],
 )
 @pytest.mark.usefixtures("prefect_api")
-def test_a_wrong_recipe_ends_in_one_line(refuse: Callable[..., str], recipe: str, said: str) -> None:
+def test_a_wrong_run_ends_in_one_line(refuse: Callable[..., str], wrong: str, recipe: str, said: str) -> None:
     arguments = ["--as-of", "yesterday" if "as_of" in said else "2026-01-05"]
     assert said in refuse(recipe, *arguments, statuses=(EXIT_REFUSED, EXIT_FAILED))
 

@@ -179,6 +179,7 @@ def test_chinese_json_goes_through_all_stages(miniature: Path) -> None:
     assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in report["samples"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_api")
 def test_the_same_texts_as_a_site_go_through_all_stages(miniature: Path) -> None:
     recipe, store = miniature / "site.toml", miniature / "site-store"

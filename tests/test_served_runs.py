@@ -16,7 +16,7 @@ from prosemill.storage.store import Store
 from tests import served_processes
 from tests.serving import Stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def recipe(stack: Stack, name: str, **sections: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +57,7 @@ def pause(stack: Stack, paused: bool) -> None:
     stack.patch("/work_pools/gpu", is_paused=paused)
 
 
+@pytest.mark.slow
 def test_cancelling_a_run_frees_the_gpu_and_changes_no_champion(stack: Stack) -> None:
     slow = recipe(stack, "slow", finetune={"epochs": 1000, "evals": 500, "patience": 1000})
     run = stack.run("retrain/stories", recipe=slow, as_of="2026-01-05")
@@ -76,6 +77,7 @@ def test_cancelling_a_run_frees_the_gpu_and_changes_no_champion(stack: Stack) ->
     assert any(stack.store.glob("unfinished/finetune-*/checkpoints/*")), "a later run goes on from here"
 
 
+@pytest.mark.slow
 def test_a_training_that_is_only_queued_is_cancelled_with_its_parent(stack: Stack) -> None:
     pause(stack, True)
     try:
@@ -133,6 +135,7 @@ def is_back(stack: Stack, run: str) -> bool:
     return bool(known["run_count"] > 1 and known["state"]["name"] in ("Running", "Completed"))
 
 
+@pytest.mark.slow
 def test_kills_change_nothing(stack: Stack) -> None:
     """Trainer, training run, parent: each gone with kill -9, each brought back by the automations."""
     killed = recipe(stack, "killed", finetune={"epochs": 12, "evals": 6, "patience": 100})

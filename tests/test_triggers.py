@@ -165,7 +165,6 @@ def test_new_data_starts_one_retraining_and_that_starts_none(watched: WatchedRec
     assert [each.id for each in watched.retrainings()] == [run.id]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_failed_run_alerts_somebody_and_says_why(watched: WatchedRecipe, pager: Pager) -> None:
     run = watched.start("build-corpus", as_of="2026-13-45")
