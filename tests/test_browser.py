@@ -76,6 +76,13 @@ def test_the_form_is_described_and_refuses_bad_values(stack: Stack, page: Page, 
         expect(page.get_by_text(said).first).to_be_visible()
     shoot("form")
 
+    page.get_by_role("tab", name="Data set").click()  # each kind of source has its own fields
+    expect(field(page, "Kind")).to_have_value("dataset")
+    expect(field(page, "Dataset Split")).to_be_visible()
+    shoot("dataset")
+    page.get_by_role("tab", name="Folder").click()
+    expect(field(page, "Path")).to_have_value(str(stack.home / "texts"))
+
     field(page, "Delay Seconds").fill("-1")  # bounds are the browser's own business: it says so in a bubble
     page.get_by_role("button", name="Submit").click()
     bubble = field(page, "Delay Seconds").evaluate("input => input.validationMessage")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +238,20 @@ def test_a_wrong_name_is_one_line(home: Path) -> None:
 def test_workers_are_told_of_plugins() -> None:
     assert environment.of_job("/store", {"PROSEMILL_PLUGINS": "a, b"})["PROSEMILL_PLUGINS"] == "a,b"
     assert "PROSEMILL_PLUGINS" not in environment.of_job("/store", {})
+
+
+# --- docs/architecture.md --------------------------------------------------------------------------------------------
+
+
+def test_ten_changes_name_files_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition("## Ten changes\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "source kind", "filter", "gate slice", "architecture", "tracker", "notification", "language", "score",
+        "threshold", "store",
+    ]  # fmt: skip
+    named = re.findall(r"`([\w/]+\.(?:py|md))`", section)
+    assert len(named) > 20
+    lost = [name for name in named if not (ROOT / re.sub(r"(KIND|NAME)\.py$", "__init__.py", name)).is_file()]
+    assert lost == []
