@@ -30,9 +30,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.gate_trials import manual, passages
 from prosemill.evaluation.bootstrap import ratio_interval
-from prosemill.evaluation.ngrams import words
 from prosemill.evaluation.score import score
 from prosemill.models import bases, loading
+from prosemill.text.words import words
 
 CONTEXT, BATCH = 256, 4
 TEST, VALIDATION = 60, 30

@@ -8,8 +8,9 @@ import pytest
 
 from prosemill.evaluation.continuations import gives_away, halves
 from prosemill.evaluation.copying import COPIED_WORDS, SEED_WORDS, CopyFinder
-from prosemill.evaluation.ngrams import distinct, repetition, words
+from prosemill.evaluation.repetition import distinct, repetition
 from prosemill.evaluation.style import Style, passages
+from prosemill.text.words import words
 from tests.tiny import sentences
 
 

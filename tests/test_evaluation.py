@@ -12,6 +12,7 @@ import torch
 
 from prosemill.config.settings import Evaluate
 from prosemill.errors import CorpusEmpty
+from prosemill.evaluation.reuse import read_earlier
 from prosemill.evaluation.score import score
 from prosemill.evaluation.scorer import ModelRef
 from prosemill.evaluation.stage import default_prompts, evaluate
@@ -118,7 +119,7 @@ def test_scores_summary_and_samples(store: Store, base: Base, tuned: Path) -> No
     assert all(text.startswith(sample["prompt"]) for sample in samples for text in sample["texts"].values())
     assert all(list(sample["texts"]) == ["base", "challenger"] for sample in samples)
     figures = [round(of_base["perplexity"], 2), round(of_base["bits_per_byte"], 4)]
-    assert (stages.of("evaluate").version, figures) == (2, [424.71, 1.9209]), "output changed: raise the version"
+    assert (stages.of("evaluate").version, figures) == (3, [424.71, 1.9209]), "output changed: raise the version"
 
 
 def test_a_run_scores_only_what_is_new(store: Store, base: Base, tuned: Path, tmp_path: Path) -> None:
@@ -129,6 +130,9 @@ def test_a_run_scores_only_what_is_new(store: Store, base: Base, tuned: Path, tm
     models = {"base": ModelRef("b", base.folder), "champion": ModelRef("c", tuned), "challenger": ModelRef("d", tuned)}
     second = evaluate(store, *corpus, models, SETTINGS, context_tokens=64, as_of="2026-01-03", previous=first)
     assert store.manifest(second).totals["new_scores"] == 3 + 3 + 16
+    used = store.manifest(first).settings
+    assert read_earlier(store, first, used, stages.of("evaluate").version + 1).scores, "a version that scores alike"
+    assert not read_earlier(store, first, used, stages.of("evaluate").version - 1).scores
     rows = pq.read_table(store.local(f"{second}/scores.parquet")).to_pylist()
     assert len(rows) == 3 * 16
     by_model = [[row["nats"] for row in rows if row["model"] == label] for label in ("champion", "challenger")]
@@ -165,6 +169,10 @@ def test_default_prompts_are_beginnings() -> None:
     assert default_prompts(["short"]) == ["short"]
     verse = "\n".join(["近清明。", "翠禽枝上消魂。", "可惜一片清歌，都付与黄昏。"] * 20)
     assert default_prompts([verse]) == ["近清明。翠禽枝上消魂。可"]
+    korean = "강물이 불어나서 방앗간 주인은 " * 20
+    assert default_prompts([korean]) == [" ".join(korean.split()[:8])]
+    burmese = "မြစ်ရေတက်လာသည်။ စက်ရှင်စောင့်သည်။" * 20
+    assert default_prompts([burmese]) == ["မြစ်ရေတက်လာသည်။စက်"]
 
 
 def test_no_test_document_is_an_empty_corpus(store: Store, base: Base) -> None:

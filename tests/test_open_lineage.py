@@ -27,6 +27,7 @@ from prosemill.storage.manifest import Counts
 from prosemill.storage.stage_run import telling
 from prosemill.storage.store import Store
 from prosemill.storage.warc_reader import read_page
+from prosemill.text.words import words
 from tests.lineage_schema import problems, published
 from tests.stories import recipe_text, write_corpus
 from tests.tiny import make_base
@@ -263,7 +264,7 @@ def test_what_the_model_writes_leads_to_its_page_in_three_steps(
     ]
     text = read_page(told.store.local(page["warc"]), ledger[0]["warc_offset"]).body.decode()
     run_words = closest["leads_to"][0]["run_words"]
-    shared = [passages.runs_of(passages.words_of(each), run_words) for each in (sentence, text)]
+    shared = [passages.runs_of(words(each), run_words) for each in (sentence, text)]
     assert shared[0] & shared[1], (sentence, text)
     assert written["snapshot"] in page["models"]
     assert url in prosemill(capsys, told, "trace", "stories")[0]["urls"], "and back, from the model to the page"

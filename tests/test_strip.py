@@ -11,7 +11,7 @@ from prosemill.strip import StrippedPage, strip_html
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import codec_of, decode
 from prosemill.strip.document import MAX_BYTES, MAX_CHARACTERS
-from prosemill.strip.filters import check_quality, words_of
+from prosemill.strip.filters import check_quality
 from prosemill.strip.filters.language import detect_language
 from prosemill.strip.filters.repetition import repeated_share
 from prosemill.strip.filters.symbols import symbol_share
@@ -274,8 +274,10 @@ def stripped(text: str, **settings: object) -> StrippedPage:
 def test_thin_pages_are_dropped() -> None:
     assert stripped("Nine words are not enough for a whole page.").reason == "thin"
     assert stripped("Nine words are not enough for a whole page.", min_words=9).reason == ""
-    assert len(words_of("don't stop: 3 well-known words")) == 5
-    assert len(words_of("港口在一月三日结冰了")) == 10
+    assert stripped("港口在一月三日结冰了", min_words=11, languages=["*"]).reason == "thin"
+    assert stripped("港口在一月三日结冰了", min_words=10, languages=["*"]).reason == ""
+    hindi = "किताबें पढ़ना अच्छा लगता है"  # five words with ten vowel signs
+    assert [stripped(hindi, min_words=number, languages=["*"]).reason for number in (5, 6)] == ["", "thin"]
 
 
 def test_languages() -> None:

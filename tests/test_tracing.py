@@ -1,6 +1,7 @@
 """Traces through corpora of several runs: pages that were withdrawn or are gone, sentences that a model has bent."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from prosemill.reporting import attribution
 from prosemill.storage.manifest import document_id
 from prosemill.storage.schemas import CHUNK_MAP, DOCUMENT, LEDGER, SPLIT, WITHDRAWN
 from prosemill.storage.store import Store
+from prosemill.text.words import words
 from tests.tiny import texts
 
 Row = dict[str, Any]
@@ -86,14 +88,14 @@ def model(store: Store, number: int) -> str:
 
 def test_a_sentence_that_a_model_has_bent_still_leads_to_its_page(store: Store) -> None:
     increment(store, 1)
-    words = TEXTS[5].split(".")[0].split()
-    for said, length in ((" ".join(words), 4), (f"Oh, {' '.join(words[:3])}!", 3), (f"Sing {' '.join(words[-2:])}", 2)):
+    line = TEXTS[5].split(".")[0].split()
+    for said, length in ((" ".join(line), 4), (f"Oh, {' '.join(line[:3])}!", 3), (f"Sing {' '.join(line[-2:])}", 2)):
         found = Tracer(store).trace(said)
         assert {each.leads_to[0].facts["run_words"] for each in found} == {length}
         for each in found:
-            shared = passages.runs_of(passages.words_of(said), length)
+            shared = passages.runs_of(words(said), length)
             (row,) = [text for text, url in zip(TEXTS, URLS, strict=True) if url == each.facts["closest"]]
-            assert shared & passages.runs_of(passages.words_of(row), length)
+            assert shared & passages.runs_of(words(row), length)
     best = Tracer(store).trace(". ".join(TEXTS[5].split(".")[:2]))[0]
     assert best.facts["closest"] == URLS[5]
 
@@ -109,11 +111,43 @@ def test_words_are_found_whatever_stands_between_them(tmp_path: Path) -> None:
     rows = [
         {"id": "latin", "url": "l", "text": "He said: «The miller —\n\nWAITS for (the) river…» and left."},
         {"id": "chinese", "url": "c", "text": "磨坊主，在等。河水！上涨"},
+        {"id": "hindi", "url": "h", "text": "कहा: «चक्की वाला,\n\nनदी का (इंतज़ार)» करता है।"},
+        {"id": "persian", "url": "p", "text": "آسیابان، منتظر رود می\u200cماند و می\u200cرود."},
+        {"id": "tibetan", "url": "t", "text": "ཆུ་འཐག་པ། ཆུ་ལ་སྒུག"},
+        {"id": "thai", "url": "y", "text": "คนโม่ “รอ” แม่น้ำ"},
     ]
     pq.write_table(pa.Table.from_pylist([dict.fromkeys(DOCUMENT.names, "") | row for row in rows]), tmp_path / "t")
-    for said, document in (("the miller waits for the river", "latin"), ("磨坊主在等河水上涨", "chinese")):
-        (found,) = passages.closest([tmp_path / "t"], said, 5, {"latin", "chinese"})
+    cases = {
+        "latin": "the miller waits for the river",
+        "chinese": "磨坊主在等河水上涨",
+        "hindi": "चक्की वाला नदी का इंतज़ार करता है",
+        "persian": "آسیابان منتظر رود میماند و می\u200cرود",
+        "tibetan": "འཐག་པ་ཆུ་ལ་སྒུག",
+        "thai": "คนโม่รอแม่น้ำ",
+    }
+    for document, said in cases.items():
+        (found,) = passages.closest([tmp_path / "t"], said, 5, set(cases))
         assert (found.document, found.shared, found.run_words) == (document, 1.0, 4)
+    assert passages.closest([tmp_path / "t"], "चाका वालू नदा का इंतज़ारी कर", 5, set(cases)) == []  # other vowels
+
+
+def test_a_long_sentence_of_any_script_is_no_burden(tmp_path: Path) -> None:
+    """RE2 refuses an expression that takes too much memory."""
+    rng = random.Random(1)
+    for letters in ("कखगमतनसर", "ابتثجح", "abcdef", "กขคงจ"):
+        said = " ".join("".join(rng.choices(letters, k=12)) for _ in range(70))
+        pq.write_table(
+            pa.Table.from_pylist([dict.fromkeys(DOCUMENT.names, "") | {"id": "a", "text": f"… {said}!"}]),
+            tmp_path / "t",
+        )
+        (found,) = passages.closest([tmp_path / "t"], said, 5, {"a"})
+        assert found.shared == 1.0
+
+
+def test_sentences_have_four_words_in_any_script() -> None:
+    assert attribution.sentences_of("हिन्दी में। वह नदी के पास रहता है। नदी") == ["वह नदी के पास रहता है।"]
+    assert attribution.sentences_of("Two words. Here are four words.") == ["Here are four words."]
+    assert attribution.sentences_of("河水上涨了。好。") == ["河水上涨了。"]
 
 
 def test_a_page_that_was_withdrawn_says_so_and_who_had_learned_from_it(store: Store) -> None:

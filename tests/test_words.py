@@ -10,7 +10,7 @@ import pytest
 import regex
 
 from prosemill.text.ngrams import ngrams, shingles_of
-from prosemill.text.scripts import ALONE, IGNORED, LETTER, MARK, SEPARATOR, is_unspaced, kinds, num_letters, unsettled
+from prosemill.text.scripts import ALONE, IGNORED, LETTER, MARK, SEPARATOR, count_letters, is_unspaced, kinds, unsettled
 from prosemill.text.words import words
 
 EVERY = [*range(0xD800), *range(0xE000, 0x110000)]
@@ -144,11 +144,14 @@ def test_small_letters_are_below_the_end_that_the_tables_have() -> None:
 
 
 def test_scripts_of_a_text() -> None:
-    assert (num_letters("漢字、かな、カー。", "Han"), num_letters("漢字、かな、カー。", "Hiragana", "Katakana")) == (
+    assert (
+        count_letters("漢字、かな、カー。", "Han"),
+        count_letters("漢字、かな、カー。", "Hiragana", "Katakana"),
+    ) == (
         2,
         4,
     )
-    assert num_letters("한글 a", "Hangul") == 2
+    assert count_letters("한글 a", "Hangul") == 2
     assert is_unspaced("これは日本語")
     assert is_unspaced("ภาษาไทย")
     assert not is_unspaced("한국어는 띄어 쓴다")

@@ -96,7 +96,7 @@ class Dedup(Section):
     )
     num_perm: Literal[64, 128, 256] = Field(default=128, description="Length of a MinHash signature.")
     shingle_words: int = Field(
-        default=5, ge=1, le=20, description="Words (for Chinese, Japanese, Korean: characters) a shingle."
+        default=5, ge=1, le=20, description="Words (Chinese, Japanese, Korean, Thai …: characters) a shingle."
     )
     boilerplate_pages: int = Field(
         default=10,

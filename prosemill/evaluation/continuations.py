@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from prosemill.config.settings import Evaluate, Write
 from prosemill.evaluation.documents import TEST, TRAIN
-from prosemill.evaluation.ngrams import words
 from prosemill.storage.manifest import digest
+from prosemill.text.words import words
 
 if TYPE_CHECKING:
     from prosemill.models.generation import Writer

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from prosemill.evaluation.ngrams import words
+from prosemill.text.words import words
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -12,7 +12,7 @@ from prosemill.config.settings import Evaluate
 from prosemill.evaluation.continuations import BEGUN, CANARY, NATURAL, RECITED, Continuation, gives_away, natural_texts
 from prosemill.evaluation.copying import CopyFinder
 from prosemill.evaluation.documents import GENERAL, TEST, TRAIN
-from prosemill.evaluation.ngrams import distinct, repetition
+from prosemill.evaluation.repetition import distinct, repetition
 from prosemill.evaluation.style import Style
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from prosemill.storage.store import Store
 
 SCORED_LIKE = ("context_tokens", "stride")  # scores made with other values of these are not comparable
 SAMPLED_LIKE = ("sample_tokens", "sample_seed")
+SAME_SINCE = 2  # stage version; 3 changed what counts as a word of a text, not how texts are scored and written
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class PreviousScores:
 
 
 def read_earlier(store: Store, previous: str, used: Mapping[str, Any], version: int) -> PreviousScores:
-    """What the evaluation `previous` holds; nothing if it was made in another way or by another stage version."""
+    """What the evaluation `previous` holds; nothing if it was made in another way, or by a version that scored so."""
     if not previous or not store.has(previous):
         return PreviousScores()
     manifest = store.manifest(previous)
-    if manifest.stage_version != version:
+    if not SAME_SINCE <= manifest.stage_version <= version:
         return PreviousScores()
     earlier = PreviousScores()
     if all(manifest.settings.get(name) == used[name] for name in SCORED_LIKE):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import regex
 
 from prosemill.config.settings import Evaluate
 from prosemill.errors import CorpusEmpty
@@ -23,13 +23,11 @@ from prosemill.storage import corpus, stages
 from prosemill.storage.manifest import Counts, digest, snapshot_id
 from prosemill.storage.schemas import SCORE
 from prosemill.storage.store import SnapshotWriter, Store
+from prosemill.text.scripts import is_unspaced
 
 STAGE = stages.of("evaluate")
 WITHOUT_EFFECT = {"batch_windows"}
 
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
-)  # Thai, Japanese, Chinese
 LONG_CHARACTERS = 200  # a document from which a beginning is worth continuing
 
 
@@ -98,11 +96,11 @@ def default_prompts(texts: Sequence[str]) -> list[str]:
 
 
 def _beginning(text: str) -> str:
-    """Eight words, or twelve characters where no spaces stand between words: a "word" is a line or a sentence there."""
+    """Eight words, or twelve characters, each with its marks, where no spaces stand between words."""
     words = text.split()[:8]
     together = "".join(words)
-    if 2 * len(_UNSPACED.findall(together)) > len(together):
-        return together[:12]
+    if is_unspaced(together):
+        return str(regex.match(r"\X{0,12}", together)[0])
     return " ".join(words)
 
 

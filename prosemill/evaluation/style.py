@@ -1,7 +1,8 @@
 """Does a text sound like the corpus? A logistic regression on the frequencies of the commonest words.
 
 The commonest words are function words: they tell an author whatever the subject (Mosteller & Wallace 1964, Burrows
-2002), where a classifier on all words would only tell the subject. In Chinese, Japanese and Thai they are characters.
+2002), where a classifier on all words would only tell the subject. In Chinese, Japanese, Korean and Thai they are
+characters.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prosemill.evaluation.ngrams import words
+from prosemill.text.words import words
 
 COMMONEST = 100
 PASSAGE_WORDS = 100

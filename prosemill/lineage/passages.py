@@ -16,14 +16,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill.text.ngrams import ngrams
+from prosemill.text.words import words
+
 RUN_WORDS = (4, 3, 2)  # four: short enough for a sentence that a model has bent a little, long enough to mean something
 MOST_WORDS = 60  # of a sentence that are looked at
 BATCH_ROWS = 2000
-_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
-# What may stand between words: ASCII and Latin-1 signs, general and CJK punctuation, some full stops of other scripts.
+# What may stand between words: ASCII and Latin-1 signs, general and CJK punctuation, variation selectors, the commonest
+# stops of other scripts (Hebrew, Arabic, danda, Tibetan, Burmese, Ethiopic, Khmer), the middle dot of katakana.
 # "Neither letter nor number" would say it all, and is a thousand states for RE2 each time that it is named.
-_BETWEEN = r"[\x00-/:-@\[-`{-\x{bf}\x{2000}-\x{206f}\x{3000}-\x{303f}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}\x{60c}\x{964}]*"
+_BETWEEN = (
+    r"[\x00-/:-@\[-`{-\x{bf}\x{5be}\x{60c}\x{61b}-\x{61f}\x{6d4}\x{964}\x{965}\x{f0b}-\x{f0e}\x{104a}\x{104b}\x{1361}-\x{1368}"
+    r"\x{17d4}-\x{17d6}\x{2000}-\x{206f}\x{3000}-\x{303f}\x{30fb}\x{fe00}-\x{fe0f}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}]*"
+)
+_FIRST_JOINED = "\u0600"  # scripts from Arabic on have joiners within words, which strip takes out of all before
+_JOINERS = r"[\x{200c}\x{200d}]*"
 
 
 @dataclass(frozen=True)
@@ -39,39 +46,38 @@ class Passage:
 
 def closest(files: Sequence[Path], sentence: str, most: int, wanted: Container[str]) -> list[Passage]:
     """The `most` documents of Parquet `files` (id, url, text), of those in `wanted`, that share most; best first."""
-    words = words_of(sentence)[:MOST_WORDS]
+    asked = words(sentence)[:MOST_WORDS]
     for length in RUN_WORDS:
-        runs = runs_of(words, length)
+        runs = runs_of(asked, length)
         if not runs:
             continue
-        found = [passage for file in files for passage in _matches(file, words, runs, length, wanted)]
+        found = [passage for file in files for passage in _matches(file, asked, runs, length, wanted)]
         if found:
             return sorted(found, key=lambda each: (-each.shared, each.url, each.document))[:most]
     return []
 
 
-def words_of(text: str) -> list[str]:
-    """Words in lower case; a Chinese, Japanese or Korean character is a word."""
-    return _WORD.findall(text.lower())
+def runs_of(found: Sequence[str], length: int) -> set[str]:
+    return set(map(" ".join, ngrams(found, length)))
 
 
-def runs_of(words: Sequence[str], length: int) -> set[str]:
-    return {" ".join(words[start : start + length]) for start in range(len(words) - length + 1)}
-
-
-def _matches(file: Path, words: Sequence[str], runs: set[str], length: int, wanted: Container[str]) -> list[Passage]:
-    pattern = _pattern(words, length)
+def _matches(file: Path, asked: Sequence[str], runs: set[str], length: int, wanted: Container[str]) -> list[Passage]:
+    pattern = _pattern(asked, length)
     found = []
     with pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(BATCH_ROWS, columns=["id", "url", "text"]):
             table = pa.Table.from_batches([batch])
             for row in table.filter(pc.match_substring_regex(table["text"], pattern)).to_pylist():
-                if row["id"] in wanted and (shared := runs & runs_of(words_of(row["text"]), length)):
+                if row["id"] in wanted and (shared := runs & runs_of(words(row["text"]), length)):
                     found.append(Passage(row["id"], row["url"], len(shared) / len(runs), length, len(shared)))
     return found
 
 
-def _pattern(words: Sequence[str], length: int) -> str:
+def _pattern(asked: Sequence[str], length: int) -> str:
     """Any run of `length` of the words, whatever stands between them."""
-    runs = dict.fromkeys(tuple(words[start : start + length]) for start in range(len(words) - length + 1))
-    return "(?i)" + "|".join(_BETWEEN.join(re.escape(word) for word in run) for run in runs)
+    return "(?i)" + "|".join(_BETWEEN.join(map(_word_pattern, run)) for run in dict.fromkeys(ngrams(asked, length)))
+
+
+def _word_pattern(word: str) -> str:
+    """`word`; in scripts that have joiners, with any of them between its letters."""
+    return _JOINERS.join(map(re.escape, word)) if max(word) >= _FIRST_JOINED else re.escape(word)

@@ -9,10 +9,11 @@ from prosemill.lineage.tracing import TraceNode, Tracer
 from prosemill.reporting import pages
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.store import Store
+from prosemill.text.words import words
 
 LEAST_WORDS = 4
 MOST_SENTENCES = 3
-_END = re.compile(r"(?<=[.!?。！？])\s*(?=\S)|\n+")
+_END = re.compile(r"(?<=[.!?。！？।۔؟။།])\s*(?=\S)|\n+")
 
 
 def sentence_markdown(store: Store, evaluation: str, model: str = "challenger") -> str:
@@ -31,9 +32,7 @@ def sentence_markdown(store: Store, evaluation: str, model: str = "challenger") 
 def sentences_of(text: str) -> list[str]:
     """Sentences of at least four words (or characters, where words run on), whitespace made single spaces."""
     found = (" ".join(each.split()) for each in _END.split(text))
-    return [
-        each for each in found if len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+", each)) >= LEAST_WORDS
-    ]
+    return [each for each in found if len(words(each)) >= LEAST_WORDS]
 
 
 def _section(tracer: Tracer, sentence: str) -> Iterator[str]:

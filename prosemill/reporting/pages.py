@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import regex
+
 from prosemill.gate.stage import read_scores
 from prosemill.reporting import plots, summary
 from prosemill.reporting.graph import Graph
@@ -111,7 +113,7 @@ def _label(text: str) -> str:
     """Text inside a box of a mermaid graph, in which a quotation mark would end the box."""
     inline = " ".join(text.split())
     cut = inline if len(inline) <= 40 else f"{inline[:39]}…"
-    return re.sub(r"[^\w ,./:×…-]", "_", cut)
+    return str(regex.sub(r"[^\p{L}\p{M}\p{N}_ ,./:×…-]", "_", cut))
 
 
 def _origins(origins: Sequence[str]) -> str:

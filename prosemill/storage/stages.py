@@ -81,7 +81,7 @@ _TABLE = (
     ),
     Stage(
         "strip-shard",
-        version=2,
+        version=3,
         entry="prosemill.strip.shard:strip_shard",
         documentation="Turn the pages of one WARC file into documents, or say why not.",
         parents=("scrape",),
@@ -91,7 +91,7 @@ _TABLE = (
     ),
     Stage(
         "strip",
-        version=2,
+        version=3,
         entry="prosemill.strip.stage:merge_shards",
         documentation="All live documents.",
         parents=("scrape", "strip-shard"),
@@ -157,7 +157,7 @@ _TABLE = (
     ),
     Stage(
         "evaluate",
-        version=2,
+        version=3,
         entry="prosemill.evaluation.stage:evaluate",
         flow=TRAIN_MODEL,
         documentation="Score base, champion and challenger on the same held-out documents.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 import threading
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from lxml.html import HtmlElement
 
 from prosemill.strip import page
 from prosemill.strip.render import render
+from prosemill.text.words import words
 
 _TOO_LITTLE = 200  # characters: below trafilatura's own minimum (250) it is unsure of what it found …
 _MUCH_MORE = 3.0  # … so a plain look at the page wins when it sees this many times more
@@ -204,4 +204,4 @@ def _without_title(text: str, title: str) -> str:
 
 
 def _letters(text: str) -> str:
-    return re.sub(r"\W+", "", text).casefold()
+    return "".join(words(text))

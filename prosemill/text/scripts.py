@@ -65,14 +65,14 @@ def _having(characters: str) -> NDArray[np.int64]:
     return places
 
 
-def num_letters(text: str, *scripts: str) -> int:
+def count_letters(text: str, *scripts: str) -> int:
     """How many letters of `text` belong to the `scripts`, which have their Unicode names."""
     return sum(map(len, _letters_of(scripts).findall(text)))
 
 
 def is_unspaced(text: str) -> bool:
     """Whether most of the text is in scripts that put no spaces between words."""
-    return 2 * num_letters(text, *UNSPACED_SCRIPTS) > len(text)
+    return 2 * count_letters(text, *UNSPACED_SCRIPTS) > len(text)
 
 
 @functools.cache

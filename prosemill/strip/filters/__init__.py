@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,16 +16,10 @@ from typing import Any, ClassVar
 from prosemill.config import plugins
 from prosemill.config.settings import Strip
 from prosemill.errors import RecipeError
+from prosemill.text.words import words
 
 # Of a text longer than this, evenly spaced parts are judged: time and memory stay bounded, shares stay what they are.
 _CHECKED_CHARS, _CHECKED_PARTS = 1_000_000, 8
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-KANA = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d"
-HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3"
-_THAI = "\u0e00-\u0eff\u1780-\u17ff\u1000-\u109f"  # Thai, Lao, Khmer, Burmese: no spaces between words either
-_ASCII_WORD = re.compile(r"[A-Za-z0-9_]+(?:['-][A-Za-z0-9_]+)*")  # what the next one finds in ASCII, in half the time
-_LETTERS = rf"[^\W{HAN}{KANA}{HANGUL}{_THAI}]+"
-_WORD = re.compile(rf"[{HAN}{KANA}{HANGUL}{_THAI}]|{_LETTERS}(?:['’-]{_LETTERS})*")
 
 _FILTERS: dict[str, type[Filter]] = {}
 
@@ -43,7 +36,7 @@ class Judged:
     @functools.cached_property
     def words(self) -> list[str]:
         """The words of `part`."""
-        return words_of(self.part)
+        return words(self.part)
 
 
 class Filter(ABC):
@@ -105,10 +98,3 @@ def _parts_of(text: str) -> str:
         return text
     size, apart = _CHECKED_CHARS // _CHECKED_PARTS, len(text) // _CHECKED_PARTS
     return "\n".join(text[part * apart : part * apart + size] for part in range(_CHECKED_PARTS))
-
-
-def words_of(text: str) -> list[str]:
-    """Words, case folded; each character of a script that puts no spaces between words (Chinese, Thai …) is one."""
-    if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
-    return [word.casefold() for word in _WORD.findall(text)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 
 from lingua import Language, LanguageDetector, LanguageDetectorBuilder
 
 from prosemill.errors import RecipeError
-from prosemill.strip.filters import HAN, HANGUL, KANA, Filter, Judged
+from prosemill.strip.filters import Filter, Judged
+from prosemill.text.scripts import count_letters
 
 # Told apart in every corpus, wanted or not: the languages most of the web is written in. A text in any other is taken
 # for its nearest relative here, which is not the wanted one either.
@@ -73,7 +73,8 @@ def _sample(text: str) -> str:
 
 def _by_script(sample: str, num_letters: int) -> str:
     """zh, ja or ko where their characters dominate: one says as much as a Latin word half as long again, so count 3."""
-    han, kana, hangul = (len(re.findall(f"[{script}]", sample)) for script in (HAN, KANA, HANGUL))
+    han, hangul = (count_letters(sample, script) for script in ("Han", "Hangul"))
+    kana = count_letters(sample, "Hiragana", "Katakana")
     east = han + kana + hangul
     if east < 5 or 3 * east < num_letters - east:
         return ""

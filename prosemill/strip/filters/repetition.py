@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from prosemill.strip.filters import Filter, Judged
+from prosemill.text.ngrams import ngrams
 
 _MIN_LINES = 8  # below this, two equal lines are half of the document
 _RUN_WORDS = 8  # a repeated run this long is not an idiom (Gopher's rules look at 5 to 10)
@@ -25,6 +25,5 @@ def repeated_share(text: str, words: Sequence[str]) -> float:
     lines = [line.strip().casefold() for line in text.split("\n") if line.strip()]
     by_lines = 1 - len(set(lines)) / len(lines) if len(lines) >= _MIN_LINES else 0.0
     num_runs = len(words) - _RUN_WORDS + 1
-    runs = zip(*(itertools.islice(words, start, None) for start in range(_RUN_WORDS)), strict=False)
-    by_runs = 1 - len(set(runs)) / num_runs if num_runs >= 2 * _RUN_WORDS else 0.0
+    by_runs = 1 - len(set(ngrams(words, _RUN_WORDS))) / num_runs if num_runs >= 2 * _RUN_WORDS else 0.0
     return max(by_lines, by_runs)
