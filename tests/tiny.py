@@ -16,7 +16,7 @@ from prosemill.storage.manifest import Counts, document_id
 from prosemill.storage.schemas import DOCUMENT, SPLIT
 from prosemill.storage.store import Store
 
-SUBJECTS = ["The miller", "An old ferryman", "My sister", "The run train", "A heron", "The clock of the town hall"]
+SUBJECTS = ["The miller", "An old ferryman", "My sister", "The night train", "A heron", "The clock of the town hall"]
 VERBS = ["waits for", "remembers", "paints", "carries", "forgets", "counts", "never trusts"]
 OBJECTS = ["the river", "seven grey horses", "a letter from the coast", "the last light", "bread and salt", "the bells"]
 ENDINGS = ["before winter.", "without a word.", "every Thursday.", "and smiles.", "because nobody else will.", "again."]
