@@ -69,7 +69,6 @@ def listing() -> str:
     for each in imports():
         if package_of(each.module) != package_of(each.imported):
             found[package_of(each.module)].add(package_of(each.imported))
-    del found["prosemill"]
     rows = [f"{package}: {' '.join(sorted(imported)) or '–'}" for package, imported in sorted(found.items())]
     return "\n".join(["```", *rows, "```"])
 

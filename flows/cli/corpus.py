@@ -117,7 +117,7 @@ def chunk(
     """Tokenise and pack text into chunks of one length: OUT/chunks.arrow for `datasets`, and which text is where."""
     from prosemill.chunk import chunk_file
 
-    made = chunk_file(source, target, tokenizer, chunk_tokens)
+    made = chunk_file(source, tokenizer, target, chunk_tokens=chunk_tokens)
     if as_json:
         print(json.dumps(asdict(made)))
         return

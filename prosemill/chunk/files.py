@@ -37,14 +37,32 @@ class ChunkedFile:
     padding_share: float
 
 
-def chunk_file(source: Path, target: Path, tokenizer: str, chunk_tokens: int = 1024) -> ChunkedFile:
-    """Chunk the rows of `source` into the new folder `target`, which appears whole or not at all.
+def chunk_file(source: Path | str, tokenizer: Path | str, target: Path | str, *, chunk_tokens: int = 1024) -> ChunkedFile:
+    """Text as training examples of one length: the rows of a Parquet file, tokenised and packed.
 
-    Needs a column `text`; `id` (row numbers where absent) and `url` name documents in the map. `tokenizer`: demo, a
-    folder, or a Hugging Face name. chunks.arrow (input_ids, starts, num_tokens) is an Arrow stream as
-    `datasets.Dataset.from_file` maps it, map.parquet is records.CHUNK_MAP, info.json says what is needed to train on
-    them. Memory holds no ids. RecipeError for a file of another kind, without text, or that would be overwritten.
+    Args:
+        source: A Parquet file with a column `text`; `id` (row numbers where absent) and `url` name texts in the map.
+        tokenizer: A folder with a tokenizer, a name on the Hugging Face hub (gpt2 …), or "demo".
+        target: A new folder, which appears whole or not at all: chunks.arrow (`input_ids`, `chunk_tokens` of them in
+            each row; `starts`, where documents begin in it; `num_tokens` without padding), an Arrow stream that
+            `datasets.Dataset.from_file` maps; map.parquet, which text is where; info.json, the value returned.
+        chunk_tokens: Token ids a chunk. A longer document is cut; shorter ones are packed best-fit (Ding et al. 2024),
+            each with an end-of-text behind it.
+
+    Memory holds no ids, so the file may be larger than it. RecipeError for a file that cannot be read, has no column
+    `text` or no text, and for a target that exists; BaseModelError for a tokenizer that is not there.
+
+    >>> import tempfile, pyarrow, pyarrow.parquet
+    >>> from pathlib import Path
+    >>> from prosemill import chunk_file
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> table = pyarrow.table({"text": ["The mill grinds salt."] * 40})
+    >>> pyarrow.parquet.write_table(table, folder / "text.parquet")
+    >>> made = chunk_file(folder / "text.parquet", "demo", folder / "chunks", chunk_tokens=64)
+    >>> made.documents, made.chunk_tokens, (folder / "chunks" / "chunks.arrow").exists()
+    (40, 64, True)
     """
+    source, target, tokenizer = Path(source), Path(target), str(tokenizer)
     if os.path.lexists(target):
         raise RecipeError(f"{target}: exists already; give the name of a new folder")
     folder = tokenizer_folder(tokenizer)

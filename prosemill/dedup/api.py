@@ -1,47 +1,76 @@
-"""Near-duplicate removal as a function of one table, without a store."""
+"""Near-duplicate removal as a function of texts or a table, without a store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from prosemill.config.settings import Dedup
 from prosemill.dedup.index import History
+from prosemill.dedup.inputs import Data, take_rows, text_table
 from prosemill.dedup.minhash import BATCH_TEXTS, Parameters, sign_arrays
 from prosemill.dedup.search import choose
-from prosemill.dedup.tables import pairs_table, removed_table, takeable
-from prosemill.errors import RecipeError
+from prosemill.dedup.tables import pairs_table, removed_table
 from prosemill.storage import arrow
 
 
 @dataclass(frozen=True)
-class DedupTables:
-    """keepers: rows of the input, in its order. removed: records.REMOVED. pairs: records.PAIR, between keepers."""
+class DedupResult(Generic[Data]):
+    """What stays and what goes.
 
-    keepers: pa.Table
+    `keepers` are rows of the input, in its order and of its kind, and `rows` their numbers. `removed` (a pyarrow table:
+    id, url, keeper, keeper_url, similarity, reason exact | near) has a row for each of the others; `pairs` (a, b,
+    similarity) names keepers that are alike, though not enough to be copies: to be kept on one side of a split.
+    """
+
+    keepers: Data
+    rows: NDArray[np.int64]
     removed: pa.Table
     pairs: pa.Table
 
 
-def remove_duplicates(table: pa.Table, settings: Dedup | None = None) -> DedupTables:
-    """Exact and near-copies out of `table`, keeping the first of each; repeated lines are left alone.
+def remove_duplicates(
+    data: Data, settings: Dedup | None = None, *, text_column: str = "text", threshold: float | None = None
+) -> DedupResult[Data]:
+    """Exact and near-copies out of a list of texts or a table, keeping the first of each.
 
-    Needs a column `text`; `id` (row numbers where absent) and `url` name documents in the results.
+    Args:
+        data: A list or tuple of texts; a table of pyarrow, pandas or polars; a Dataset of `datasets`. Columns `id` (row
+            numbers where absent) and `url` name documents in the results.
+        settings: `prosemill.config.settings.Dedup`: length of signatures and shingles, both thresholds.
+        text_column: The column that holds the text; null is an empty text.
+        threshold: Jaccard similarity of word 5-grams, 0.5 to 1, from which a text is a copy; by default that of
+            `settings`, 0.8.
+
+    Candidates are found by MinHash and bands (Broder 1997; Leskovec, Rajaraman & Ullman 2014, chapter 3), then compared
+    exactly: nothing is removed that is less alike than the threshold. Repeated lines are left alone. TypeError for
+    another kind of data, RecipeError for a table without the column, ValueError for a threshold out of bounds.
+
+    >>> from prosemill import remove_duplicates
+    >>> salt = "The mill at the bottom of the sea grinds salt, which is why the sea is salt to this day."
+    >>> found = remove_duplicates([salt, "A heron waits.", salt.upper()])
+    >>> found.keepers[1:], found.rows.tolist()
+    (['A heron waits.'], [0, 1])
+    >>> found.removed.select(["id", "keeper", "reason"]).to_pylist()
+    [{'id': '2', 'keeper': '0', 'reason': 'exact'}]
     """
     settings = settings or Dedup()
-    if "text" not in table.column_names:
-        found = ", ".join(table.column_names) or "none"
-        raise RecipeError(f"no column text among the columns {found}; rename the one that holds the text")
+    if threshold is not None:
+        loose = min(threshold, settings.loose_threshold)
+        settings = Dedup.model_validate(settings.model_dump() | {"threshold": threshold, "loose_threshold": loose})
+    table = text_table(data, text_column)
     choice = choose(sign_arrays(_texts(table), Parameters.of(settings)), History([]), settings)
-    rows = arrow.numbers(np.array(choice.kept, np.int64))
+    rows = np.array(choice.kept, np.int64)
     arrived = _names(table)
-    keepers = arrived.take(rows)
-    return DedupTables(
-        takeable(table).take(rows), removed_table(choice, arrived, keepers), pairs_table(choice, keepers)
+    keepers = arrived.take(arrow.numbers(rows))
+    return DedupResult(
+        take_rows(data, rows, text_column), rows, removed_table(choice, arrived, keepers), pairs_table(choice, keepers)
     )
 
 

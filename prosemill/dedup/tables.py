@@ -15,12 +15,12 @@ from prosemill.storage.schemas import PAIR, REMOVED
 MAX_STRING_BYTES = 2**30  # Arrow's limit for a string array is twice that
 
 
-def takeable(table: pa.Table) -> pa.Table:
+def takeable(table: pa.Table, column: str = "text") -> pa.Table:
     """`table`, its texts with 64-bit offsets where their sum would overflow those of Arrow's `take`."""
-    place = table.column_names.index("text")
-    if table["text"].nbytes < MAX_STRING_BYTES:
+    place = table.column_names.index(column)
+    if table[column].nbytes < MAX_STRING_BYTES:
         return table
-    return table.set_column(place, "text", table["text"].cast(pa.large_string()))
+    return table.set_column(place, column, table[column].cast(pa.large_string()))
 
 
 def removed_table(choice: KeeperChoice, arrived: pa.Table, keepers: pa.Table | Names) -> pa.Table:

@@ -71,7 +71,11 @@ def decode(body: bytes, content_type: str = "") -> DecodedPage:
     """The text of a page. Never fails: what cannot be read as text has a `problem`."""
     if body.startswith(_BINARY):
         return DecodedPage("", "", f"binary: starts with {body[:4]!r}")
-    text, charset = _read(body, content_type)
+    return checked(*_read(body, content_type))
+
+
+def checked(text: str, charset: str) -> DecodedPage:
+    """Text that was read as `charset`, without control characters, lines ending alike; or what makes it no text."""
     unreadable = sum(map(text.count, _unreadable_in(text)))
     problem = ""
     if unreadable > _MAX_UNREADABLE * len(text):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from prosemill.config.settings import Strip
 from prosemill.strip.clean import clean
-from prosemill.strip.decode import decode
-from prosemill.strip.extract import ExtractionFailed, MainText, extract
+from prosemill.strip.decode import checked, decode
+from prosemill.strip.extract import MainText, ExtractionFailed, extract
 from prosemill.strip.filters import check_quality
 from prosemill.strip.page import MAX_TITLE
 from prosemill.strip.render import PRIVATE_USE, show_code
@@ -45,30 +45,59 @@ class StrippedPage:
     detail: str = ""
     scrubbed: int = 0  # how many e-mail addresses, numbers … were replaced
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the page is a document worth learning from, by the settings that it was judged by."""
+        return not self.reason
+
 
 _DEFAULTS = Strip()
 
 
 def strip_html(
-    body: bytes,
+    html: bytes | str,
+    url: str | None = None,
     *,
-    url: str = "",
     content_type: str = "",
     settings: Strip = _DEFAULTS,
     language: str = "en",
     title: str = "",
 ) -> StrippedPage:
-    """The document in a page's bytes: HTML, or plain text and Markdown, which are taken as they are.
+    """The document in a page: its main text, cleaned, judged, and without personal data.
 
-    `language` (ISO 639-1) is kept when `settings.languages` names none; `title` goes before the page's own.
+    Args:
+        html: HTML, or plain text and Markdown, which are taken as they are. Bytes are decoded by what they are,
+            whatever they say; text is taken as decoded.
+        url: Where the page is from; dates in it help to date the page.
+        content_type: The server's header, "" where there is none.
+        settings: What is filtered and scrubbed (`prosemill.config.settings.Strip`): by default pages with fewer than
+            `min_words` words, symbols, repetition, other languages; e-mail addresses and numbers of persons.
+        language: ISO 639-1; pages in it are kept where `settings.languages` names none.
+        title: Goes before the page's own.
+
+    No page raises an error: one that gives no document says why in `reason` and `detail`. TypeError for neither bytes
+    nor text. Main text is found as Barbaresi 2021 does (trafilatura), with a plain look at the page where that fails.
+
+    >>> from prosemill import strip_html
+    >>> page = "<nav>Home</nav><article><h1>Salt</h1><p>The mill ground salt, and the sea kept it.</p></article>"
+    >>> found = strip_html(page, "https://mill.example/salt")
+    >>> found.title, found.text
+    ('Salt', 'The mill ground salt, and the sea kept it.')
+    >>> found.is_kept, found.reason
+    (False, 'thin')
+    >>> strip_html(b"%PDF-1.7").reason
+    'bad_text'
     """
-    if len(body) > MAX_BYTES:
-        return StrippedPage("", reason=TOO_LARGE, detail=f"{len(body):,} bytes, more than {MAX_BYTES:,}")
-    decoded = decode(body, content_type)
+    if not isinstance(html, bytes | str):
+        raise TypeError(f"a page is bytes or text, not {type(html).__name__}; read a file with Path.read_bytes()")
+    if len(html) > MAX_BYTES:
+        unit = "bytes" if isinstance(html, bytes) else "characters"
+        return StrippedPage("", reason=TOO_LARGE, detail=f"{len(html):,} {unit}, more than {MAX_BYTES:,}")
+    decoded = decode(html, content_type) if isinstance(html, bytes) else checked(_without_surrogates(html), "")
     if decoded.problem:
         return StrippedPage("", charset=decoded.charset, reason=BAD_TEXT, detail=decoded.problem)
     try:
-        found = _main_text(decoded.text, url, content_type, settings)
+        found = _main_text(decoded.text, url or "", content_type, settings)
     except ExtractionFailed as error:
         return StrippedPage("", charset=decoded.charset, reason=EXTRACTION_FAILED, detail=str(error))
     if len(found.text) > MAX_CHARACTERS:
@@ -91,6 +120,11 @@ def strip_html(
         quality.detail,
         scrubbed + scrubbed_title,
     )
+
+
+def _without_surrogates(text: str) -> str:
+    """Two halves of a character as one, as some programs hand them over; a half that stands alone as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _main_text(text: str, url: str, content_type: str, settings: Strip) -> MainText:
