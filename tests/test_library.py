@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import json
 import os
 import subprocess
 import sys
@@ -29,16 +28,6 @@ NAMES = {
     *("strip_html", "remove_duplicates", "chunk_file", "score", "decide"),
     *("Recipe", "load_recipe", "Store", "__version__"),
 }
-    "strip_html",
-    "remove_duplicates",
-    "chunk_file",
-    "score",
-    "decide",
-    "Recipe",
-    "load_recipe",
-    "Store",
-    "__version__",
-]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -101,9 +90,9 @@ def test_text_is_taken_as_decoded() -> None:
     page = '<meta charset="shift_jis"><article><p>Der Müller mahlt für das ganze Dorf.</p></article>'
     assert strip_html(page, settings=ANY).text == "Der Müller mahlt für das ganze Dorf."
     assert strip_html(page, settings=ANY).text == strip_html(page.encode(), settings=ANY).text
-    assert strip_html("The mill \ud83d\ude00 \ud83d\r\nturns", content_type="text/plain", settings=ANY).text == (
-        "The mill 😀 \ufffd\nturns"
-    )
+    halves = "The mill at the bottom of the sea \ud83d\ude00 grinds salt \ud83d\r\nto this day."
+    whole = "The mill at the bottom of the sea 😀 grinds salt \ufffd\nto this day."
+    assert strip_html(halves, content_type="text/plain", settings=ANY).text == whole
     assert strip_html("\x00\x01\x02\x03" * 9).reason == "bad_text"
     with pytest.raises(TypeError, match="not PosixPath; read a file with"):
         strip_html(Path("page.html"))  # type: ignore[arg-type]
@@ -227,9 +216,7 @@ def test_scores_of_different_documents_are_refused() -> None:
 
 
 def test_strip_file(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(
-        "<title>Salt</title><nav>Home</nav><p>The mill ground salt.</p>"
-    )
+    (tmp_path / "page.html").write_text("<html><title>Salt</title><nav>Home</nav><p>The mill ground salt.</p>")
     printed = run([str(ROOT / "examples" / "strip_file.py"), "page.html"], tmp_path)
     assert printed == "page.html: Salt (no language; thin)\nThe mill ground salt.\n"
 
@@ -250,12 +237,14 @@ def test_score_model(base: Path, tmp_path: Path) -> None:
 
 def test_recipe_in_python(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
-    for number in range(3):
-        (tmp_path / "texts" / f"{number}.txt").write_text("\n\n".join(sentences(12, seed=number % 2)))
+    one, other = ("\n\n".join(sentences(12, seed)) for seed in (0, 1))
+    for number, text in enumerate((one, other, one.upper())):
+        (tmp_path / "texts" / f"{number}.txt").write_text(text)
     printed = run([str(ROOT / "examples" / "recipe_in_python.py"), "texts", "store"], tmp_path).splitlines()
     assert [line.partition("-")[0] for line in printed] == ["scrape", "strip", "dedup"]
     assert printed[2].endswith(": 2 of 3 kept, dropped {'exact': 1}")
-    assert json.loads(next((tmp_path / "store").glob("dedup-*/manifest.json")).read_text())["stage"] == "dedup"
+    snapshot = printed[2].partition(":")[0]
+    assert prosemill.Store(str(tmp_path / "store")).manifest(snapshot).stage == "dedup"
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
