@@ -37,7 +37,9 @@ class ChunkedFile:
     padding_share: float
 
 
-def chunk_file(source: Path | str, tokenizer: Path | str, target: Path | str, *, chunk_tokens: int = 1024) -> ChunkedFile:
+def chunk_file(
+    source: Path | str, tokenizer: Path | str, target: Path | str, *, chunk_tokens: int = 1024
+) -> ChunkedFile:
     """Text as training examples of one length: the rows of a Parquet file, tokenised and packed.
 
     Args:

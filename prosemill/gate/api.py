@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from prosemill.config.settings import Gate
 from prosemill.gate.alpha_spending import confidence_of
-from prosemill.gate.slices import combine, compare, superiority
+from prosemill.gate.rule import combine
+from prosemill.gate.slices import Evidence
+from prosemill.gate.slices.superiority import Superiority
 
 Numbers = Sequence[float] | NDArray[Any]
 
@@ -58,9 +60,13 @@ def decide(
     nats = [np.asarray(each, np.float64) for each in (challenger, champion)]
     sizes = np.asarray(size_bytes, np.float64)
     _check(nats[0], nats[1], sizes, use)
-    one, other = ([{"nats": n, "size_bytes": s} for n, s in zip(each, sizes, strict=True)] for each in nats)
-    numbers = compare(one, other, settings, confidence_of(use, settings.confidence))
-    decided = combine([superiority(numbers, settings)], "champion")
+    one, other = (
+        [{"part": "test", "nats": value, "size_bytes": size} for value, size in zip(each, sizes, strict=True)]
+        for each in nats
+    )
+    confidence = confidence_of(use, settings.confidence)
+    numbers = Superiority().answer(Evidence(one, other, "champion", confidence, {}, settings))
+    decided = combine([numbers], "champion")
     return GateDecision(
         decision=decided["decision"],
         reason=decided["reason"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prosemill.config.settings import Strip
 from prosemill.strip.clean import clean
 from prosemill.strip.decode import checked, decode
-from prosemill.strip.extract import MainText, ExtractionFailed, extract
+from prosemill.strip.extract import ExtractionFailed, MainText, extract
 from prosemill.strip.filters import check_quality
 from prosemill.strip.page import MAX_TITLE
 from prosemill.strip.render import PRIVATE_USE, show_code
