@@ -256,6 +256,11 @@ def test_segments_stay_few(store):
     merged, texts = segments[0], [keeper["text"] for keeper in read(store, id, "keepers")]
     fresh = IndexSegment.of(sign(texts[: len(merged)], merged.parameters), merged.parameters, merged.keepers)
     assert all((fresh.arrays()[name] == values).all() for name, values in merged.arrays().items())
+    other = Dedup(num_perm=64)
+    anew = dedup(store, strip, other, as_of="2026-02-01", previous=id)
+    segments = [IndexSegment.read(store, path, Parameters.of(other)) for path in segments_of(store.manifest(anew))]
+    assert [path for segment in segments for path in segment.keepers] == keepers
+    assert len(segments) <= 4, "what is signed anew is merged alike"
 
 
 def test_other_parameters_make_the_index_anew(store):

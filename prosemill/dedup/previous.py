@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import itertools
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +17,9 @@ from numpy.typing import NDArray
 
 from prosemill.dedup import known_index
 from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
-from prosemill.dedup.index import IndexSegment, is_usable, segments_of
+from prosemill.dedup.index import IndexSegment, is_usable, num_merged, segments_of
 from prosemill.dedup.known_index import NOT_KEPT, UNKNOWN, Names
-from prosemill.dedup.minhash import Parameters, sign
+from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.storage import arrow
 from prosemill.storage.manifest import Manifest, Shard, stage_of
 from prosemill.storage.store import Store
@@ -71,20 +74,36 @@ class PreviousDedup:
         ]
         return LineCounts(increments, self.names.sources())
 
-    def segments(self, parameters: Parameters) -> list[IndexSegment]:
-        """The index of all keepers; made anew, from their texts, where it was made with other parameters."""
+    def segments(self, parameters: Parameters, folder: Path) -> list[IndexSegment]:
+        """The index of all keepers; made anew, from their texts, where it was made with other parameters.
+
+        Its shingles are then in nameless files in `folder`.
+        """
         if self.manifest is None:
             return []
         if is_usable(self.store, self.manifest, parameters):
             return [IndexSegment.read(self.store, path, parameters) for path in segments_of(self.manifest)]
-        return list(self._sign_again(parameters))
+        return [self._sign_again(shards, parameters, folder) for shards in self._merged_keepers()]
 
     def index_shards(self, segment: str) -> list[Shard]:
         return [shard for shard in self.shards("index") if shard.path.startswith(f"{segment}/")]
 
-    def _sign_again(self, parameters: Parameters) -> Iterator[IndexSegment]:
+    def _merged_keepers(self) -> list[list[Shard]]:
+        """The keepers' files of each segment, had all increments been signed with the parameters of now."""
+        groups: list[list[Shard]] = []
         for shard in self.shards("keepers"):
+            sizes = [sum(each.rows for each in group) for group in groups]
+            place = len(groups) - num_merged(sizes, shard.rows)
+            groups[place:] = [[*itertools.chain(*groups[place:]), shard]]
+        return groups
+
+    def _sign_again(self, shards: Sequence[Shard], parameters: Parameters, folder: Path) -> IndexSegment:
+        with tempfile.TemporaryFile(dir=folder) as spill:  # its memory map outlives it
+            signed = sign_arrays(self._texts(shards), parameters, spill)
+            return IndexSegment.of(signed, parameters, [shard.path for shard in shards])
+
+    def _texts(self, shards: Sequence[Shard]) -> Iterator[pa.LargeStringArray]:
+        for shard in shards:
             with pq.ParquetFile(self.store.local(shard.path)) as file:
-                batches = file.iter_batches(batch_size=BATCH_DOCUMENTS, columns=["text"])
-                texts = (text for batch in batches for text in batch["text"].to_pylist())
-                yield IndexSegment.of(sign(texts, parameters), parameters, [shard.path])
+                for batch in file.iter_batches(batch_size=BATCH_DOCUMENTS, columns=["text"]):
+                    yield batch["text"].cast(pa.large_string())

@@ -178,7 +178,7 @@ def _search(
 ) -> Rows:
     """Choose the keepers, write what was decided, set the counts; the rows that were kept. `stay`: those that are."""
     parameters = Parameters.of(settings)
-    history = History(past.segments(parameters))
+    history = History(past.segments(parameters, folder))
     arrived = cleaned.documents
     rows = np.array([row for row in range(len(arrived)) if row not in cleaned.too_short], np.int64)
     is_wanted = np.zeros(len(arrived), bool)
