@@ -78,7 +78,7 @@ def site(home: Path) -> Iterator[ThreadingHTTPServer]:
 
 
 class Command:
-    """`prosemill … --store …` in this process: exit code, and standard output as text or JSON."""
+    """`prosemill … --store …` in this process: exit code, and standard output as text, or as JSON and nothing else."""
 
     def __init__(self, store: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self.store, self.capfd = store, capfd
@@ -124,6 +124,9 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
     bodies = [path for path, status in RecordingSite.sent if status == 200 and "story" in path]
     assert len(bodies) == 12, "a page that did not change was downloaded again"
     assert second["funnel"][0]["kept"] >= 52
+    wanted = {"decision", "reason", "funnel", "perplexity", "bits_per_byte", "snapshots", "model", "seconds"}
+    assert wanted <= second.keys()
+    assert set(second["perplexity"]) == {"base", "champion", "challenger"}
     assert second["perplexity"]["champion"] is not None
 
     site.shutdown()

@@ -212,7 +212,7 @@ def test_what_cannot_be_loaded_is_a_base_model_error(store: Store, base: Base, c
     damaged = make_base(tmp_path / "base")
     (damaged.folder / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(BaseModelError, match="cannot be loaded") as raised:
-        finetune(store, chunk, damaged, QUICK)
+        in_process(store, chunk, damaged, QUICK, tmp_path)
     assert "\n" not in str(raised.value)
 
 

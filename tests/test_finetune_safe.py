@@ -91,15 +91,15 @@ print(json.dumps({"died_at": died_at, "totals": totals}))
 """
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_steps_it_ends_with_the_weights_of_an_unbroken_run(
-    store: Store, base: Base, tmp_path: Path, kills: int
+@pytest.mark.slow
+def test_killed_at_ten_random_steps_it_ends_with_the_weights_of_an_unbroken_run(
+    store: Store, base: Base, tmp_path: Path
 ) -> None:
     chunk = make_chunks(store, base, texts(60), texts(6, seed=1))
     settings = QUICK.model_copy(update={"epochs": 2, "dropout": 0.1, "evals": 3, "checkpoint_minutes": 1e-6})
     unbroken = train(job_in(tmp_path / "unbroken", store, chunk, base, settings))
     assert unbroken["steps"] >= 24
-    steps = sorted(random.Random(11).sample(range(1, unbroken["steps"]), kills))
+    steps = sorted(random.Random(11).sample(range(1, unbroken["steps"]), 10))
     job = job_in(tmp_path / "killed", store, chunk, base, settings)
     done = subprocess.run(
         [sys.executable, "-c", KILLS, json.dumps(job), json.dumps(steps)],
@@ -333,6 +333,7 @@ def test_two_processes_learn_what_one_does(store: Store, base: Base, tmp_path: P
 # --- the benchmark of a GPU ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_where_only_torch_transformers_and_accelerate_are(tmp_path: Path) -> None:
     banned = ["prefect", "mlflow", "datasets", "pydantic", "pyarrow"]
     program = (

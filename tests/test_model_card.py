@@ -201,6 +201,7 @@ def test_a_snapshot_that_is_no_version_is_told(recorded: tuple[Store, Base, tupl
         reproduce.reproduce(store, "finetune-00000000000000bb")
 
 
+@pytest.mark.slow
 def test_a_model_is_made_again_bit_for_bit(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
     store, base, (tuned, _, _) = recorded
     before = store.snapshots()

@@ -1,6 +1,5 @@
 """Whatever is wrong ends in one clear line and a non-zero exit code, and leaves the store as it was."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -205,15 +204,3 @@ def test_wrong_usage_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:
         assert run(arguments) == EXIT_USAGE
         (line,) = capfd.readouterr().err.strip().splitlines()
         assert line.startswith("prosemill: ")
-
-
-def test_json_goes_to_standard_output_alone(home: Path, capfd: pytest.CaptureFixture[str], prefect_api: str) -> None:
-    (home / "recipe.toml").write_text(NAME + FOLDER + BASE + TINY + "[dedup]\nboilerplate_pages = 1000\n")
-    arguments = ["retrain", str(home / "recipe.toml"), "--store", str(home / "good"), "--as-of", "2026-01-05", "--json"]
-    assert run(arguments) == 0
-    said = capfd.readouterr()
-    report = json.loads(said.out)
-    assert report["decision"] in ("promote", "reject", "not-enough-evidence")
-    wanted = {"decision", "reason", "funnel", "perplexity", "bits_per_byte", "snapshots", "model", "seconds"}
-    assert wanted <= report.keys()
-    assert set(report["perplexity"]) == {"base", "champion", "challenger"}

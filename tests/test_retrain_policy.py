@@ -82,7 +82,11 @@ def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_po
 
 @pytest.mark.parametrize(
     ("new", "is_worth", "told"),
-    [(EASY, False, "hold little that is new"), (HARD, True, "more for them"), (ALIKE, True, "for them than for")],
+    [
+        (EASY, False, "hold little that is new"),
+        pytest.param(HARD, True, "more for them", marks=pytest.mark.slow),
+        pytest.param(ALIKE, True, "for them than for", marks=pytest.mark.slow),
+    ],
 )
 def test_what_the_champion_knows_already_is_not_worth_training(
     store: Store, champion: Path, new: list[str], is_worth: bool, told: str
