@@ -60,6 +60,10 @@ def _ray(address: str, num_workers: int) -> TaskRunner[Any]:
         from prefect_ray import RayTaskRunner
     except ImportError as error:
         raise RecipeError(f"PROSEMILL_TASK_RUNNER = ray: {error}; pip install 'prosemill[ray]'") from None
-    local = {"num_cpus": num_workers, "include_dashboard": False}
+    # Whatever Python was told, Ray's workers look for modules in the current folder first: they get one of their own.
+    working_dir = environment.cache_folder() / "empty"
+    working_dir.mkdir(parents=True, exist_ok=True)
+    runtime: dict[str, Any] = {"working_dir": str(working_dir)}
+    local = {"num_cpus": num_workers, "include_dashboard": False, "runtime_env": runtime}
     made: TaskRunner[Any] = RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs=local)
     return made
