@@ -47,9 +47,11 @@ def runner(named: str) -> TaskRunner[Any]:
 
 def _dask(address: str, num_workers: int) -> TaskRunner[Any]:
     try:
+        import dask
         from prefect_dask import DaskTaskRunner
     except ImportError as error:
         raise RecipeError(f"PROSEMILL_TASK_RUNNER = dask: {error}; pip install 'prosemill[dask]'") from None
+    dask.config.set({"distributed.worker.daemon": False})  # daemons may not start processes, as strip does
     local = {"n_workers": num_workers, "threads_per_worker": 1, "dashboard_address": None}
     made: TaskRunner[Any] = DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
     return made
