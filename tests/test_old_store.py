@@ -120,7 +120,7 @@ def test_the_commands_show_it(store: Store, capsys: pytest.CaptureFixture[str]) 
 
     for command in (
         ["models", "stories"],
-        ["verdict", "stories"],
+        ["decision", "stories"],
         ["card", "stories"],
         ["trace", CHANGED],
         ["why", CHANGED],
@@ -136,13 +136,13 @@ def test_its_runs_go_on(home: Path, store: Store, prefect_api: str) -> None:
     """The same date has nothing new; a later one with new pages trains, is judged, and can be rolled back."""
     old = store.runs("stories")[SECOND]
     again = retrain(home, SECOND)
-    assert again["verdict"] == "nothing-new", again["reason"]
+    assert again["decision"] == "nothing-new", again["reason"]
     assert store.runs("stories")[SECOND]["scrape"] == old["scrape"]
     assert [version.version for version in Registry(store.url).list_versions("stories")] == [2, 1]
 
     shutil.copytree(home / "later", home / "texts", dirs_exist_ok=True)
     later = retrain(home, THIRD)
-    assert later["verdict"] in ("promote", "keep", "not-enough-evidence"), later["reason"]
+    assert later["decision"] in ("promote", "reject", "not-enough-evidence"), later["reason"]
     assert later["perplexity"]["champion"] is not None
     assert later["funnel"][0]["seen"] == 57
     manifest = store.manifest(store.runs("stories")[THIRD]["chunk"])
