@@ -27,6 +27,7 @@ from xxhash import xxh64_intdigest
 from benchmarks import environments, measure
 
 THRESHOLD = 0.8
+OURS = {"prosemill": "numba", "prosemill-datasketch": "datasketch"}  # tool -> --engine
 PEERS = ("rensa", "datasketch", "text-dedup", "datatrove")
 SCRIPTS = Path(__file__).parent / "peers"
 
@@ -81,10 +82,11 @@ def compare(documents: Path, clusters: Path, cache: Path, peers: tuple[str, ...]
     all_ids: list[str] = pq.read_table(documents, columns=["id"])["id"].to_pylist()
     pairs = exact_pairs(documents, clusters)
     rows = []
-    for name in ("prosemill", *peers):
+    for name in (*OURS, *peers):
         target, log = cache / f"kept-{name}.parquet", cache / f"{name}.log"
-        if name == "prosemill":
-            command = [Path(sys.executable).with_name("prosemill"), "dedup", documents, target, "--overwrite"]
+        if name in OURS:
+            prosemill = Path(sys.executable).with_name("prosemill")
+            command = [prosemill, "dedup", documents, target, "--overwrite", "--engine", OURS[name]]
         else:
             script = SCRIPTS / f"dedup_{name.replace('-', '_')}.py"
             command = [environments.python_of(name, cache), script, documents, target]

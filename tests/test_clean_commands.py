@@ -35,6 +35,14 @@ def test_dedup_of_a_file_is_that_of_the_table(rows: Path) -> None:
     assert {path.name for path in rows.parent.iterdir()} == {"in.parquet", "out.parquet", "removed.parquet"}
 
 
+def test_the_engine_of_dedup_changes_nothing(rows: Path) -> None:
+    target = rows.with_name("out.parquet")
+    assert run(["dedup", str(rows), str(target), "--engine", "datasketch"]) == 0
+    expected = remove_duplicates(pq.read_table(rows), engine="numba")
+    assert pq.read_table(target) == expected.keepers
+    assert run(["dedup", str(rows), str(target), "--overwrite", "--engine", "rensa"]) == EXIT_REFUSED
+
+
 def test_a_file_without_ids_names_its_rows(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pq.read_table(rows, columns=["text"]), rows)
     assert run(["dedup", str(rows), str(rows.with_name("out.parquet")), "--json"]) == 0

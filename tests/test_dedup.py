@@ -15,8 +15,8 @@ from xxhash import xxh64_intdigest
 from prosemill.config.settings import Dedup
 from prosemill.dedup import dedup, remove_duplicates
 from prosemill.dedup.index import IndexSegment, segments_of
-from prosemill.dedup.minhash import Parameters, bands_for, sign, signature_of
-from prosemill.dedup.shingles import hash_set, jaccard
+from prosemill.dedup.minhash import Parameters, bands_for, sign
+from prosemill.dedup.shingles import jaccard
 from prosemill.errors import CorpusEmpty, StoreError
 from prosemill.storage import stages
 from prosemill.storage.manifest import Counts, digest
@@ -61,11 +61,13 @@ def read(store: Store, snapshot: str, role: str) -> list[dict]:
 @pytest.mark.parametrize("num_perm", [64, 128, 256])
 def test_signatures_equal_datasketch(num_perm):
     rng = random.Random(1)
-    for words in (0, 1, 4, 5, 6, 300, 5000):
-        shingles = shingles_of(sentence(rng, words), 5)
-        reference = MinHash(num_perm=num_perm, hashfunc=lambda data: xxh64_intdigest(data) & 0xFFFFFFFF)
-        reference.update_batch(shingles)
-        assert (signature_of(hash_set(shingles), num_perm) == reference.hashvalues).all()
+    texts = [sentence(rng, words) for words in (0, 1, 4, 5, 6, 300, 5000)]
+    for engine in ("numba", "datasketch"):
+        signed = sign(texts, Parameters.of(Dedup(num_perm=num_perm)), engine=engine)
+        for text, signature in zip(texts, signed.signatures, strict=True):
+            reference = MinHash(num_perm=num_perm, hashfunc=lambda data: xxh64_intdigest(data) & 0xFFFFFFFF)
+            reference.update_batch(shingles_of(text, 5))
+            assert (signature == reference.hashvalues).all()
 
 
 def test_jaccard_equals_that_of_python_sets():

@@ -1,6 +1,9 @@
-"""The compiled kernel against the Python road, which the other tests hold against datasketch and brute force."""
+"""The compiled kernel against Python shingles and datasketch's signatures; the choice between the two."""
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,9 @@ from xxhash import xxh64_intdigest
 from prosemill.config.settings import Dedup
 from prosemill.dedup import kernel, signing
 from prosemill.dedup.index import History
-from prosemill.dedup.minhash import Parameters, compiled, sign, sign_in_python
+from prosemill.dedup.minhash import Parameters, sign, sign_by_datasketch, signer
 from prosemill.dedup.search import choose
+from prosemill.errors import RecipeError
 
 # Every way of tokens: separators, accents, letters that lower-case to other sizes or by their place, ideographs of
 # three planes, kana, Hangul, combining marks, joiners, digits of other scripts, emoji, mathematical letters.
@@ -32,7 +36,7 @@ def made(seed: int, texts: int, letters: str) -> list[str]:
 
 @pytest.mark.parametrize("num_perm", [64, 128, 256])
 @pytest.mark.parametrize("words", [1, 5])
-def test_the_bits_of_the_python_road(num_perm: int, words: int) -> None:
+def test_the_bits_of_datasketch(num_perm: int, words: int) -> None:
     texts = [
         *EDGES,
         *made(0, 300, LETTERS),
@@ -42,17 +46,65 @@ def test_the_bits_of_the_python_road(num_perm: int, words: int) -> None:
         "word " * 3000,
     ]
     parameters = Parameters.of(Dedup(num_perm=num_perm, shingle_words=words))
-    fast = compiled()
-    assert fast is not None, "numba is among the dependencies"
+    fast = signer("numba")
 
     array = pa.array(["cut off", *texts], pa.large_string())[1:]
     whole, hashes, sizes, signatures = fast(array, parameters)
-    expected_whole, expected, expected_sizes, expected_signatures = sign_in_python(array, parameters)
+    expected_whole, expected, expected_sizes, expected_signatures = sign_by_datasketch(array, parameters)
 
     assert whole.tolist() == expected_whole.tolist()
     assert sizes.tolist() == expected_sizes.tolist()
     assert np.array_equal(hashes, expected)
     assert (signatures == expected_signatures).all()
+
+
+def test_both_engines_keep_the_same_documents() -> None:
+    texts = [
+        *made(0, 200, LETTERS),
+        *made(1, 200, LETTERS.replace("Σ", "")),
+        *(f"{text} and" for text in made(0, 200, LETTERS)),
+    ]
+    settings = Dedup(shingle_words=2)
+    numba, datasketch = (sign(texts, Parameters.of(settings), engine=engine) for engine in ("numba", "datasketch"))
+    assert np.array_equal(numba.signatures, datasketch.signatures)
+    assert np.array_equal(numba.keys, datasketch.keys)
+    choice = choose(numba, History([]), settings)
+    assert choice == choose(datasketch, History([]), settings)
+    assert {removal.reason for removal in choice.removed} == {"exact", "near"}
+
+
+SIGN = """
+import os, sys
+if os.environ["WITHOUT"]:
+    sys.modules[os.environ["WITHOUT"]] = None
+from prosemill.config.settings import Dedup
+from prosemill.dedup.minhash import Parameters, sign
+print(sign(["a road to the mill and back"], Parameters.of(Dedup())).signatures.sum(), "datasketch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("without", "engine", "by_datasketch"),
+    [("", "", False), ("", "datasketch", True), ("numba", "", True)],
+)
+def test_datasketch_signs_where_it_is_asked_to_or_numba_does_not_work(
+    without: str, engine: str, by_datasketch: bool
+) -> None:
+    told = os.environ | {"WITHOUT": without, "PROSEMILL_DEDUP_ENGINE": engine}
+    done = subprocess.run([sys.executable, "-c", SIGN], env=told, capture_output=True, text=True, check=True)
+    expected = int(sign(["a road to the mill and back"], Parameters.of(Dedup())).signatures.sum())
+    assert done.stdout.split() == [str(expected), str(by_datasketch)]
+
+
+def test_numba_asked_for_where_it_is_missing_is_a_refusal() -> None:
+    told = os.environ | {"WITHOUT": "numba", "PROSEMILL_DEDUP_ENGINE": "numba"}
+    done = subprocess.run([sys.executable, "-c", SIGN], env=told, capture_output=True, text=True, check=False)
+    assert "dedup engine numba: numba is not installed; use datasketch" in done.stderr
+
+
+def test_an_engine_that_nobody_knows_is_a_refusal() -> None:
+    with pytest.raises(RecipeError, match="no such engine; numba or datasketch"):
+        signer("rensa")
 
 
 def test_shingles_spilled_to_a_file_are_the_same(tmp_path: Path) -> None:
@@ -89,9 +141,8 @@ def test_the_kernel_knows_every_character() -> None:
     pieces = [f"a{chr(code)}b {chr(code)}か{chr(code)}" for code in codes]
     array = pa.array([" ".join(pieces[at : at + 4]) for at in range(0, len(pieces), 4)], pa.large_string())
     parameters = Parameters.of(Dedup(num_perm=64, shingle_words=12))
-    fast = compiled()
-    assert fast is not None
-    for found, expected in zip(fast(array, parameters), sign_in_python(array, parameters), strict=True):
+    fast = signer("numba")
+    for found, expected in zip(fast(array, parameters), sign_by_datasketch(array, parameters), strict=True):
         assert np.array_equal(found, expected)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from flows.cli import screen
 from flows.cli.options import JsonOption, OverwriteOption, StoreOption, open_store
+from prosemill.config.environment import DedupEngine
 from prosemill.config.recipe import load_recipe
 from prosemill.config.settings import Dedup, Strip
 from prosemill.errors import EXIT_PARTIAL, EXIT_REFUSED, RecipeError
@@ -87,6 +88,9 @@ def dedup(
     target: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="The rows that stay.")],
     threshold: Annotated[float, typer.Option(min=0.5, max=1, help="Jaccard similarity that makes a copy.")] = 0.8,
     shingle_words: Annotated[int, typer.Option(min=1, max=20, help="Words (CJK: characters) a shingle.")] = 5,
+    engine: Annotated[
+        DedupEngine | None, typer.Option(help="What signs the texts; same result. Default: numba where it works.")
+    ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,7 +99,7 @@ def dedup(
 
     loose = min(Dedup().loose_threshold, threshold)
     settings = Dedup(threshold=threshold, loose_threshold=loose, shingle_words=shingle_words)
-    written = dedup_file(source, target, settings, overwrite=overwrite)
+    written = dedup_file(source, target, settings, overwrite=overwrite, engine=engine)
     counts = asdict(written.counts)
     if as_json:
         print(json.dumps({"kept": str(written.kept), "removed": str(written.removed), **counts}))

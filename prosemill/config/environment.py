@@ -7,6 +7,7 @@ PROSEMILL_CACHE_GB    how large that may become before what was used longest ago
 PROSEMILL_RETRY_SECONDS   pause before a source that cannot be reached is asked again, then twice as long (default: 5)
 PROSEMILL_PLUGINS     modules to import before a recipe is read, with commas between (see prosemill/config/plugins.py)
 PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
+PROSEMILL_DEDUP_ENGINE   what signs documents, to the same bits: numba or datasketch (default: numba where it works)
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
 PREFECT_SERVER_DATABASE_CONNECTION_URL                   the same of the Prefect server
@@ -32,6 +33,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -39,6 +41,7 @@ from prosemill.errors import BackupError, ProsemillError, StoreError
 
 CODE = Path(__file__).resolve().parents[2]  # the folder that holds our packages
 DEFAULT_STORE = "data/store"
+DedupEngine = Literal["numba", "datasketch"]
 RESULTS_BLOCK = "remote-file-system/prosemill-results"  # `prosemill deploy` makes it where the store is a URL
 
 # Nobody is told that prosemill runs, and no screen gets another program's advertisements.
@@ -78,6 +81,11 @@ def task_runner(environ: MutableMapping[str, str] = os.environ) -> str:
 def plugins(environ: MutableMapping[str, str] = os.environ) -> list[str]:
     """PROSEMILL_PLUGINS: modules that register source kinds, filters and gate slices."""
     return [name.strip() for name in environ.get("PROSEMILL_PLUGINS", "").split(",") if name.strip()]
+
+
+def dedup_engine(environ: MutableMapping[str, str] = os.environ) -> str:
+    """What signs documents, as `prosemill.dedup.minhash.signer` understands it, or ""."""
+    return environ.get("PROSEMILL_DEDUP_ENGINE", "").strip()
 
 
 def store_url(given: str = "", environ: MutableMapping[str, str] = os.environ) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from prosemill.config.environment import DedupEngine
 from prosemill.config.settings import Dedup
 from prosemill.dedup.index import History
 from prosemill.dedup.inputs import Data, take_rows, text_table
@@ -36,7 +37,12 @@ class DedupResult(Generic[Data]):
 
 
 def remove_duplicates(
-    data: Data, settings: Dedup | None = None, *, text_column: str = "text", threshold: float | None = None
+    data: Data,
+    settings: Dedup | None = None,
+    *,
+    text_column: str = "text",
+    threshold: float | None = None,
+    engine: DedupEngine | None = None,
 ) -> DedupResult[Data]:
     """Exact and near-copies out of a list of texts or a table, keeping the first of each.
 
@@ -47,6 +53,7 @@ def remove_duplicates(
         text_column: The column that holds the text; null is an empty text.
         threshold: Jaccard similarity of word 5-grams, 0.5 to 1, from which a text is a copy; by default that of
             `settings`, 0.8.
+        engine: What signs the texts, numba or datasketch, to the same result; by default numba where it works.
 
     Candidates are found by MinHash and bands (Broder 1997; Leskovec, Rajaraman & Ullman 2014, chapter 3), then compared
     exactly: nothing is removed that is less alike than the threshold. Repeated lines are left alone. TypeError for
@@ -65,7 +72,8 @@ def remove_duplicates(
         loose = min(threshold, settings.loose_threshold)
         settings = Dedup.model_validate(settings.model_dump() | {"threshold": threshold, "loose_threshold": loose})
     table = text_table(data, text_column)
-    choice = choose(sign_arrays(_texts(table), Parameters.of(settings)), History([]), settings)
+    signed = sign_arrays(_texts(table), Parameters.of(settings), engine=engine)
+    choice = choose(signed, History([]), settings)
     rows = np.array(choice.kept, np.int64)
     arrived = _names(table)
     keepers = arrived.take(arrow.numbers(rows))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill.config.environment import DedupEngine
 from prosemill.config.settings import Dedup
 from prosemill.dedup.index import History
 from prosemill.dedup.minhash import Parameters, sign_arrays
@@ -44,13 +45,20 @@ class DedupFiles:
     counts: Counts
 
 
-def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, overwrite: bool = False) -> DedupFiles:
+def dedup_file(
+    source: Path,
+    target: Path,
+    settings: Dedup | None = None,
+    *,
+    overwrite: bool = False,
+    engine: DedupEngine | None = None,
+) -> DedupFiles:
     """Write the rows of `source` that have no earlier near-copy to `target`, in order, columns and packing as they are.
 
     Needs a column `text`; `id` (row numbers where absent) names rows in `removed.parquet`, written beside `target`:
     id, keeper (the id of the row that stays), similarity (exact Jaccard), reason (exact | near). Both files appear
     whole, or neither does. RecipeError for what is not a Parquet file or lacks `text`; for a file to be written that is
-    the input; and, without `overwrite`, for one that exists.
+    the input; and, without `overwrite`, for one that exists. `engine`: numba or datasketch, the result is the same.
     """
     settings = settings or Dedup()
     removed = target.parent / REMOVED_FILE
@@ -58,7 +66,7 @@ def dedup_file(source: Path, target: Path, settings: Dedup | None = None, *, ove
         _check_outputs(source, target, removed, overwrite)
         with contextlib.ExitStack() as stack:
             spill = stack.enter_context(tempfile.TemporaryFile(dir=target.parent, prefix=".shingles-"))
-            signed = sign_arrays(_texts(file), Parameters.of(settings), spill)
+            signed = sign_arrays(_texts(file), Parameters.of(settings), spill, engine=engine)
             choice = choose(signed, History([]), settings)
             num_rows = len(signed)
             del signed

@@ -1,14 +1,15 @@
-"""MinHash signatures, bit for bit those of datasketch 2.0, and the bands that turn them into candidates.
+"""MinHash signatures by datasketch 2.0 or, to the same bits, by a kernel; and the bands that make candidates of them.
 
 Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive
 Datasets", ch. 3. A signature equals `datasketch.MinHash(num_perm, seed=1, scheme="affine32", hashfunc=low 32 bits of
-xxh64)` over the shingles.
+xxh64)` over the shingles. The kernel signs in a thirteenth of the CPU time (shingles and their hashes included).
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,10 +19,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from prosemill.config import environment
+from prosemill.config.environment import DedupEngine
 from prosemill.config.settings import Dedup
 from prosemill.dedup.shingles import Hashes, ShingleSets, hash_set, mapped, text_hash
+from prosemill.errors import RecipeError
 from prosemill.runtime.progress import report
 from prosemill.text.ngrams import shingles_of
+
+log = logging.getLogger(__name__)
 
 Signatures = NDArray[np.uint32]
 
@@ -29,7 +35,7 @@ SEED = 1  # datasketch's default
 INDEX_VERSION = 3  # raise when tokens, shingles, signatures, band keys or files change: old segments are then made anew
 MIN_FOUND = 0.995  # probability with which a pair exactly at the loose threshold becomes a candidate
 BATCH_TEXTS = 512  # some megabytes
-BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB, which stays in the second-level cache
+BLOCK_SHINGLES = 256  # x 128 permutations x 4 bytes = 128 KB: a long text whole takes half as long again, and 1 GB
 
 
 @dataclass(frozen=True)
@@ -84,20 +90,28 @@ class SignedDocuments:
         )
 
 
-def sign(texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None) -> SignedDocuments:
-    """Hash, shingle and sign documents: compiled where numba is installed, else in Python, to the same bits.
+def sign(
+    texts: Iterable[str], parameters: Parameters, spill: BinaryIO | None = None, *, engine: DedupEngine | None = None
+) -> SignedDocuments:
+    """Hash, shingle and sign documents.
 
     `spill`: an empty file, open for reading and writing, that holds the shingle hashes (eight bytes each) instead of
-    memory; they are most of what there is to hold, and only those of candidates are ever looked at again.
+    memory; they are most of what there is to hold, and only those of candidates are ever looked at again. `engine`: see
+    `signer`.
     """
-    return sign_arrays((pa.array(batch, pa.large_string()) for batch in _batches(texts)), parameters, spill)
+    batches = (pa.array(batch, pa.large_string()) for batch in _batches(texts))
+    return sign_arrays(batches, parameters, spill, engine=engine)
 
 
 def sign_arrays(
-    arrays: Iterable[pa.LargeStringArray], parameters: Parameters, spill: BinaryIO | None = None
+    arrays: Iterable[pa.LargeStringArray],
+    parameters: Parameters,
+    spill: BinaryIO | None = None,
+    *,
+    engine: DedupEngine | None = None,
 ) -> SignedDocuments:
     """`sign` for texts as they come out of a file, without null; at most some megabytes an array."""
-    sign_batch = compiled() or sign_in_python
+    sign_batch = signer(engine)
     parts: list[tuple[Hashes, NDArray[np.int64], Signatures, Hashes]] = []
     in_memory: list[Hashes] = []
     done = 0
@@ -142,27 +156,55 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def sign_in_python(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
-    """The reference: what the kernel has to equal."""
+def signer(engine: str | None = None) -> SignBatch:
+    """What signs a batch: `engine`, else PROSEMILL_DEDUP_ENGINE, else numba where it works and datasketch elsewhere.
+
+    Both give the same bits, so that a store may be made by one and go on with the other. RecipeError for another name,
+    and for numba where it does not work.
+    """
+    named = engine or environment.dedup_engine()
+    if named == "datasketch":
+        return sign_by_datasketch
+    if named not in ("", "numba"):
+        raise RecipeError(f"dedup engine {named!r}: no such engine; numba or datasketch")
+    by_numba, problem = compiled()
+    if by_numba is not None:
+        return by_numba
+    if named:
+        raise RecipeError(f"dedup engine numba: {problem}; use datasketch, which gives the same result more slowly")
+    log.info("signing documents by datasketch, 13 times as slow: %s", problem)
+    return sign_by_datasketch
+
+
+def sign_by_datasketch(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
+    """Python shingles, datasketch signs. Its import takes half a second, for the SciPy that its index brings."""
+    from datasketch import MinHash
+
     texts = array.to_pylist()
-    scratch = np.empty((BLOCK_SHINGLES, parameters.num_perm), np.uint32)
     sets = [hash_set(shingles_of(text, parameters.shingle_words)) for text in texts]
-    signatures = np.array([signature_of(hashes, parameters.num_perm, scratch) for hashes in sets], np.uint32)
+    sketch = MinHash(parameters.num_perm, SEED, hashfunc=int, scheme="affine32")
+    signatures = np.empty((len(sets), parameters.num_perm), np.uint32)
+    for row, hashes in enumerate(sets):
+        sketch.clear()
+        low = hashes.astype(np.uint32)
+        for start in range(0, len(low), BLOCK_SHINGLES):
+            sketch.update_batch(low[start : start + BLOCK_SHINGLES].tolist())
+        signatures[row] = sketch.hashvalues
     sizes = np.array([len(hashes) for hashes in sets], np.int64)
     whole = np.fromiter(map(text_hash, texts), np.uint64, len(texts))
-    return whole, np.concatenate([NO_HASHES, *sets]), sizes, signatures.reshape(-1, parameters.num_perm)
+    return whole, np.concatenate([NO_HASHES, *sets]), sizes, signatures
 
 
 @functools.cache
-def compiled() -> SignBatch | None:
-    """The same by the kernel; None where numba is not installed."""
+def compiled() -> tuple[SignBatch | None, str]:
+    """The same by the kernel; None and the reason where numba is not installed or does not work here."""
     try:
         from prosemill.dedup import signing
         from prosemill.runtime.kernel_cache import function
 
         function(signing.SIGN_TEXTS)
-    except ImportError:
-        return None
+    except Exception as error:  # noqa: BLE001 - whatever LLVM or numba has against this machine
+        return None, str(error) or type(error).__name__
 
     def run(array: pa.LargeStringArray, parameters: Parameters, *, is_nfc: bool) -> Batch:
         _, ends, data = array.buffers()
@@ -173,12 +215,12 @@ def compiled() -> SignBatch | None:
 
     def sign_normalized(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
         texts = pa.array([unicodedata.normalize("NFC", text) for text in array.to_pylist()], pa.large_string())
-        return _completed(texts, parameters, run(texts, parameters, is_nfc=True), sign_in_python)
+        return _completed(texts, parameters, run(texts, parameters, is_nfc=True), sign_by_datasketch)
 
     def sign_batch(array: pa.LargeStringArray, parameters: Parameters) -> Batch:
         return _completed(array, parameters, run(array, parameters, is_nfc=False), sign_normalized)
 
-    return sign_batch
+    return sign_batch, ""
 
 
 def _completed(array: pa.LargeStringArray, parameters: Parameters, batch: Batch, sign_left: SignBatch) -> Batch:
@@ -197,42 +239,15 @@ def _completed(array: pa.LargeStringArray, parameters: Parameters, batch: Batch,
     return whole, np.concatenate(done), sizes, signatures
 
 
-def signature_of(hashes: Hashes, num_perm: int, scratch: Signatures | None = None) -> Signatures:
-    """The smallest value of each permutation over the set; all ones for the empty set.
-
-    `scratch` [BLOCK_SHINGLES, num_perm] spares a large allocation, and its page faults, a document.
-    """
-    if scratch is None:
-        scratch = np.empty((BLOCK_SHINGLES, num_perm), np.uint32)
-    factors, terms = _permutations(num_perm)
-    smallest = np.full(num_perm, 0xFFFFFFFF, np.uint32)
-    mixed = _mix32(hashes.astype(np.uint32))[:, None]  # the low 32 bits
-    for start in range(0, len(mixed), BLOCK_SHINGLES):
-        block = mixed[start : start + BLOCK_SHINGLES]
-        permuted = np.multiply(block, factors, out=scratch[: len(block)])
-        permuted += terms
-        np.minimum(smallest, permuted.min(axis=0), out=smallest)
-    return smallest
-
-
 @functools.cache
 def _permutations(num_perm: int) -> tuple[Signatures, Signatures]:
     """Factors and terms of `datasketch.MinHash(num_perm, SEED, scheme="affine32")`, drawn as it draws them.
 
-    Importing it for them would cost 1.3 s, for the SciPy that its index brings.
+    Importing it for them would cost half a second of a run of the kernel.
     """
     draw = np.random.RandomState(SEED)
     factors = draw.randint(0, 1 << 31, num_perm, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     return factors, draw.randint(0, 1 << 32, num_perm, dtype=np.uint32)
-
-
-def _mix32(values: Signatures) -> Signatures:
-    """MurmurHash3's 32-bit finalizer, as datasketch applies it before the permutations."""
-    values = values ^ (values >> np.uint32(16))
-    values = values * np.uint32(0x85EBCA6B)
-    values = values ^ (values >> np.uint32(13))
-    values = values * np.uint32(0xC2B2AE35)
-    return values ^ (values >> np.uint32(16))
 
 
 def band_keys(signatures: Signatures, parameters: Parameters) -> Hashes:
