@@ -7,9 +7,11 @@ import random
 import pytest
 
 from prosemill.config.settings import Strip
+from prosemill.scrape.links import outline
+from prosemill.storage.charsets import codec_of
 from prosemill.strip import StrippedPage, strip_html
 from prosemill.strip.clean import clean
-from prosemill.strip.decode import codec_of, decode
+from prosemill.strip.decode import decode
 from prosemill.strip.document import MAX_BYTES, MAX_CHARACTERS
 from prosemill.strip.filters import check_quality
 from prosemill.strip.filters.language import detect_language
@@ -239,9 +241,29 @@ def test_damaged_bytes_do_not_damage_the_rest() -> None:
 
 
 def test_labels_mean_what_they_mean_on_the_web() -> None:
-    assert codec_of("GB2312") == codec_of("gbk") == "gb18030"
-    assert codec_of("ISO-8859-1") == "cp1252"
-    assert codec_of("no-such-charset") == codec_of("rot13") == codec_of("utf-7") == ""
+    meant = {
+        "gb18030": "GB2312 gbk x-gbk cp936 euc-cn csGB2312 iso-ir-58 GB_2312",
+        "cp1252": "ISO-8859-1 latin1 latin-1 Windows-1252 ascii ansi x-cp1252 iso88591 cp819 x-user-defined",
+        "cp1254": "ISO-8859-9 iso88599 latin5",
+        "cp932": "x-sjis shift_jis Shift-JIS csShiftJIS windows-31j",
+        "cp949": "ks_c_5601-1987 euc-kr iso-ir-149 windows-949",
+        "big5hkscs": "big5 cn-big5 x-x-big5 Big5-HKSCS",
+        "utf-8": "utf8 UTF-8 unicode-1-1-utf-8",
+        "utf-16-le": "utf-16 unicode",
+        "cp874": "tis-620 windows-874 iso-8859-11",
+        "iso8859-8": "visual iso-8859-8-i",
+        "koi8-r": "koi8 koi8-r",
+        "iso2022_kr": "iso-2022-kr",  # of Python: the standard refuses it
+        "": "no-such-charset rot13 utf-7 replacement",
+    }
+    for codec, labels in meant.items():
+        assert {label: codec_of(label) for label in labels.split()} == dict.fromkeys(labels.split(), codec)
+
+
+@pytest.mark.parametrize("label", ["x-sjis", "shift_jis", "ms932"])
+def test_links_are_read_in_the_charset_that_the_label_means(label: str) -> None:
+    body = "<p><a href='/港/冬'>港</a><a href='/地図'>図</a>".encode("cp932")
+    assert outline(body, "https://a.example/", label).links == ("https://a.example/港/冬", "https://a.example/地図")
 
 
 def test_binary_is_bad_text_and_nuls_are_not() -> None:

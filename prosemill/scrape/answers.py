@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,7 +25,6 @@ _MAGIC = (
     b"ID3",
     b"OggS",
 )
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 
 
 class UnusableBody(Exception):
@@ -35,11 +33,6 @@ class UnusableBody(Exception):
 
 def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
-
-
-def charset(content_type: str) -> str:
-    match = _CHARSET.search(content_type)
-    return match.group(1) if match else ""
 
 
 def is_page_type(content_type: str) -> bool:

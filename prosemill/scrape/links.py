@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 from lxml import etree
 
 from prosemill.scrape.compat import Element
+from prosemill.storage.charsets import codec_of
 
 MAX_LINKS = 5000  # of one page; a page with more is a machine's list, and the rest is counted, not followed
 _REFRESH = re.compile(r"^\s*[\d.]+\s*[;,]\s*url\s*=\s*['\"]?([^'\"]+)", re.IGNORECASE)
@@ -26,7 +27,7 @@ class PageOutline:
 
 
 def outline(body: bytes, url: str, charset: str = "") -> PageOutline:
-    """Read one page; a page that cannot be parsed has no links."""
+    """Read one page, in the charset that a label of the web names; a page that cannot be parsed has no links."""
     root = _parse(body, charset)
     if root is None:
         return PageOutline()
@@ -50,9 +51,11 @@ def outline(body: bytes, url: str, charset: str = "") -> PageOutline:
 
 
 def _parse(body: bytes, charset: str) -> Element | None:
+    codec = codec_of(charset)
+    name = "utf-16" if codec.startswith("utf-16") else codec.replace("_", "-")  # as libxml2 has it
     try:
-        parser = etree.HTMLParser(encoding=charset or None, no_network=True, remove_comments=True)
-    except LookupError:  # a charset that nobody knows
+        parser = etree.HTMLParser(encoding=name or None, no_network=True, remove_comments=True)
+    except LookupError:  # a charset of which libxml2 does not know
         parser = etree.HTMLParser(no_network=True, remove_comments=True)
     try:
         return etree.fromstring(body.replace(b"\0", b""), parser)

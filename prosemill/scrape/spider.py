@@ -21,6 +21,7 @@ from prosemill.scrape.frontier import Frontier
 from prosemill.scrape.links import PageOutline, outline
 from prosemill.scrape.politeness import PublicResolver
 from prosemill.scrape.robots import MAX_BYTES, MAX_REDIRECTS, Robots, product_token
+from prosemill.storage.charsets import label_in
 
 _SIDE_FILES = (optouts.TDMREP_PATH, optouts.AI_TXT_PATH)
 ROBOTS_SECONDS = 24 * 3600.0  # how long a robots.txt is good for
@@ -160,7 +161,7 @@ class PageSpider(Spider):  # type: ignore[misc]
 
     def _read_page(self, response: Response, entry: Entry, body: bytes, fields: dict[str, str]) -> Answer:
         kind = fields["content_type"]
-        page = outline(body, entry.url, answers.charset(kind)) if answers.is_html(kind, body) else PageOutline()
+        page = outline(body, entry.url, label_in(kind)) if answers.is_html(kind, body) else PageOutline()
         headers = {name.decode("latin-1").lower(): [v.decode("latin-1") for v in values]
                    for name, values in response.headers.items()}  # fmt: skip
         origin = self.origins[urls.origin(entry.url)]

@@ -13,23 +13,8 @@ from dataclasses import dataclass
 
 import cchardet
 
-# WHATWG Encoding Standard: what a label means on the web, where that is not what Python makes of it. The supersets
-# (gb18030, cp949, cp932, cp125x) decode all that the labelled charset can hold, and what browsers let pass beside it.
-_LABELS = {
-    **dict.fromkeys(("ascii", "us-ascii", "iso-8859-1", "iso8859-1", "latin1", "latin-1", "l1"), "cp1252"),
-    **dict.fromkeys(("x-user-defined", "ansi", "windows-1252", "x-cp1252", "iso_8859-1"), "cp1252"),
-    **dict.fromkeys(("gb2312", "gb_2312-80", "gbk", "x-gbk", "cp936", "csgb2312", "chinese", "euc-cn"), "gb18030"),
-    **dict.fromkeys(("big5", "big5-hkscs", "cn-big5", "csbig5", "x-x-big5"), "big5hkscs"),
-    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis", "windows-31j", "ms_kanji"), "cp932"),
-    **dict.fromkeys(("euc-kr", "ks_c_5601-1987", "ksc5601", "korean", "windows-949"), "cp949"),
-    **dict.fromkeys(("iso-8859-9", "latin5", "l5"), "cp1254"),
-    **dict.fromkeys(("iso-8859-11", "tis-620", "dos-874"), "cp874"),
-    **dict.fromkeys(("x-euc-jp", "cseucpkdfmtjapanese"), "euc_jp"),
-    **dict.fromkeys(("x-mac-roman", "macintosh", "mac"), "mac_roman"),
-    **dict.fromkeys(("visual", "iso-8859-8-i", "logical"), "iso8859-8"),
-    # a page that could say so in ASCII is not UTF-16
-    **dict.fromkeys(("unicode", "utf-16", "utf-16le", "utf-16be", "utf8", "utf-8", "x-unicode20utf8"), "utf-8"),
-}
+from prosemill.storage.charsets import codec_of, label_in
+
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
@@ -42,7 +27,6 @@ _BINARY = (b"%PDF-", b"PK\x03\x04", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"\x1f
 
 _META_WINDOW = 4096  # browsers look at 1,024 bytes; long licence comments before <head> are common
 _META = re.compile(rb"""<(?:meta[^>]{0,300}?charset|\?xml[^>]{0,100}?encoding)\s*=\s*["']?\s*([\w:.-]{2,40})""", re.I)
-_HEADER = re.compile(r"""charset\s*=\s*["']?\s*([\w:.-]{2,40})""", re.I)
 
 _MIN_VALID_UTF8 = 0.8  # of the non-ASCII bytes: a page in another charset stays below a third
 _MAX_DAMAGED = 0.01  # of the characters: one bad byte in a GBK page must not turn all of it to mojibake
@@ -131,31 +115,20 @@ def _damaged_utf8(body: bytes) -> str | None:
 def _declared(body: bytes, content_type: str) -> list[str]:
     """Charsets by header, then by meta. A multi-byte one goes first: bytes seldom fit it by chance, and servers say
     iso-8859-1 by default."""
-    header = _HEADER.search(content_type)
     meta = _META.search(body[:_META_WINDOW])
-    labels = [header.group(1)] if header else []
-    labels += [meta.group(1).decode("ascii", "replace")] if meta else []
-    known = [charset for label in labels if (charset := codec_of(label))]
+    labels = [label_in(content_type), meta.group(1).decode("ascii", "replace") if meta else ""]
+    known = [charset for label in labels if (charset := _narrow(codec_of(label)))]
     return sorted(known, key=lambda charset: charset not in _MULTI_BYTE)
 
 
 def _detected(body: bytes) -> list[str]:
     guess = cchardet.detect(body).get("encoding") or ""
-    return [charset] if (charset := codec_of(guess)) else []
+    return [charset] if (charset := _narrow(codec_of(guess))) else []
 
 
-def codec_of(label: str) -> str:
-    """Python's codec for a charset label of the web, "" for one that nobody knows."""
-    label = label.strip().lower()
-    label = _LABELS.get(label, label)
-    try:
-        name = codecs.lookup(label).name
-        if name in ("idna", "punycode", "utf-7", "undefined"):
-            return ""
-        b"a".decode(name, "replace")  # LookupError, too, for `rot13`, `zip` and other codecs that give no text
-    except LookupError:
-        return ""
-    return name
+def _narrow(charset: str) -> str:
+    """A page that could say so in ASCII is not UTF-16; what is was seen by then."""
+    return "utf-8" if charset.startswith("utf-16") else charset
 
 
 def _unreadable_in(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from prosemill.scrape.links import outline
 from prosemill.scrape.local import File, Item, url_of
 from prosemill.scrape.readers import LocalReader
 from prosemill.scrape.robots import product_token
+from prosemill.storage.charsets import label_in
 from prosemill.storage.warc import Page
 from prosemill.storage.warc_reader import BAD_FILE, BadRecord, iter_records
 
@@ -97,7 +98,7 @@ def _opt_outs(url: str, page: Page, settings: Scrape) -> optouts.Decision:
     for name, value in page.http_headers:
         headers.setdefault(name.lower(), []).append(value)
     is_html = answers.is_html(page.content_type, page.body)
-    meta = outline(page.body, url, answers.charset(page.content_type)).meta if is_html else {}
+    meta = outline(page.body, url, label_in(page.content_type)).meta if is_html else {}
     token = product_token(settings.user_agent)
     site = optouts.SiteOptOuts()
     return optouts.decide(
