@@ -54,11 +54,118 @@ HARMLESS = [
 ]
 
 
+# The language of the text, the text, what becomes of it.
+OF_A_LANGUAGE = [
+    ("de", "Tel. 030 1234567 oder 0171 2345678", "Tel. [phone] oder [phone]"),
+    ("de", "Rufen Sie 030/1234567 an.", "Rufen Sie [phone] an."),
+    ("de", "Handy: 01512 3456789", "Handy: [phone]"),
+    ("de", "Fax (0 30) 12 34 56-78", "Fax [phone]"),
+    ("en", "Ring 020 7946 0018 after six.", "Ring [phone] after six."),
+    ("en", "Ring 07911 123456.", "Ring [phone]."),
+    ("en", "Phone: 555-0143", "Phone: [phone]"),
+    ("en", "Tel.: 2345 6789", "Tel.: [phone]"),
+    ("en", "Tel 212.555.0187 x204", "Tel [phone]"),
+    ("en", "call (0131) 496 0123", "call [phone]"),
+    ("en", "call 98765 43210 in Delhi", "call [phone] in Delhi"),
+    ("fr", "Appelez le 06 12 34 56 78.", "Appelez le [phone]."),
+    ("fr", "Tél. : 01.23.45.67.89", "Tél. : [phone]"),
+    ("ja", "電話：03-1234-5678まで", "電話：[phone]まで"),
+    ("ja", "090-1234-5678にどうぞ", "[phone]にどうぞ"),
+    ("ja", "電話番号は0312345678です", "電話番号は[phone]です"),
+    ("ko", "전화: 02-123-4567", "전화: [phone]"),
+    ("ko", "010-1234-5678로 연락", "[phone]로 연락"),
+    ("ru", "тел. 8 (495) 123-45-67", "тел. [phone]"),
+    ("ru", "тел.: 123-45-67", "тел.: [phone]"),
+    ("ru", "Звоните 8 912 345-67-89.", "Звоните [phone]."),
+    ("zh", "電話 02-2345-6789", "電話 [phone]"),
+    ("zh", "手機0912-345-678", "手機[phone]"),
+    ("zh", "电话：0755-1234567", "电话：[phone]"),
+    ("zh", "电话: 87654321", "电话: [phone]"),
+    ("es", "Llame al 612 345 678.", "Llame al [phone]."),
+    ("es", "Teléfono: 91 123 45 67", "Teléfono: [phone]"),
+    ("it", "Chiamate lo 06 12345678", "Chiamate lo [phone]"),
+    ("pt", "Ligue (11) 91234-5678", "Ligue [phone]"),
+    ("sv", "Ring 08-123 456 78", "Ring [phone]"),
+    ("tr", "Tel: 0532 123 45 67", "Tel: [phone]"),
+    ("en", "+1 (202) 555-0143 and +81 3-1234-5678", "[phone] and [phone]"),
+    ("en", "WhatsApp +5511912345678", "WhatsApp [phone]"),
+    ("en", "Two: 202-555-0143 202-555-0187", "Two: [phone] [phone]"),
+    ("en", "IBAN DE89 3704 0044 0532 0130 00 BIC COBADEFFXXX", "IBAN [id] BIC COBADEFFXXX"),
+    ("en", "GB29NWBK60161331926819.", "[id]."),
+    ("fr", "IBAN : FR14 2004 1010 0505 0001 3M02 606", "IBAN : [id]"),
+    ("en", "NL91ABNA0417164300 is mine", "[id] is mine"),
+    ("de", "müller@bücher.example schrieb", "[e-mail] schrieb"),
+    ("ru", "Пишите на иван@почта.рф.", "Пишите на [e-mail]."),
+    ("zh", "邮箱 用户@例子.公司。", "邮箱 [e-mail]。"),
+    ("en", "info@xn--bcher-kva.example", "[e-mail]"),
+    ("ja", "連絡先はtanaka@example.jpです", "連絡先は[e-mail]です"),
+    ("zh", "邮箱：li@a.cn谢谢", "邮箱：[e-mail]谢谢"),
+    ("hi", "ईमेल raj@example.in पर", "ईमेल [e-mail] पर"),
+    ("en", "(mail: o'brien@a.example)", "(mail: [e-mail])"),
+    ("it", "RSSMRA85T10A562S", "[id]"),
+    ("pt", "CPF 390.533.447-05", "CPF [id]"),
+    ("es", "DNI 12345678Z", "DNI [id]"),
+    ("fr", "N° 1 85 05 78 006 084 91", "N° [id]"),
+    ("en", "Ping 8.8.8.8:53 or 10.0.0.0/8", "Ping [ip]:53 or [ip]/8"),
+    ("en", "from 203.0.113.7 came", "from [ip] came"),
+    ("en", "visitor 198.51.100.23 came", "visitor [ip] came"),
+    ("en", "NHS number 943 476 5919", "NHS number [id]"),
+    ("en", "Amex 3782 822463 10005", "Amex [id]"),
+]
+HARMLESS_IN_A_LANGUAGE = [
+    ("en", "Loopback 127.0.0.1 and mask 255.255.255.0, also 0.0.0.0 and ::1."),
+    ("en", "Chrome 91.0.44.124, nginx/1.25.3.101, jdk-8.0.292.10, Firmware 10.55.48.2"),
+    ("en", "git clone git@github.com:user/repo.git or ssh://git@host.example/repo"),
+    ("en", "Part 555-123-4567, P/N 202-555-0143, model 212-34-5678, SKU 4567-8901-2345"),
+    ("en", "The bill passed 219-212 with 2,025,550,143 votes; 202 555 0143 votes"),
+    ("en", "Vote: 301-555-0143."),
+    ("en", "In 1984 1985 1986 1987 it rained; 2019/2020; 10.10.2010; 01.02.2024 03:04"),
+    ("de", "Am 01.02.2024 um 10.30 Uhr kamen 12.345.678 Leute, 0,5 % mehr; 2023-2024."),
+    ("de", "ISBN 0-306-40615-2, PLZ 10115, Kto 12345678, HRB 12345"),
+    ("fr", "Entre 1914 et 1918, 12 345 678 habitants; 3 500 000 euros; 01 02 03"),
+    ("es", "612 345 habitantes en 2001, 1 234 567 en 2011"),
+    ("ja", "2024年11月21日、12345678人、1234-5678、第3.2.1.4節"),
+    ("zh", "2023年，12345678元，订单号202305551234，版本2.10.44.1，邮编100101"),
+    ("ko", "2024년 11월 21일 12345678원"),
+    ("ru", "В 1941-1945 годах 12 345 678 человек, 8 марта 1999"),
+    ("en", "Tel. 112, phone in 1984-1985, tel: 911"),
+    ("en", "Order 12345678Z of part no. 98765 43210"),
+    ("en", "0.123456789, 1e-10, 0123456789abcdef, 0x1234567890"),
+    ("en", "lines 100-200 300-400, pages 1234-1245, 12-24-36-48"),
+    ("en", "@keeper wrote to @baker; price@night, 5 @ 3.50, a@b"),
+    ("en", "react@18.2.0 and lodash@4.17.21, user@localhost"),
+    ("en", "Coordinates 40.7128 -74.0060, 51.5074, 0.1278; 00:11:22"),
+    ("en", "bytes 00 01 02 03 04 05 06 07, 10 20 30 40 50 60"),
+    ("en", "Numbers 1 2 3 4 5 6 7 8 9 10 11 12 13; 3141592653"),
+    ("da", "I 1999 2000 2001 var der 12.345.678 kr."),
+    ("en", "Serial: 0171-2345-678"),
+    ("sv", "mellan 1990-2010; 120615-4567"),
+    ("en", "AB12 CDEF GHIJ KLMN OPQR"),
+    ("pl", "W latach 1939-1945, 123 456 789 zł"),
+]
+
+
 @pytest.mark.parametrize(("text", "expected"), PERSONAL)
 def test_personal_data_is_replaced_and_counted(text: str, expected: str) -> None:
     replaced, count = scrub(text, Strip())
     assert replaced == expected
     assert count == expected.count("[")
+
+
+@pytest.mark.parametrize(("language", "text", "expected"), OF_A_LANGUAGE)
+def test_numbers_are_known_by_the_language_of_the_text(language: str, text: str, expected: str) -> None:
+    assert scrub(text, Strip(), language) == (expected, expected.count("["))
+
+
+@pytest.mark.parametrize(("language", "text"), HARMLESS_IN_A_LANGUAGE)
+def test_what_only_looks_like_it_stays_in_any_language(language: str, text: str) -> None:
+    assert scrub(text, Strip(), language) == (text, 0)
+
+
+def test_a_national_number_counts_where_its_language_is_spoken() -> None:
+    text = "Call 030 1234567."
+    assert scrub(text, Strip(), "de") == ("Call [phone].", 1)
+    assert scrub(text, Strip(), "ja") == (text, 0)
 
 
 @pytest.mark.parametrize("text", HARMLESS)

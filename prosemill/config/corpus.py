@@ -74,7 +74,7 @@ class Strip(Section):
     scrub_email: bool = Field(default=True, description="Replace e-mail addresses by [e-mail].")
     scrub_phone: bool = Field(default=True, description="Replace telephone numbers by [phone].")
     scrub_ip: bool = Field(default=True, title="Scrub IP", description="Replace IP addresses by [ip].")
-    scrub_id_numbers: bool = Field(default=True, description="Replace card and national id numbers by [id].")
+    scrub_id_numbers: bool = Field(default=True, description="Replace card, IBAN and national id numbers by [id].")
     quarantine_share: Share = Field(
         default=0.3,
         description="A source whose new pages give less than this share of the text a page gave the run before is "

@@ -108,8 +108,8 @@ def strip_html(
     if not text:
         return StrippedPage("", title, found.date, charset=decoded.charset, reason=NO_TEXT)
     quality = check_quality(text, settings, language)
-    text, scrubbed = scrub(text, settings)
-    title, scrubbed_title = scrub(title, settings)
+    text, scrubbed = scrub(text, settings, quality.language or language)
+    title, scrubbed_title = scrub(title, settings, quality.language or language)
     return StrippedPage(
         text,
         title,
