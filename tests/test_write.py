@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import (
+    DynamicCache,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from prosemill.config.settings import Write
 from prosemill.errors import BaseModelError
 from prosemill.models.bases import Base, end_of_text_id
-from prosemill.models.generation import Writer, choose, generate, penalise
+from prosemill.models.generation import Writer, choose, generate
 from prosemill.models.kv_cache import RoomyLayer, with_room
 from prosemill.models.loading import load_model
 from tests.tiny import make_base, sentences
@@ -57,11 +63,14 @@ def test_temperature_0_takes_the_likeliest_token_whatever_the_seed(writer: Write
 
 
 def test_top_k_and_top_p_leave_only_the_likeliest() -> None:
+    nothing_yet = torch.empty((400, 0), dtype=torch.int64)
     logits = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]])).repeat(400, 1)
 
     def drawn(**settings: float) -> set[int]:
         generator = torch.Generator().manual_seed(0)
-        return set(choose(logits, Write(temperature=1, **settings), generator).tolist())
+        return set(
+            choose(logits, nothing_yet, Write(temperature=1, repetition_penalty=1, **settings), generator).tolist()
+        )
 
     assert drawn(top_k=0, top_p=1.0) == {0, 1, 2, 3}
     assert drawn(top_k=2, top_p=1.0) == {1, 3}
@@ -71,9 +80,30 @@ def test_top_k_and_top_p_leave_only_the_likeliest() -> None:
 
 
 def test_the_repetition_penalty_makes_what_was_written_less_likely() -> None:
-    logits = torch.tensor([[2.0, -2.0, 1.0]])
-    assert penalise(logits, torch.tensor([[0, 1, 0]]), 2.0).tolist() == [[1.0, -4.0, 1.0]]
-    assert penalise(logits, torch.tensor([[0, 1, 0]]), 1.0).tolist() == logits.tolist()
+    logits, text = torch.tensor([[2.0, -2.0, 1.5]]), torch.tensor([[0, 1, 0]])
+    for penalty, likeliest in ((1.0, 0), (1.2, 0), (2.0, 2)):
+        settings = Write(temperature=0, repetition_penalty=penalty)
+        assert choose(logits, text, settings, torch.Generator()).tolist() == [likeliest]
+
+
+def test_the_same_ids_are_left_to_choose_from_as_in_transformers() -> None:
+    """Its own warpers, over the whole vocabulary, in the order in which `generate` applies them."""
+    settings = Write(temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.3)
+    torch.manual_seed(0)
+    logits, text = torch.randn(1, 200).mul(3).repeat(4000, 1), torch.randint(0, 200, (1, 30)).repeat(4000, 1)
+    scores = logits
+    for processor in (
+        RepetitionPenaltyLogitsProcessor(settings.repetition_penalty),
+        TemperatureLogitsWarper(settings.temperature),
+        TopKLogitsWarper(settings.top_k),
+        TopPLogitsWarper(settings.top_p),
+    ):
+        scores = processor(text, scores)
+    drawn = choose(logits, text, settings, torch.Generator().manual_seed(0))
+    expected = scores[0].softmax(dim=-1)
+    assert set(drawn.tolist()) == set(expected.nonzero()[:, 0].tolist())
+    shares = torch.bincount(drawn, minlength=200) / len(drawn)
+    assert (shares - expected).abs().max() < 0.04, "five standard deviations of 4,000 draws"
 
 
 def test_an_end_of_text_ends_a_sample_and_not_the_others(base: Base, tmp_path: Path) -> None:

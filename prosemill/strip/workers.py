@@ -2,6 +2,9 @@
 
 A pool of the standard library cannot stop one worker; here a page that takes too long costs its worker, which is
 replaced, and nothing else. Results come in the order of the pages, so the output does not depend on timing.
+
+Pebble's pool can stop one, at 5 % more CPU, but all its workers share one pipe and its lock: one killed while 8 MB went
+through cost 37 to 40 of 40 results in four trials of five. And its time limit is of wall time, not of CPU.
 """
 
 from __future__ import annotations
