@@ -176,7 +176,8 @@ def _id_rules() -> list[_Rule]:
     ]
 
 
-_AT = re.compile(r"[@＠\[({](?:(?<=[@＠])|(?:at|AT|@)[\])}])")
+# With a dot near by, so that a page of @ costs nothing.
+_AT = re.compile(r"(?:[@＠]|[\[({](?:at|AT|@)[\])}])(?=[^@＠\n]{1,70}?(?:[.。]|[\[({](?:dot|DOT)))")
 # In this order: an e-mail address may hold an IP address, an id number a telephone number.
 _RULES = [
     _Rule("scrub_email", "[e-mail]", (_AT,), _EMAIL, _whole(is_email), around=66),
