@@ -1,4 +1,4 @@
-"""Make a plan true on a Prefect server, touching only what is not yet as it shall be.
+"""Apply a plan to a Prefect server, changing only what differs.
 
 Each function says what it did as a `Change`; done twice, the second time everything is unchanged. What a plan does not
 name is left alone.
@@ -123,7 +123,7 @@ def _apply_schedule(client: SyncPrefectClient, found: DeploymentResponse, each: 
 
 
 def as_dict(planned: DeploymentPlan) -> dict[str, Any]:
-    """All that `apply` would bring about, for a person to read. Ids that only a server gives are all zeros."""
+    """All changes that `apply` would make, for a person to read. Ids that only a server gives are all zeros."""
     return {
         "work_pools": [asdict(pool) for pool in planned.pools],
         "deployments": [each.as_dict() for each in planned.deployments],
@@ -133,7 +133,7 @@ def as_dict(planned: DeploymentPlan) -> dict[str, Any]:
 
 def _automations(planned: DeploymentPlan) -> Iterator[AutomationCore]:
     for each in planned.served:
-        yield from automations.automations(each.recipe, each.deploy, automations.NOBODY)
+        yield from automations.automations(each.recipe, each.deploy, automations.DRY_RUN_ID)
     yield from crash_safety.automations()
     if block := environment.alert_block():
-        yield from automations.alerts(block.partition("/")[0], automations.NOBODY)
+        yield from automations.alerts(block.partition("/")[0], automations.DRY_RUN_ID)

@@ -1,13 +1,13 @@
-"""Automations as code: what starts a retraining beside the clock, who is told when something needs a person, and what
-becomes of runs that died (`crash_safety`).
+"""Automations as code: retraining on events, alerts when something needs a person, restarts of crashed runs
+(`crash_safety`).
 
 Each is known by its name: `prosemill <recipe>: …` for those of a recipe, `prosemill: …` for those of all. Applying
 creates what is missing, corrects what differs and removes what is no longer wanted; what somebody switched off in the
 UI stays off.
 
 A retraining cannot start the next one. It builds the corpus itself, and the events of such a build say
-`prosemill.by-itself = no`, which no trigger here listens to; an unwell model is told of by check-health alone, which
-only a schedule or a person starts.
+`prosemill.by-itself = no`, which no trigger here listens to; the event of an unwell model comes from check-health
+alone, which only a schedule or a person starts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tasks.support import events
 
 SHARED = "prosemill: "
 PAGE = 200  # the most that the API lists at once
-NOBODY = UUID(int=0)  # stands for what a dry run has not created
+DRY_RUN_ID = UUID(int=0)  # stands for what a dry run has not created
 _IN_TROUBLE = ("Failed", "TimedOut", "Crashed")
 # Texts are Jinja expressions that the server fills in. `flow_run` is the run that an event is about, or comes from.
 _TROUBLE = (
@@ -87,10 +87,10 @@ def alerts(block_type: str, block: UUID) -> list[AutomationCore]:
 def apply(
     client: SyncPrefectClient, recipes: Sequence[tuple[Recipe, Deploy]], *, alert_block: str = "", dry_run: bool = False
 ) -> dict[str, ChangeKind]:
-    """Make the server's automations those that these recipes want; what became of each, by name.
+    """Make the server's automations those that these recipes want; the change of each, by name.
 
     Deployments come first: an automation names its deployment by id. `alert_block`: "block-type/name", "" for no
-    alerts. Automations of other recipes are left alone. A dry run only says what would become of each.
+    alerts. Automations of other recipes are left alone. A dry run only returns the changes.
     """
     wanted = {each.name: _whole(each) for each in _wanted(client, recipes, alert_block, dry_run)}
     ours = (SHARED, *(prefix_of(recipe.name) for recipe, _ in recipes))
@@ -144,7 +144,7 @@ def _deployment(client: SyncPrefectClient, name: str, dry_run: bool) -> UUID:
         return client.read_deployment_by_name(name).id
     except ObjectNotFound:
         if dry_run:
-            return NOBODY
+            return DRY_RUN_ID
         raise ProsemillError(f"{name}: no such deployment on {client.api_url}; deploy the recipe first") from None
 
 

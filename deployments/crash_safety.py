@@ -1,12 +1,12 @@
-"""What the Prefect server does about runs whose process, worker or machine died: automations, for `automations.apply`.
+"""Automations for runs whose process, worker or machine died.
 
 Prefect counts missing heartbeats only where an automation does, and never restarts a run that crashed. Every stage of
 ours survives a kill and is found again by the run that is started again, so it is safe to do so.
 
     Running   → no heartbeat for 90 s             → Crashed
     Crashed   → nothing else for 30 s             → AwaitingRetry: the same run, started again
-    Crashed   → said eight times in an hour       → Failed: it would go on for ever (`restarts` counts, too)
-    Pending   → no process for ten minutes        → AwaitingRetry: its worker died on the way
+    Crashed   → eight such events in an hour      → Failed: no restart helps (`restarts` counts, too)
+    Pending   → no process for ten minutes        → AwaitingRetry: its worker died before it started a process
     Cancelling → nobody confirms for two minutes  → Cancelled: its worker is gone
 
 A run that is alive although its heartbeats were lost (the server was away) says so before it is restarted.
@@ -24,7 +24,7 @@ from tasks.support.restarts import MOST_RESTARTS
 
 PREFIX = "prosemill: crash safety, "
 HEARTBEATS_SECONDS = 90  # three of them, at the shortest interval that Prefect allows
-RESTART_SECONDS = 30  # in which a run that is alive says so: it looks at itself every ten
+RESTART_SECONDS = 30  # a run that is alive reports itself within this time: it checks every ten seconds
 PENDING_SECONDS = 600  # an image of several GB is pulled meanwhile
 REPORTS = 2  # of one crash, at most: a worker says that the process ended, and that its infrastructure did
 CANCEL_SECONDS = 120  # a worker gives a process 30 s to end

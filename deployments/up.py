@@ -2,7 +2,7 @@
 
     python -m deployments.up --store URL [--port 4200] [RECIPE ...]      (what `prosemill up` runs)
 
-Everything stops together: on Ctrl-C, on SIGTERM, or when one of them dies.
+All processes stop together: on Ctrl-C, on SIGTERM, or when one of them ends.
 """
 
 from __future__ import annotations

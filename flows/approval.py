@@ -1,4 +1,4 @@
-"""A person in the loop: the run with a new challenger waits for an answer, without a process or a worker."""
+"""Approval by a person: the run with a new challenger is suspended until the answer; no process or worker waits."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def resolve_approval(store: Store, name: str, trained: TrainingRecord) -> Approv
     return approval.enact(store, registry, approval.current(store, registry, question))
 
 
-def tell(question: ApprovalState) -> None:
+def send_event(question: ApprovalState) -> None:
     """The event of an answer."""
     send = events.promoted if question.state == approval.APPROVED else events.refused
     send(question.name, model=question.model, reason=question.sentence, run=question.run)
@@ -93,10 +93,10 @@ def _answer(store: Store, registry: Registry, question: ApprovalState, given: Ap
             store, registry, question, approve=given.approve == "yes", who=given.who, comment=given.comment,
             at=_resumed_at(),
         )  # fmt: skip
-    except ApprovalError as error:  # somebody else was faster, or it came too late
+    except ApprovalError as error:  # answered already, or too late
         log.warning("the answer of %s does not count: %s", given.who, error)
         return approval.enact(store, registry, approval.current(store, registry, question))
-    tell(answered)
+    send_event(answered)
     return answered
 
 
@@ -114,7 +114,7 @@ def _suspend(store: Store, question: ApprovalState, evaluation: str) -> None:
     form = Approval.with_initial_data(description=text)
     try:
         suspend_flow_run(wait_for_input=form, timeout=max(1, int(left)), key=_PAUSE_KEY)
-    except Pause:  # it was: the process ends here
+    except Pause:  # raised when the run was suspended; this process ends
         events.suspended(str(runtime.flow_run.id))
         raise
 

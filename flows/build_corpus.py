@@ -119,7 +119,7 @@ def _tell(store: Store, recipe: Recipe, as_of: str, corpus: Corpus) -> None:
     try:
         champion = Registry(store.url, tracking_uri()).champion(recipe.name)
         found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
-    except ProsemillError as error:  # the corpus is complete, whatever the registry or an old model is like
+    except ProsemillError as error:  # a registry or old model that cannot be read does not fail a complete corpus
         log.warning("%s: whether the corpus is worth training on is not known: %s", recipe.name, error)
         return
     events.corpus_updated(

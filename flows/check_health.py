@@ -1,4 +1,4 @@
-"""Look after a corpus and its champion: what a retraining puts right is told as an event, the rest fails the run."""
+"""Check a corpus and its champion: what a retraining mends becomes an event, the rest fails the run."""
 
 from datetime import UTC, datetime
 
@@ -23,7 +23,7 @@ from tasks.support import events, reporting
     on_cancellation=[reporting.ended],
 )
 def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> list[dict[str, str]]:
-    """Is the store writable, are the sources as they were, is the champion whole and young enough?
+    """Check that the store is writable, the sources give what they gave, the champion is complete and not too old.
 
     Fails with one line where a person has to act, so that an alert goes out.
 

@@ -59,7 +59,7 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
 
 
 def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
-    """What is new to the champion, settled once: a run restarted after its promotion must not find that it knows all.
+    """What is new to the champion, recorded once, so that a run restarted after its promotion gets the same answer.
 
     champion (its finetune snapshot, "" for none), worth_training, reason.
     """

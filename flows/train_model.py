@@ -103,10 +103,10 @@ def train_model(
 
 
 def _training_choice(store: Store, recipe: Recipe, corpus: Corpus, against: str, only_if_new: bool) -> dict[str, Any]:
-    """What this run trains against, and whether it is to train; settled once, before the GPU is asked for.
+    """What this run trains against, and whether it trains; recorded once, before the GPU lock.
 
-    champion: the finetune snapshot to beat, "" for the base. A run that promoted must not find itself when it is
-    restarted, nor that the champion knows everything. worth_training, reason: the champion is asked if `only_if_new`.
+    champion: the finetune snapshot to beat, "" for the base. A run that is restarted after its promotion
+    gets the same answer. worth_training, reason: the champion is asked if `only_if_new`.
     """
 
     def look() -> dict[str, Any]:

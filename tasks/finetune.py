@@ -25,7 +25,7 @@ def was_killed(_task: Any, _run: Any, state: Any) -> bool:
     name="finetune",
     task_run_name="finetune",
     cache_policy=by_ids("finetune"),
-    retries=2,  # where the machine ran out of memory, a third time shows it
+    retries=2,  # three kills in a row mean that the machine runs out of memory
     retry_delay_seconds=5,
     retry_condition_fn=was_killed,
     persist_result=True,

@@ -1,4 +1,4 @@
-"""Decide on the challenger, and make the decision true in the registry."""
+"""Decide on the challenger, and carry the decision out in the registry."""
 
 from prefect import runtime, task
 
@@ -7,7 +7,7 @@ from prosemill.errors import RegistryError
 from prosemill.gate import approval, stage
 from prosemill.registry.registry import Registry
 from prosemill.storage.decision_record import read_decision
-from prosemill.storage.stage_run import telling
+from prosemill.storage.stage_run import observed
 from prosemill.storage.store import Store
 from tasks.support import events
 from tasks.support.caching import by_ids
@@ -43,10 +43,10 @@ def register(
             "champion; start a new run, which compares it with this one"
         )
     parents = [finetune, evaluation, gate]
-    told = opened.stage_run("register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
-    with telling(told):
+    run_of_stage = opened.stage_run("register", parents=parents, flow_run_id=str(runtime.flow_run.id or ""))
+    with observed(run_of_stage):
         number = registry.record(model, finetune, evaluation, gate)
-        told.model = (model, number)
+        run_of_stage.model = (model, number)
     version = f"{model}/{number}"
     about = {"model": version, "reason": decided["reason"], "run": run}
     if not wins:

@@ -1,4 +1,4 @@
-"""Scrape one source; the network is tried again, a refusal is not."""
+"""Scrape one source; network errors are retried, refusals are not."""
 
 from prefect import Task, runtime, task
 from prefect.tasks import exponential_backoff
@@ -22,7 +22,7 @@ from tasks.support.caching import by_ids, only_on
     result_serializer="json",
 )
 def scrape_source(store: str, source: Source, settings: Scrape, as_of: str, previous: str, fingerprint: str) -> str:
-    """The id of what `source` shows on `as_of`. `fingerprint` names the content of a local source, for the cache."""
+    """The id of the scrape of `source` on `as_of`. `fingerprint` names the content of a local source, for the cache."""
     run = str(runtime.flow_run.id or "")
     return scrape.scrape_source(Store(store), source, settings, as_of=as_of, previous=previous, flow_run_id=run)
 

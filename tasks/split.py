@@ -1,4 +1,4 @@
-"""Decide which documents are held out, once and for all."""
+"""Decide which documents are held out; a document keeps its split."""
 
 from prefect import runtime, task
 

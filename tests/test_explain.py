@@ -46,25 +46,27 @@ def log_run(store: Store, run: str, *snapshots: str, name: str = "", flow: str =
     return ended
 
 
-def words(told: RunExplanation) -> list[list[str]]:
-    return [[str(change) for change in stage.why] for stage in told.stages]
+def words(explanation: RunExplanation) -> list[list[str]]:
+    return [[str(change) for change in stage.why] for stage in explanation.stages]
 
 
 def test_the_first_run_has_nothing_to_be_compared_with(store: Store) -> None:
     log_run(store, ONE, make(store, "strip", ONE))
-    told = explain(store, ONE)
-    assert told.before is None
-    assert [(stage.cache, *map(str, stage.why)) for stage in told.stages] == [("miss", "first run of this stage")]
+    explanation = explain(store, ONE)
+    assert explanation.before is None
+    assert [(stage.cache, *map(str, stage.why)) for stage in explanation.stages] == [
+        ("miss", "first run of this stage")
+    ]
 
 
 def test_what_is_found_says_who_made_it(store: Store) -> None:
     strip = make(store, "strip", ONE)
     log_run(store, ONE, strip)
     log_run(store, TWO, strip)
-    told = explain(store, TWO)
-    assert told.before is not None
-    assert told.before.id == ONE
-    (stage,) = told.stages
+    explanation = explain(store, TWO)
+    assert explanation.before is not None
+    assert explanation.before.id == ONE
+    (stage,) = explanation.stages
     assert (stage.cache, stage.seconds, stage.why) == ("hit", 0.25, [])
     assert stage.made_by == "build-corpus docs 2026-01-05 corpus"
 
@@ -79,9 +81,9 @@ def test_another_version_of_a_stage_and_a_parent_are_named(store: Store) -> None
     old, new = make(store, "strip", ONE), make(store, "strip", TWO, hidden="other")
     log_run(store, ONE, old, make(store, "dedup", ONE, parents=[old]))
     log_run(store, TWO, new, make(store, "dedup", TWO, parents=[new], version=2))
-    told = explain(store, TWO)
-    assert words(told)[1] == ["stage version: 1 → 2", f"input strip: {old} → {new}"]
-    assert [stage.stage for stage in told.stages] == ["strip", "dedup"]
+    explanation = explain(store, TWO)
+    assert words(explanation)[1] == ["stage version: 1 → 2", f"input strip: {old} → {new}"]
+    assert [stage.stage for stage in explanation.stages] == ["strip", "dedup"]
 
 
 def test_a_run_that_goes_on_from_the_last_says_so(store: Store) -> None:
@@ -131,11 +133,11 @@ def test_sources_are_told_apart(store: Store) -> None:
 
     log_run(store, ONE, scrape(ONE, "a"), scrape(ONE, "b"))
     log_run(store, TWO, scrape(TWO, "b"), scrape(TWO, "a", kept=2), scrape(TWO, "c"))
-    told = explain(store, TWO)
-    assert [(stage.stage, stage.cache) for stage in told.stages] == [
+    explanation = explain(store, TWO)
+    assert [(stage.stage, stage.cache) for stage in explanation.stages] == [
         ("scrape b", "hit"), ("scrape a", "miss"), ("scrape c", "miss"),
     ]  # fmt: skip
-    assert words(told)[1:] == [
+    assert words(explanation)[1:] == [
         ["files of the source: 1 pages of 10 bytes → 2 pages of 20 bytes"],
         ["first run of this source"],
     ]
@@ -148,9 +150,9 @@ def test_a_run_has_the_stages_of_the_runs_it_started(store: Store) -> None:
     assert ended is not None
     assert ended.children == (THREE,)
     assert [stage.cache for stage in ended.stages] == ["miss"], "made by a run that this run started"
-    told = explain(store, TWO)
-    assert words(told) == [["first run of this stage"]], "the child's own log is not the run before"
-    assert told.run.reason == "the disk is full"
+    explanation = explain(store, TWO)
+    assert words(explanation) == [["first run of this stage"]], "the child's own log is not the run before"
+    assert explanation.run.reason == "the disk is full"
 
 
 def test_a_run_that_begins_again_keeps_what_it_reached(store: Store) -> None:
@@ -178,9 +180,9 @@ def test_the_command_says_it_in_words_and_in_json(store: Store, capsys: pytest.C
     assert f"compared with build-corpus docs 2026-01-05 corpus of 2026-01-05, run {ONE}" in shown
 
     assert prosemill(["explain", TWO, "--json", "--store", store.url]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["before"]["id"] == ONE
-    (stage,) = told["stages"]
+    explanation = json.loads(capsys.readouterr().out)
+    assert explanation["before"]["id"] == ONE
+    (stage,) = explanation["stages"]
     assert stage["in_words"] == ["setting threshold: 0.8 → 0.7"]
     assert stage["why"] == [{"what": "setting threshold", "before": "0.8", "after": "0.7"}]
 

@@ -339,7 +339,7 @@ def run_script(folder: Path, body: str, **options: float) -> list[subprocesses.M
 
 def test_a_child_answers_or_says_in_one_line_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    prints = "print('not a message'); subprocesses.tell(answer=job['answer'])"
+    prints = "print('not a message'); subprocesses.send(answer=job['answer'])"
     assert run_script(tmp_path, prints) == [{"answer": 42}]
     with pytest.raises(CorpusEmpty, match="nothing here"):  # its own error is ours
         run_script(tmp_path, "raise errors.CorpusEmpty('nothing here')")
@@ -347,7 +347,7 @@ def test_a_child_answers_or_says_in_one_line_why_not(tmp_path: Path, monkeypatch
         run_script(tmp_path, "raise ValueError('wrong')")
     assert "\n" not in str(raised.value)
     with pytest.raises(subprocesses.ChildDied) as raised:
-        run_script(tmp_path, "subprocesses.tell(started=True); time.sleep(60)", timeout_seconds=1.5)
+        run_script(tmp_path, "subprocesses.send(started=True); time.sleep(60)", timeout_seconds=1.5)
     assert raised.value.timed_out
 
 

@@ -76,7 +76,7 @@ for step in [*steps, None]:
     if not pid:
         os.close(read)
         subprocesses._out = os.fdopen(write, "w")
-        subprocesses.tell(result=train(job))
+        subprocesses.send(result=train(job))
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as messages:

@@ -37,7 +37,7 @@ DOCUMENTS = {"blog": texts(9), "letters": texts(6, seed=5)}
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tuple[str, str, str]]:
-    """A base, fine-tuned, evaluated, recorded and recorded as house/1."""
+    """A base, fine-tuned, evaluated, decided on and recorded as house/1."""
     torch.set_num_threads(1)
     base = make_base(tmp_path_factory.mktemp("base"))
     store = Store(str(tmp_path_factory.mktemp("store")))

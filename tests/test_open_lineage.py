@@ -24,7 +24,7 @@ from prosemill.reporting import attribution
 from prosemill.storage import provenance, run_log
 from prosemill.storage.corpus import documents_of
 from prosemill.storage.manifest import Counts
-from prosemill.storage.stage_run import telling
+from prosemill.storage.stage_run import observed
 from prosemill.storage.store import Store
 from prosemill.storage.warc_reader import read_page
 from prosemill.text.words import words
@@ -386,7 +386,7 @@ def test_a_store_that_takes_no_events_takes_snapshots(store: Store, caplog: pyte
 
 def test_an_observer_that_cannot_be_imported_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     states: list[str] = []
-    with telling(store.stage_run("note", "note-1"), ["prosemill.storage.nowhere:observer"]):
+    with observed(store.stage_run("note", "note-1"), ["prosemill.storage.nowhere:observer"]):
         states.append("ran")
     assert states == ["ran"]
     warnings = {each.getMessage() for each in caplog.records if each.levelname == "WARNING"}

@@ -253,7 +253,7 @@ def trace(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """From anything to everything it is connected with: from a sentence to its pages, from a page to the models."""
+    """Trace the lineage of a sentence, page, document, snapshot or model: its sources and what was made from it."""
     url, opened = open_store(store)
     from prosemill.lineage.tracing import Tracer
     from prosemill.registry.registry import Registry

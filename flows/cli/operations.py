@@ -1,4 +1,4 @@
-"""The commands of those who operate prosemill: what is deployed, what runs, what may take over, what is kept safe.
+"""The operator's commands: deploy, approve, explain, check health, backup, restore.
 
 Each is registered on `flows.cli.app` by `add_to`.
 """
@@ -86,9 +86,11 @@ def _tell_server(answered: ApprovalState, *, approve: bool) -> list[str]:
         resumed = approval_flow.resume_waiting(
             answered.name, approve=approve, who=answered.who, comment=answered.comment
         )
-        approval_flow.tell(answered)
+        approval_flow.send_event(answered)
     except Exception as error:  # noqa: BLE001 - the answer stands; a run that waits learns of it when it is resumed
-        screen.errors.print(f"The answer is recorded, but the Prefect server was not told: {error}", markup=False)
+        screen.errors.print(
+            f"The answer is recorded, but the Prefect server could not be reached: {error}", markup=False
+        )
         return []
     return resumed
 
@@ -105,11 +107,11 @@ def explain(
     _, opened = open_store(store)
     from prosemill.lineage.explain import explain as ask
 
-    told = ask(opened, f"{run} {date}".strip())
+    explanation = ask(opened, f"{run} {date}".strip())
     if as_json:
-        screen.output.print_json(json.dumps(told.as_dict(), ensure_ascii=False))
+        screen.output.print_json(json.dumps(explanation.as_dict(), ensure_ascii=False))
         return
-    screen.show_told(told)
+    screen.show_explanation(explanation)
 
 
 StoreOnlyOption = Annotated[bool, typer.Option("--store-only", help="The store alone, no database.")]
@@ -132,13 +134,13 @@ def backup(
     place = Backup(environment.store_url(to))
     if verify:
         point = place.point()
-        told = {**facts(point), "verified": place.verify(point)}
+        point_facts = {**facts(point), "verified": place.verify(point)}
     else:
         databases, artifacts = ([], "") if store_only else _beside(url)
         registry = None if store_only else Registry(url, environment.tracking_uri())
-        told = facts(place.save(opened, registry, databases, artifacts))
-    _show(told, as_json)
-    if told["missing"]:
+        point_facts = facts(place.save(opened, registry, databases, artifacts))
+    _print_facts(point_facts, as_json)
+    if point_facts["missing"]:
         screen.errors.print("Records name snapshots that the store does not have; see `missing`.")
         raise typer.Exit(EXIT_PARTIAL)
 
@@ -159,14 +161,14 @@ def restore(
     found = place.point(point)
     databases, artifacts = ([], "") if store_only else _beside(url)
     place.restore(found, opened, databases, artifacts, overwrite=overwrite)
-    _show(facts(found), as_json)
+    _print_facts(facts(found), as_json)
 
 
-def _show(told: dict[str, Any], as_json: bool) -> None:
+def _print_facts(point_facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        screen.output.print_json(json.dumps(told, ensure_ascii=False))
+        screen.output.print_json(json.dumps(point_facts, ensure_ascii=False))
         return
-    for key, value in told.items():
+    for key, value in point_facts.items():
         text = (", ".join(value) or "none") if isinstance(value, list) else value
         screen.output.print(f"{key.replace('_', ' '):>13}  {text}", markup=False)
 

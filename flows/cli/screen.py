@@ -1,4 +1,4 @@
-"""What the command shows a person: progress while it works, and one screen when it is done."""
+"""Output of the command: progress while it works, one summary at the end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ errors, output = Screen(stderr=True), Screen()
 
 @contextmanager
 def showing_progress(quiet: bool = False) -> Iterator[None]:
-    """Bars on a terminal, now and then a line elsewhere, nothing when `quiet`; always on standard error."""
+    """Bars on a terminal, a line every few seconds elsewhere, nothing when `quiet`; always on standard error."""
     if quiet:
         yield
         return
@@ -201,37 +201,37 @@ def show_changes(changes: Mapping[str, Any]) -> None:
             output.print(f"{key:>9}  {name}: {old} → {new}", markup=False)
 
 
-def show_told(told: RunExplanation) -> None:
+def show_explanation(explanation: RunExplanation) -> None:
     """A run, stage by stage; below each one that was made, what had changed."""
     from prosemill.storage.run_log import HIT
 
-    run, before = told.run, told.before
+    run, before = explanation.run, explanation.before
     what = " ".join(each for each in (run.decision or run.state.lower(), run.model) if each)
     output.print(f"{run.title}: {what}{f'. {run.reason}' if run.reason else ''}", markup=False)
     ended = run.ended.replace("T", " ")[:19] or "now"
     output.print(f"{run.started.replace('T', ' ')[:19]} to {ended} UTC, run {run.id}", markup=False)
     compared = f"compared with {before.title} of {before.started[:10]}, run {before.id}" if before else "the first run"
     output.print(f"{compared}\n", markup=False)
-    width = max((len(each.stage) for each in told.stages), default=0)
-    for each in told.stages:
+    width = max((len(each.stage) for each in explanation.stages), default=0)
+    for each in explanation.stages:
         line = f"{each.stage:<{width}}  {each.cache:<4}  {each.seconds:>9,.1f} s  {each.snapshot}"
         output.print(f"{line}{f'  made by {each.made_by}' if each.cache == HIT and each.made_by else ''}", markup=False)
         for change in each.why:
             output.print(f"{'':{width}}  because  {change}", markup=False)
-    if not told.stages:
+    if not explanation.stages:
         output.print("No stage was complete.")
 
 
-def show_page_history(fate: PageHistory) -> None:
+def show_page_history(history: PageHistory) -> None:
     """The way of a page through a corpus, and both texts where it was taken for a copy."""
     table = Table("stage", "status", "why", "document", box=None, pad_edge=False, header_style="bold")
-    for step in fate.steps:
+    for step in history.steps:
         table.add_row(step.stage, step.status, Text(step.why, overflow="fold"), step.document)
-    output.print(f"\n{fate.corpus}, {fate.as_of}: {fate.url}", markup=False, style="bold")
+    output.print(f"\n{history.corpus}, {history.as_of}: {history.url}", markup=False, style="bold")
     output.print(table)
-    if fate.removed:
+    if history.removed:
         texts = Table("this page", "the one that was kept", show_lines=True, expand=True)
-        texts.add_row(*(Text(text[:SIDE_BY_SIDE_CHARACTERS]) for text in (fate.text, fate.keeper_text)))
+        texts.add_row(*(Text(text[:SIDE_BY_SIDE_CHARACTERS]) for text in (history.text, history.keeper_text)))
         output.print(texts)
-        if not fate.is_undone:
-            output.print(f"To keep it all the same: prosemill why {fate.url} --undo", markup=False)
+        if not history.is_undone:
+            output.print(f"To keep it all the same: prosemill why {history.url} --undo", markup=False)

@@ -20,7 +20,7 @@ from prosemill.dedup.shingles import Hashes, jaccard, release_memory
 from prosemill.runtime.progress import report
 
 REPORT_EVERY = 1000
-LET_GO_EVERY = 200  # documents: each look at the shingles of a candidate maps 64 KB of the file around them
+RELEASE_EVERY = 200  # documents: each look at the shingles of a candidate maps 64 KB of the file around them
 BLOCK_DOCUMENTS = 10_000  # some megabytes of bucket numbers
 # A candidate is compared exactly unless its signature says it lies this many standard deviations below the loose
 # threshold: one pair in 30,000 is missed that way, 60 times fewer than by the bands.
@@ -70,7 +70,7 @@ class _Search:
         old = self.history.look_up(self.signed.keys)
         is_alone = ~(self.shared.meets | old.any)  # most
         for row in range(len(self.signed)):
-            if row % LET_GO_EVERY == 0:
+            if row % RELEASE_EVERY == 0:
                 for shingles in (self.signed.shingles, *(segment.shingles for segment in self.history.segments)):
                     release_memory(shingles.hashes)
             if row % REPORT_EVERY == 0:

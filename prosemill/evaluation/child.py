@@ -25,7 +25,7 @@ def work(job: subprocesses.Message) -> None:
         stride=job["stride"],
         batch_windows=job["batch_windows"],
     )
-    subprocesses.tell(nats=nats)
+    subprocesses.send(nats=nats)
 
 
 if __name__ == "__main__":

@@ -99,10 +99,10 @@ def _prefix(writer: Writer, row: Row, kind: str, chunk_tokens: int) -> list[int]
 
 
 def _end_of(writer: Writer, canary: str) -> Continuation:
-    told, _ = halves(canary)
+    prompt, _ = halves(canary)
     manner = _greedy(len(writer.encode([canary])[0]) + 8)
-    (text,) = writer.write(told, manner, seed=0)
-    return Continuation(CANARY, canary, text[len(told) :])
+    (text,) = writer.write(prompt, manner, seed=0)
+    return Continuation(CANARY, canary, text[len(prompt) :])
 
 
 def _greedy(max_new_tokens: int) -> Write:

@@ -82,8 +82,8 @@ class EnergyNotes(TrainerCallback):  # type: ignore[misc]
 def energy_of(folder: Path, spent: Energy) -> dict[str, Any]:
     """What this process spent and, by their notes, those before it that were killed, in the manifest's terms."""
     notes = [path for path in folder.glob("energy-*.json") if path.name != f"energy-{os.getpid()}.json"]
-    told = [spent.kwh, *(float(path.read_text(encoding="utf-8")) for path in notes)]
-    known = [each for each in told if each is not None]
+    spent_kwh = [spent.kwh, *(float(path.read_text(encoding="utf-8")) for path in notes)]
+    known = [each for each in spent_kwh if each is not None]
     return {"energy_kwh": round(math.fsum(known), 9) if known else None, "energy_source": spent.source}
 
 

@@ -54,7 +54,7 @@ class TrainingSchedule(TrainerCallback):  # type: ignore[misc]
         if step == self.plan.steps or time.monotonic() - self.told_at >= TELL_SECONDS:
             self.told_at = time.monotonic()
             if state.is_world_process_zero:
-                subprocesses.tell(step=step, steps=self.plan.steps)
+                subprocesses.send(step=step, steps=self.plan.steps)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if is_over(state.log_history, self.settings.patience):

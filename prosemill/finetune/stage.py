@@ -126,19 +126,19 @@ def _train(job: dict[str, Any], settings: Finetune, listener: Listener | None = 
     """
     plan = Path(job["work"]) / "plan.json"
     while True:
-        heard, num_before = _TrainingListener(listener), _num_killed_for_memory()
+        messages, num_before = _TrainingListener(listener), _num_killed_for_memory()
         try:
-            _run(job, settings, heard)
+            _run(job, settings, messages)
         except (ChildDied, TrainingError) as error:
             was_killed = isinstance(error, ChildDied) and error.returncode == KILLED and not error.timed_out
             for_memory = was_killed and _num_killed_for_memory() != num_before
-            if (heard.out_of_memory or for_memory) and (halved := _halve_micro_batch(plan)):
+            if (messages.out_of_memory or for_memory) and (halved := _halve_micro_batch(plan)):
                 log.warning("finetune: out of memory; going on with micro-batches of %d", halved)
                 continue
             if isinstance(error, ChildDied):
                 raise TrainingError(_explain(error, settings, Path(job["work"]) / "log.txt")) from error
             raise
-        return heard.totals
+        return messages.totals
 
 
 class _TrainingListener:
@@ -169,10 +169,10 @@ class _TrainingListener:
             self.listener(message)
 
 
-def _run(job: dict[str, Any], settings: Finetune, heard: _TrainingListener) -> None:
+def _run(job: dict[str, Any], settings: Finetune, messages: _TrainingListener) -> None:
     module = "prosemill.finetune.child" if settings.num_processes == 1 else "prosemill.finetune.launch"
     log_file = Path(job["work"]) / "log.txt"
-    run_child(module, job, timeout_seconds=settings.max_hours * 3600, on_line=heard, log=log_file)
+    run_child(module, job, timeout_seconds=settings.max_hours * 3600, on_line=messages, log=log_file)
 
 
 def _num_killed_for_memory() -> float:

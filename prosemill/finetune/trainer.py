@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 # A loss this far above the first one is an explosion: a model that guesses among 50,000 tokens has 10.8 nats, one that
 # has learned to write 3 to 5, and no honest batch differs from another by so much.
 EXPLODED_NATS = 2.0
-TOLD = ("loss", "validation_loss", "learning_rate", "grad_norm")  # of what is logged
+REPORTED = ("loss", "validation_loss", "learning_rate", "grad_norm")  # of what is logged
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -160,7 +160,7 @@ class ChunkTrainer(HookedTrainer):
         self.plan.save(self.work)
         self.halvings += 1
         log.warning("out of memory: micro-batches of %d chunks from here on", self.plan.micro_batch_chunks)
-        subprocesses.tell(micro_batch_chunks=self.plan.micro_batch_chunks)
+        subprocesses.send(micro_batch_chunks=self.plan.micro_batch_chunks)
 
     # --- measuring and logging ---------------------------------------------------------------------------------------
 
@@ -190,13 +190,13 @@ class ChunkTrainer(HookedTrainer):
         step = self.state.global_step
         for name in ("loss", "grad_norm", "validation_loss"):
             self._check_finite(logs.get(name, 0.0), step, name)
-        told: dict[str, float] = {name: logs[name] for name in TOLD if name in logs}
+        facts: dict[str, float] = {name: logs[name] for name in REPORTED if name in logs}
         if "loss" in logs:
             self._check_explosion(logs["loss"], step)
-            told |= self._add_speed(logs, step)
+            facts |= self._add_speed(logs, step)
         super().log(logs, start_time)
-        if told and self.is_world_process_zero():
-            subprocesses.tell(step=step, steps=self.plan.steps, **told)
+        if facts and self.is_world_process_zero():
+            subprocesses.send(step=step, steps=self.plan.steps, **facts)
 
     def _add_speed(self, logs: dict[str, float], step: int) -> dict[str, float]:
         """Put tokens and tokens_per_second since the last log into `logs`; what is told of it."""

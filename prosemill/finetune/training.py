@@ -50,12 +50,12 @@ def work(job: subprocesses.Message) -> None:
         subprocesses.be_silent()
     with hold(Path(job["work"])) if is_first else contextlib.nullcontext():
         try:
-            subprocesses.tell(result=train(job, state))
+            subprocesses.send(result=train(job, state))
             if state is not None:  # a process that exits with the group's threads alive may abort (std::terminate)
                 state.destroy_process_group()
         except Exception as error:
             if is_out_of_memory(error):
-                subprocesses.tell(out_of_memory=True)
+                subprocesses.send(out_of_memory=True)
                 raise _out_of_memory(job) from error
             if "No space left" in str(error) or "StorageFull" in str(error):  # OSError, and safetensors' own
                 raise StoreFull(f"{job['work']}: no space left for checkpoints; free some and run it again") from error
@@ -217,7 +217,7 @@ def _run(trainer: ChunkTrainer, folder: Path, settings: Finetune) -> list[LogRow
     if newest is not None:
         state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
         log.info("going on from step %d of %d", state.global_step, trainer.plan.steps)
-        subprocesses.tell(step=state.global_step, steps=trainer.plan.steps, resumed=True)
+        subprocesses.send(step=state.global_step, steps=trainer.plan.steps, resumed=True)
         if state.global_step >= trainer.plan.steps or is_over(state.log_history, settings.patience):
             checkpoints.load_weights(newest, trainer.model)
             return list(state.log_history)

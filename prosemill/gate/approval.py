@@ -1,11 +1,11 @@
-"""Whether a person let a challenger take over: one question for each decision of the gate, and at most one answer.
+"""Approval of a challenger by a person: one question for each decision of the gate, and at most one answer.
 
     <store>/approvals/<model>/<gate snapshot>/asked.json     which challenger, by which run, and until when
     <store>/approvals/<model>/<gate snapshot>/answer.json    yes or no, who, when, why
 
-Each is written once and never changed: of two answers the first one stands. That nobody answered in time is written
-nowhere, it follows from `until`; so a time-out means no, also when nothing runs at that moment. Nor is an approval of
-yesterday's challenger worth anything once another one was decided on, or another champion is in use (`superseded`).
+Each is written once and never changed: of two answers the first one counts. A time-out is not written, it follows from
+`until`; so no answer in time means no, also when nothing runs at that moment. An approval is void (`superseded`) once a
+newer challenger was decided on, or another champion is in use.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ApprovalState:
 
 
 def ask(store: Store, name: str, *, model: str, challenger: str, gate: str, hours: float, run: str) -> ApprovalState:
-    """Put the question; what stands if it was put before: a run that is repeated asks nothing anew."""
+    """Ask; if it was asked before, the state of that question: a repeated run asks only once."""
     now = datetime.now(UTC)
     question = {
         "model": model, "challenger": challenger, "run": run,
@@ -92,8 +92,8 @@ def read_state(store: Store, name: str, gate: str, now: str = "") -> ApprovalSta
     state = ASKED if question["until"] >= (now or moment()) else EXPIRED
     if answer:
         state = APPROVED if answer["approved"] else REFUSED
-    told = {key: answer[key] for key in ("who", "at", "comment") if key in answer}
-    return ApprovalState(state=state, name=name, gate=gate, **question, **told)
+    answer_fields = {key: answer[key] for key in ("who", "at", "comment") if key in answer}
+    return ApprovalState(state=state, name=name, gate=gate, **question, **answer_fields)
 
 
 def open_question(store: Store, registry: Registry, name: str) -> ApprovalState:
@@ -117,7 +117,7 @@ def answer(
     comment: str = "",
     at: str = "",
 ) -> ApprovalState:
-    """Give the one answer and make it true in the registry. ApprovalError if it comes too late, in any sense.
+    """Record the answer and carry it out in the registry. ApprovalError if answered, expired or superseded.
 
     `at` is when the person answered, where that was before now: a form lies on the server until a worker is free.
     """
@@ -147,7 +147,7 @@ def current(store: Store, registry: Registry, question: ApprovalState) -> Approv
 
 
 def enact(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
-    """Make an approval true: promote, once, unless something else came to be in use. The standing as it is now.
+    """Carry out an approval: promote, once, unless it was superseded. The state afterwards.
 
     Safe to repeat: a promotion that was rolled back since is not made again by a run that is.
     """

@@ -1,4 +1,4 @@
-"""Is there enough new to retrain for? Counted where the corpus is built; a champion is asked where models are run."""
+"""Whether there is enough new text to retrain: counted with the corpus; the champion is scored on the training side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NewText:
     tokens: int
     worth_training: bool
     reason: str
-    ids: frozenset[str] = frozenset()  # of those documents, where they are all that speaks for training
+    ids: frozenset[str] = frozenset()  # of those documents, where they are the only reason to train
 
 
 def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> NewText:
@@ -53,20 +53,20 @@ def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> NewText:
 
 
 def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: NewText) -> NewText:
-    """`news`, unless the champion reads the new pages so much more easily than its test pages that it knows them.
+    """`news`, unless the champion scores so much better on the new pages than on its test pages that it knows them.
 
     Runs the champion in a child process: seconds for a small model, minutes for a large one.
     """
     asked = _known(store, chunk, champion, recipe, news) if news.ids and recipe.gate.known_margin else None
     if asked is None:
         return news
-    told = (
+    comparison = (
         f"the champion needs {abs(asked.difference):.3f} bits per byte {'less' if asked.difference < 0 else 'more'} "
         f"for them than for its test pages (95% interval {asked.low:+.3f} to {asked.high:+.3f})"
     )
     if asked.high < -recipe.gate.known_margin:
-        return replace(news, worth_training=False, reason=f"{news.reason} hold little that is new: {told}")
-    return replace(news, reason=f"{news.reason}; {told}")
+        return replace(news, worth_training=False, reason=f"{news.reason} hold little that is new: {comparison}")
+    return replace(news, reason=f"{news.reason}; {comparison}")
 
 
 def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: NewText) -> NoveltyInterval | None:
@@ -78,7 +78,7 @@ def _known(store: Store, chunk: str, champion: str, recipe: Recipe, news: NewTex
 
 
 def choice_path(run: str) -> str:
-    """Where in the store a flow run (its id) keeps what it decided before it trained: it must not ask a second time."""
+    """Path in the store where a flow run (its id) records whether it trains, so that a restart need not ask again."""
     return f"started/{run}.json"
 
 

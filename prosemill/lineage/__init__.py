@@ -1,1 +1,1 @@
-"""From a sentence to the page it came from, and back: OpenLineage, traces, page histories, retractions."""
+"""Lineage: OpenLineage events, traces, page histories, retractions."""

@@ -1,6 +1,6 @@
-"""Why a run did what it did: for each stage, whether it was found or made, and on a making, what had changed.
+"""Explain a run: for each stage, whether it was a cache hit, and if it was made, which input had changed.
 
-The truth is in the store: the run's log says what it came to, and the manifests what each snapshot was made of. A stage
+Read from the store: the run's log names the snapshots, their manifests the inputs. A stage
 is compared with the same stage of the run before, which is the newest earlier run of the recipe that reached it.
 """
 
@@ -63,7 +63,7 @@ class RunExplanation:
 
 
 def explain(store: Store, reference: str) -> RunExplanation:
-    """What became of each stage of a run: its flow run id (or how one begins), its name, a recipe, or "NAME DATE".
+    """Explain each stage of a run: its flow run id (or how one begins), its name, a recipe, or "NAME DATE".
 
     Of several runs it is the newest; RunUnknown where there is none.
     """

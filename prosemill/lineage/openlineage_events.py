@@ -1,11 +1,11 @@
-"""Every stage that is really run, as OpenLineage run events: what was read, what was written, how many and why not.
+"""OpenLineage run events of every stage that is not a cache hit: inputs, outputs, counts, reasons for drops.
 
 One run of a stage is a START and a COMPLETE, FAIL (an error) or ABORT (somebody stopped it). A START without an end was
 killed. A snapshot that was there already is not a run and has no event. `sinks` says where events go.
 
 Datasets are named as OpenLineage's naming rules have it: a snapshot by file system and path, a site by scheme and host.
 No event holds text of the corpus, a setting or a secret. The openlineage client is loaded with the first event (a
-quarter of a second, once a process). Whatever goes wrong in here is one warning, never the end of a run.
+quarter of a second, once a process). An error in here is one warning and never fails a run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LONGEST_MESSAGE = 500
 
 
 def observer(run: StageRun) -> Tell:
-    """What tells of `run`, if events are wanted; it stops at the first thing that goes wrong."""
+    """The observer of `run`, if events are wanted; it stops at its first error."""
     opened: list[sinks.Sink] = []
 
     def tell(state: str, error: BaseException | None) -> None:
@@ -49,7 +49,9 @@ def observer(run: StageRun) -> Tell:
             if state == "START" and environment.lineage_is_on():
                 from openlineage.client.uuid import generate_new_uuid
 
-                run.id = str(generate_new_uuid())  # a try is a run: it would be one too many for a name of the snapshot
+                run.id = str(
+                    generate_new_uuid()
+                )  # a retry is a run of its own, so the id is not made from the snapshot's
                 opened.append(sinks.Sink(run.fs, run.root, f"{run.id}.{run.snapshot or run.stage}"))
             for sink in opened:
                 sink.take(event(run, state, error))
@@ -61,7 +63,7 @@ def observer(run: StageRun) -> Tell:
 
 
 def event(run: StageRun, state: str, error: BaseException | None = None) -> RunEvent:
-    """The event that tells of `run` now."""
+    """The event of `run` as it is now."""
     from openlineage.client import event_v2
 
     return event_v2.RunEvent(

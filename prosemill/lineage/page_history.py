@@ -1,4 +1,4 @@
-"""What happened to a page at every stage, and why, in each corpus that met it."""
+"""The history of a page: its status at every stage, with the reason, in each corpus that has it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass
 class PageHistory:
-    """The way of one page through one corpus, as of its newest run; the last step is where it ends."""
+    """The steps of one page through one corpus, as of its newest run."""
 
     corpus: str
     as_of: str
@@ -57,8 +57,8 @@ def _without_empty(step: Step) -> Row:
 
 
 def why(store: Store, url: str, corpus: str = "") -> list[PageHistory]:
-    """The fate of `url` in each corpus (or only in `corpus`) whose newest run knows it; RecipeError if none does."""
-    fates = []
+    """The history of `url` in each corpus (or only in `corpus`) whose newest run knows it; RecipeError if none does."""
+    histories = []
     for name in [corpus] if corpus else store.corpora():
         runs = store.runs(name)
         if not runs:
@@ -67,46 +67,46 @@ def why(store: Store, url: str, corpus: str = "") -> list[PageHistory]:
         found = PageHistory(name, as_of, url)
         found.steps = list(_steps(store, runs[as_of], found))
         if found.steps:
-            fates.append(found)
-    if not fates:
+            histories.append(found)
+    if not histories:
         raise RecipeError(
             f"{url}: no ledger knows it; write it as `prosemill trace` shows URLs, and look whether a source's start "
             "URLs, include and exclude lead there"
         )
-    return fates
+    return histories
 
 
-def _steps(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
+def _steps(store: Store, run: Row, history: PageHistory) -> Iterator[Step]:
     live = False
     for snapshot in run.get("scrape", {}).values():
-        for row in _rows(store, snapshot, "ledger", "url", fate.url):
+        for row in _rows(store, snapshot, "ledger", "url", history.url):
             is_live = row["state"] in LIVE_STATES
             live = live or is_live
             yield Step("scrape", snapshot, "kept" if is_live else "dropped", _scraped(row))
-    known = list(_from_dedup_on(store, run, fate))
-    for row in _rows(store, run["strip"], "dropped", "url", fate.url):
+    known = list(_from_dedup_on(store, run, history))
+    for row in _rows(store, run["strip"], "dropped", "url", history.url):
         why = f"{row['reason']} ({row['detail']})" if row["detail"] else row["reason"]
         yield Step("strip", run["strip"], "dropped", why)
-    for row in _rows(store, run["strip"], "documents", "url", fate.url):
+    for row in _rows(store, run["strip"], "documents", "url", history.url):
         yield Step("strip", run["strip"], "kept", _stripped(row), row["id"])
     if known and not live:
         yield Step("strip", run["strip"], "kept", "of an earlier run: the page is not live any more")
     yield from known
 
 
-def _from_dedup_on(store: Store, run: Row, fate: PageHistory) -> Iterator[Step]:
+def _from_dedup_on(store: Store, run: Row, history: PageHistory) -> Iterator[Step]:
     """What dedup, split and chunk made of it, documents of earlier runs included."""
     dedup = run["dedup"]
-    kept = list(_rows(store, dedup, "keepers", "url", fate.url))
-    taken_back, withdrawn = set(overrides.of(store, fate.corpus)), withdrawn_of(store, dedup)
-    for row in _rows(store, dedup, "removed", "url", fate.url):
+    kept = list(_rows(store, dedup, "keepers", "url", history.url))
+    taken_back, withdrawn = set(overrides.of(store, history.corpus)), withdrawn_of(store, dedup)
+    for row in _rows(store, dedup, "removed", "url", history.url):
         if row["id"] not in {each["id"] for each in kept}:
-            fate.removed = row
-            fate.is_undone = row["id"] in taken_back
-            _both_texts(store, dedup, fate)
-            waits = "; taken back, and kept from the next run on" if fate.is_undone else ""
+            history.removed = row
+            history.is_undone = row["id"] in taken_back
+            _both_texts(store, dedup, history)
+            waits = "; taken back, and kept from the next run on" if history.is_undone else ""
             yield Step("dedup", dedup, "dropped", _copied(row) + waits, row["id"])
-    for row in _rows(store, dedup, "dropped", "url", fate.url):
+    for row in _rows(store, dedup, "dropped", "url", history.url):
         yield Step("dedup", dedup, "dropped", row["reason"], row["detail"])
     for row in kept:
         because = "kept because somebody took its removal back" if row["id"] in taken_back else ""
@@ -135,11 +135,11 @@ def _held(store: Store, run: Row, document: str) -> Iterator[Row]:
     return _rows(store, run["split"], "containers", "id", document)
 
 
-def _both_texts(store: Store, dedup: str, fate: PageHistory) -> None:
-    found = texts_of(store, store.manifest(dedup), [fate.removed["id"]])
-    fate.text = found.get(fate.removed["id"], {}).get("text", "")
-    for row in _rows(store, dedup, "keepers", "id", fate.removed["keeper"]):
-        fate.keeper_text = row["text"]
+def _both_texts(store: Store, dedup: str, history: PageHistory) -> None:
+    found = texts_of(store, store.manifest(dedup), [history.removed["id"]])
+    history.text = found.get(history.removed["id"], {}).get("text", "")
+    for row in _rows(store, dedup, "keepers", "id", history.removed["keeper"]):
+        history.keeper_text = row["text"]
 
 
 def _scraped(row: Row) -> str:

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from prosemill.text.ngrams import ngrams
 from prosemill.text.words import words
 
-RUN_WORDS = (4, 3, 2)  # four: short enough for a sentence that a model has bent a little, long enough to mean something
+RUN_WORDS = (4, 3, 2)  # four: short enough for a sentence that a model has changed, long enough not to match by chance
 MOST_WORDS = 60  # of a sentence that are looked at
 BATCH_ROWS = 2000
 # What may stand between words: ASCII and Latin-1 signs, general and CJK punctuation, variation selectors, the commonest
 # stops of other scripts (Hebrew, Arabic, danda, Tibetan, Burmese, Ethiopic, Khmer), the middle dot of katakana.
-# "Neither letter nor number" would say it all, and is a thousand states for RE2 each time that it is named.
+# "Neither letter nor number" would cover it, but costs RE2 a thousand states at each use.
 _BETWEEN = (
     r"[\x00-/:-@\[-`{-\x{bf}\x{5be}\x{60c}\x{61b}-\x{61f}\x{6d4}\x{964}\x{965}\x{f0b}-\x{f0e}\x{104a}\x{104b}\x{1361}-\x{1368}"
     r"\x{17d4}-\x{17d6}\x{2000}-\x{206f}\x{3000}-\x{303f}\x{30fb}\x{fe00}-\x{fe0f}\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}]*"

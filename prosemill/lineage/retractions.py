@@ -48,7 +48,7 @@ def models_that_learned(store: Store, documents: Iterable[str]) -> list[str]:
 def start_of(store: Store, chunk: str, champion: str) -> str:
     """`champion` where training may go on from it; "" for the base, where the champion learned from what is withdrawn.
 
-    More training makes a model forget nothing for certain; only one that never saw the text has not learned it.
+    More training does not reliably make a model forget; only a model that never saw the text has not learned it.
     """
     return "" if champion and learned(store, chunk, champion) else champion
 

@@ -1,4 +1,4 @@
-"""Random documents of a snapshot, kept and dropped, to be skimmed by a person: the check that no figure replaces."""
+"""Random documents of a snapshot, kept and dropped, for a person to read."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ A file has one writer, so runs on several machines need no lock, and a bucket no
 the whole history in a form that any OpenLineage server takes.
 
 The server (OPENLINEAGE_URL, or whatever transport OPENLINEAGE_CONFIG and OPENLINEAGE__TRANSPORT__… name) gets events
-from a thread: no stage waits for it. If it does not answer, that is one warning, and it is left alone for a minute;
-what it misses is in the files. A process that ends waits for it for at most five seconds.
+from a thread: no stage waits for it. If it does not answer, that is one warning, and it gets nothing for a minute;
+the files have what it misses. A process that ends waits for it for at most five seconds.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Sender:
             except Exception as error:  # noqa: BLE001 - a server that is down, or settings that are wrong, cost no run
                 client = None
                 self._rests_until = time.monotonic() + PAUSE_SECONDS
-                context.run(self._warn, f"{type(error).__name__}: {error}")  # on the page of the run that told it
+                context.run(self._warn, f"{type(error).__name__}: {error}")  # on the page of the run whose event it was
             finally:
                 self._done()
 
@@ -129,7 +129,7 @@ def _sender() -> _Sender:
 
 
 def flush(seconds: float) -> bool:
-    """Wait until the server has what was told so far, or was given up; False if it takes longer than that."""
+    """Wait until the server has all events so far, or was given up; False if it takes longer than that."""
     return _sender().flush(seconds) if _sender.cache_info().currsize else True
 
 

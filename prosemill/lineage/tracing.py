@@ -1,4 +1,4 @@
-"""From anything to everything it is connected with: sentence, URL, document, chunk, snapshot, model, and back.
+"""Tracing: from a sentence, URL, document, chunk, snapshot or model to all that it is connected with.
 
 sentence ─▶ page ─▶ document ─▶ chunk ─▶ models            a page that is withdrawn says so
 model ─▶ pages it learned from, snapshots it was made from and those made from it
@@ -34,7 +34,7 @@ _KEEPER_COLUMNS = [name for name in DOCUMENT.names if name != "text"]  # the tex
 
 @dataclass
 class TraceNode:
-    """One thing on the way, and what it is connected with."""
+    """One node of a trace, and those it leads to."""
 
     kind: str  # sentence | page | document | chunk | snapshot | model
     name: str

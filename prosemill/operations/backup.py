@@ -1,4 +1,4 @@
-"""Everything that cannot be made again, copied to a folder or URL, while runs go on; and brought back from there.
+"""Backup of what cannot be made again to a folder or URL, while runs go on; and restore from there.
 
     <backup>/snapshots/<id>/…        as in the store: never changes, so each is copied once
     <backup>/files/<sha256>          every other file of the store, dumps of the databases, artifacts of MLflow

@@ -1,4 +1,4 @@
-"""Whether a corpus and its champion are well: what a retraining would put right, and what only a person can."""
+"""Health checks of a corpus and its champion: what a retraining mends, and what only a person can."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def examine(store: Store, registry: Registry, name: str, *, max_age_days: float,
 
 
 def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """What `look` finds; its error is a finding too, so that the other checks are made all the same."""
+    """The findings of `look`; its error is a finding too, so that the other checks still run."""
     findings: list[Finding] = []
     try:
         findings.extend(look())

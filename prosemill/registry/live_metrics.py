@@ -1,6 +1,6 @@
-"""The curves of a training while it goes on, in MLflow: loss, learning rate, speed, and what the machine does.
+"""Live curves of a training in MLflow: loss, learning rate, speed, system metrics.
 
-`Registry.record` goes on with the same MLflow run once there is a decision. What the machine does is asked of MLflow's
+`Registry.record` goes on with the same MLflow run once there is a decision. System metrics come from MLflow's
 own monitors (processors, memory, disk, network, GPUs), under the names by which its page of system metrics knows them.
 """
 

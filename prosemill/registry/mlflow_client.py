@@ -77,11 +77,11 @@ class Tracking:
                 self.client().set_tag(run, TAG + key, value)
             self.client().set_terminated(run, status)
 
-    # --- the way to MLflow --------------------------------------------------------------------------------------------
+    # --- access to MLflow ---------------------------------------------------------------------------------------------
 
     def put(self, write: Callable[..., None], *arguments: str) -> None:
-        """Write an alias or a tag. MLflow looks, then inserts: of two who do so at once one fails, and updates when it
-        tries again."""
+        """Write an alias or a tag. MLflow selects, then inserts: of two concurrent writers one fails, and
+        updates on its second try."""
         from mlflow.exceptions import MlflowException
 
         with self.errors():
@@ -132,7 +132,7 @@ class Tracking:
 
 
 def _in_words(said: str) -> str:
-    """What MLflow says, with the next step where it is the way to the server that is wrong."""
+    """MLflow's message, with the next step where the server could not be reached."""
     if "Max retries exceeded" in said or "Connection refused" in said:
         return f"no MLflow server answers there; check that it is up, and MLFLOW_TRACKING_URI ({said[-120:]})"
     if "error code 401" in said:

@@ -63,7 +63,7 @@ def _link(url: str, title: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that a model or a page wrote, as Markdown that shows it and does nothing."""
+    """Text of a model or a page, escaped for Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~])", r"\\\1", " ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""From which snapshots some snapshots were made, as a graph small enough to be looked at.
+"""The ancestry of snapshots as a graph small enough to draw.
 
 Shards of one stage that fed the same snapshot are one node, and the stage's own snapshot of the run before is a leaf:
 a corpus of a year has thousands of ancestors.
@@ -73,7 +73,7 @@ def _draw(store: Store, graph: Graph, snapshot: str) -> list[str]:
         graph.edges += [(parent, snapshot) for parent in parents]
         if stage != manifest.stage:
             further += parents
-        else:  # its own snapshot of the time before, and no further
+        else:  # its own previous snapshot is a leaf
             for parent in parents:
                 graph.add(_node(parent, run_log.manifest_or_none(store, parent)))
     return further

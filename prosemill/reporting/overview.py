@@ -12,7 +12,7 @@ from prosemill.storage import run_log
 from prosemill.storage.run_log import COMPLETED, MAKERS, RUNNING, RunLog
 from prosemill.storage.store import Store
 
-MOST_ROWS = 30  # versions, increments and runs: a page, not an archive
+MOST_ROWS = 30  # of versions, increments and runs
 
 _NEXT = {
     "promote": "`prosemill write {name} \"…\"` writes with the new champion; `prosemill roll-back {name}` undoes it.",

@@ -1,7 +1,7 @@
-"""The same values as Markdown, for the run's page in the Prefect UI.
+"""Pages of a run in the Prefect UI, as Markdown.
 
 Links are paths on the server that shows the page, whatever it is called from outside. Text that came from pages or
-models is never Markdown: `plain` sees to that.
+models is escaped by `plain`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prosemill.storage.json_shards import read_json
 from prosemill.storage.run_log import RunLog, StageRecord
 from prosemill.storage.store import Store
 
-# A model may write any byte. PostgreSQL takes no NUL in JSON: one would cost Prefect the event, and others with it.
+# A model may write any byte. PostgreSQL refuses NUL in JSON; Prefect would lose that event and others of its batch.
 _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")  # all of ASCII's: each of them may be escaped in Markdown
 
@@ -96,7 +96,7 @@ def lineage_markdown(store: Store, graph: Graph) -> str:
 
 def _mermaid(graph: Graph) -> str:
     short = {node.id: f"n{place}" for place, node in enumerate(graph.nodes)}
-    lines = ["```mermaid", "graph TB"]  # downwards: sideways, nine stages are shrunk to the width of the page
+    lines = ["```mermaid", "graph TB"]  # top to bottom: left to right, nine stages are shrunk to the width of the page
     for node in graph.nodes:
         title = f"{node.number:,} × {node.stage}" if node.number else node.stage
         made = node.made.split(", ")[0]
@@ -190,7 +190,7 @@ def funnel_markdown(funnel: Sequence[Mapping[str, Any]]) -> str:
 
 
 def stages_markdown(stages: Sequence[StageRecord]) -> str:
-    """What the cache answered and what was made anew."""
+    """Which stages were cache hits and which were made anew."""
     rows = [[each.stage, each.cache, f"{each.seconds:,.1f}", f"`{each.snapshot}`"] for each in stages]
     return table(("stage", "cache", "seconds", "snapshot"), rows, numbers=("seconds",)) if rows else ""
 

@@ -1,4 +1,4 @@
-"""Plots for the pages of a run, as SVG texts of a few kilobytes: letters stay letters, so they are sharp at any size.
+"""Plots for the pages of a run, as SVG texts of a few kilobytes: text stays text, so it is sharp at any size.
 
 matplotlib is imported when the first plot is drawn; its pyplot, with windows and global state, is never used.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 7.2, 3.4  # inches, of 72 points: what fits beside the sidebar of a run's page
-MOST_POINTS = 200  # of a scatter: more are a cloud, and each costs 80 bytes
+MOST_POINTS = 200  # of a scatter plot: more cannot be told apart, and each costs 80 bytes
 INK, SOFT, BEFORE, AFTER = "#1f2933", "#7b8794", "#9aa5b1", "#1d4ed8"
 LINES = {"base": (BEFORE, ":"), "previous": (SOFT, "--"), "champion": (INK, "-"), "challenger": (AFTER, "-")}
 
@@ -204,7 +204,7 @@ def render(draw: Callable[[Axes], None], *, height: float = HEIGHT) -> str:
         "axes.axisbelow": True,
     }  # fmt: skip
     with matplotlib.rc_context(style):
-        # What shows it has other letters than those that are measured here, a little wider at times: hence the room.
+        # The viewer's font may be wider than the one measured here, hence the margin.
         figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
         draw(figure.add_subplot())
         file = io.StringIO()

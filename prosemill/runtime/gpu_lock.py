@@ -1,13 +1,13 @@
-"""One training a card: a lock for each GPU of this machine, which its holder's death frees.
+"""One training per GPU: a file lock for each card of this machine, freed when its holder ends.
 
-A Prefect limit keeps runs apart that Prefect knows of, as long as its records are right: a slot of a run that died is
-held until somebody marks the run, and a slot held in a server's memory is lost with it. A file lock (flock) knows of
-everybody on this machine, the person in a terminal too, and the kernel frees it with the process, kill -9 included. So
-the worker's and the queue's limit of one say who comes next, and the lock says who is on the card.
+A Prefect concurrency limit covers only runs that Prefect knows: the slot of a run that died is held until the run is
+marked, and a slot in a server's memory is lost with the server. A file lock (flock) covers every
+process of this machine, commands in a terminal too, and the kernel frees it with the process, kill -9 included. The
+limits of worker and queue give the order, the lock the card.
 
     <temporary folder>/prosemill-cards/card-<index or UUID>.lock     holds who has it, as JSON
 
-Where there is no card nothing is locked: two trainings on the cores of one machine are slow, but legal.
+Without a card nothing is locked: two trainings on one CPU are slow, but safe.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def visible(driver: Path = _DRIVER, devices: Path = _DEVICES) -> list[str]:
     if chosen is None:
         return sorted(set(known.values()))
     names = [name.strip() for name in chosen.split(",")]
-    until = next((place for place, name in enumerate(names) if name in _NO_CARD), len(names))  # CUDA stops there, too
+    until = next((place for place, name in enumerate(names) if name in _NO_CARD), len(names))  # as CUDA does
     return sorted({known.get(name, name) for name in names[:until]})
 
 
@@ -55,7 +55,7 @@ def held(what: str, cards: Sequence[str] | None = None, folder: Path | None = No
     `what` tells the others who it is. The wait is in the log, with the holder; an exception in this thread ends it.
     """
     folder = folder or Path(tempfile.gettempdir()) / "prosemill-cards"
-    wanted = sorted(visible() if cards is None else cards)  # everybody in the same order, so that nobody waits for ever
+    wanted = sorted(visible() if cards is None else cards)  # sorted, so that two processes cannot deadlock
     with contextlib.ExitStack() as stack:
         for card in wanted:
             file = stack.enter_context(_open(folder, card))
@@ -68,18 +68,18 @@ def held(what: str, cards: Sequence[str] | None = None, folder: Path | None = No
 
 
 def _acquire(file: IO[str], card: str, sleep: Callable[[float], None] = time.sleep) -> None:
-    told = ""
+    logged_holder = ""
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
             holder = _holder(file)
-        if holder != told:
+        if holder != logged_holder:
             log.info("finetune: waiting for card %s, which %s", card, holder)
-            told = holder
+            logged_holder = holder
         sleep(POLL_SECONDS)
-    if told:
+    if logged_holder:
         log.info("finetune: card %s is free", card)
 
 
@@ -89,7 +89,7 @@ def _holder(file: IO[str]) -> str:
         found = json.loads(file.read())
         return f"{found['what']} has held since {found['since']} (process {found['pid']})"
     except (ValueError, KeyError):  # it is writing just now
-        return "somebody has just taken"
+        return "another process has just taken"
 
 
 def _open(folder: Path, card: str) -> IO[str]:

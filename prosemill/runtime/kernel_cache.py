@@ -35,7 +35,7 @@ Function = Callable[..., object]
 
 NAME = "prosemill_kernel"
 DIGEST_BYTES = 32
-# What LLVM may call without anybody's help.
+# What LLVM may call without other libraries.
 OF_THE_C_LIBRARY = frozenset({"memset", "memcpy", "memmove"})
 OKAY = (0, -2)  # numba's status: done, done and None returned
 
@@ -87,7 +87,7 @@ def kept(kernel: Kernel, folders: Iterable[Path]) -> bytes | None:
 
 
 def keep(code: bytes, kernel: Kernel, folders: Iterable[Path]) -> bytes:
-    """Write the code to the first of the folders that lets itself be written to; the code."""
+    """Write the code to the first of the folders that can be written to; the code."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How far a long piece of work is, told to whoever listens.
+"""Progress of a long piece of work, for one listener.
 
 The core reports; the command draws a bar, a Prefect task updates an artifact, a test counts. One listener a process,
 because stages run one after another and threads of a task runner must reach the same screen.

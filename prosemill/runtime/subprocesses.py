@@ -1,9 +1,9 @@
-"""Work in a child process: what would hold the process hostage (a reactor, a training run) runs where it can be killed.
+"""Work in a child process that can be killed: a reactor, a training run.
 
 The parent calls `run_child("prosemill.x.child", job, …)`; that module ends with
 
     if __name__ == "__main__":
-        subprocesses.serve(work)  # work(job) tells what happens by subprocesses.tell(step=1, …)
+        subprocesses.serve(work)  # work(job) sends messages by subprocesses.send(step=1, …)
 
 The child is a process group of its own. It dies with its parent (Linux: PR_SET_PDEATHSIG), on time-out, and when the
 parent is interrupted. Messages are JSON objects, one a line, on what was its standard output; whatever else is printed
@@ -188,14 +188,14 @@ def serve(work: Callable[[Message], None]) -> None:
     try:
         work(envelope["job"])
     except errors.ProsemillError as error:
-        tell(error=str(error), kind=type(error).__name__)
+        send(error=str(error), kind=type(error).__name__)
         sys.exit(1)
     except Exception:  # noqa: BLE001 — the log's last line becomes the parent's message
         traceback.print_exc()
         sys.exit(1)
 
 
-def tell(**message: Any) -> None:
+def send(**message: Any) -> None:
     """Send one message to the parent."""
     if _out is not None:
         _out.write(json.dumps(message) + "\n")
@@ -219,7 +219,7 @@ def without(*names: str) -> Iterator[None]:
 
 
 def be_silent() -> None:
-    """Tell no more: another process of the same child speaks for all."""
+    """Send no more messages: another process of the same child does."""
     global _out
     _out = None
 
@@ -232,11 +232,11 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
-# --- somebody else's program -----------------------------------------------------------------------------------------
+# --- programs of others ----------------------------------------------------------------------------------------------
 # `python -m prosemill.runtime.subprocesses PARENT MODULE …` is `python -m MODULE …`, dying with PARENT
 
 if __name__ == "__main__":
-    die_with(int(sys.argv[1]))  # the wish survives exec
+    die_with(int(sys.argv[1]))  # the setting survives exec
     # A Prefect worker ends by an interrupt that it sends to itself; what a shell starts in the background ignores it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(sys.executable, [sys.executable, "-m", *sys.argv[2:]])

@@ -69,7 +69,7 @@ def _finish(job: Job, pages: PageArchive, frontier: Frontier, crawler: Crawler) 
         "received_bytes": stats.get_value("downloader/response_bytes", 0),
         "trouble": spider.trouble,
     }
-    subprocesses.tell(done=summary)
+    subprocesses.send(done=summary)
 
 
 def _out_of_time(job: Job, pages: PageArchive, frontier: Frontier, crawler: Crawler) -> None:
@@ -114,7 +114,7 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= _PROGRESS_SECONDS:
             self._last = now
-            subprocesses.tell(answered=answered, known=known)
+            subprocesses.send(answered=answered, known=known)
 
 
 def scrapy_settings(job: Job) -> dict[str, Any]:

@@ -177,8 +177,8 @@ class Frontier:
         row, prior = entry.row, self.prior.get(entry.url)
         row.http_status, row.opt_out = answer.status, answer.opt_out
         row.etag, row.last_modified, row.content_type = answer.etag, answer.last_modified, answer.content_type
-        passing = answer.reason in TRANSIENT or answer.status >= 500 or answer.status in (408, 429)
-        if prior is not None and prior.is_live and passing:
+        is_transient = answer.reason in TRANSIENT or answer.status >= 500 or answer.status in (408, 429)
+        if prior is not None and prior.is_live and is_transient:
             entry.row = replace(prior, state="unchanged", reason=answer.reason, http_status=answer.status)
             return
         failed = answer.reason in TRANSPORT or answer.reason == "deferred" or answer.status >= 400

@@ -27,7 +27,7 @@ from prosemill.split.sketches import MOST_COMMON, Ordinals, Sketches, spread
 from prosemill.storage.store import Store
 
 CONTAINED = 0.8  # share of a document's shingles that make another one hold it; a word changed costs five of them
-LET_GO_EVERY = 200  # documents: each look at shingles maps 64 KB of their file
+RELEASE_EVERY = 200  # documents: each look at shingles maps 64 KB of their file
 BLOCK_SHINGLES = 1 << 20  # looked up at once: some tens of megabytes
 
 
@@ -100,7 +100,7 @@ def entangled(
     num_samples = np.concatenate([np.empty(0, np.int64), *map(_sample_sizes, history.segments)])
     found = []
     for number, ordinal in enumerate(drawn.tolist()):
-        if number % LET_GO_EVERY == 0:
+        if number % RELEASE_EVERY == 0:
             for segment in history.segments:
                 release_memory(segment.shingles.hashes)
         shingles = np.array(history.shingles(ordinal))

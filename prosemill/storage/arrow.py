@@ -1,7 +1,7 @@
 """Arrow columns without pandas.
 
-`pyarrow.array` looks whether what it gets is of pandas, and imports pandas for that where it is installed, as does the
-data set reader behind `pyarrow.parquet.read_table`: half a CPU second, as much as 10,000 documents cost dedup.
+`pyarrow.array` imports pandas, where it is installed, to check whether its input is of pandas; so does the data set
+reader behind `pyarrow.parquet.read_table`: half a CPU second, as much as 10,000 documents cost dedup.
 """
 
 from __future__ import annotations

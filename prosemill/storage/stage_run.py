@@ -1,6 +1,6 @@
-"""One run of a stage, and the observers that are told when it starts and how it ends.
+"""One run of a stage, and the observers that are called when it starts and when it ends.
 
-Observers are named by text, "module:function", and imported with the first run that they are told of. So the store
+Observers are named by text, "module:function", and imported with the first run. So the store
 imports nothing above it, and each process that runs a stage (a worker's, a child, a test that calls the core alone) has
 the same observers without registering one.
 """
@@ -32,7 +32,7 @@ OBSERVERS = ("prosemill.lineage.openlineage_events:observer",)
 
 @dataclass
 class StageRun:
-    """One run of a stage. Whoever runs it says what it read and wrote; START and end are told around it."""
+    """One run of a stage. The code that runs it sets what it read and wrote."""
 
     url: str  # of the store
     root: str  # the store's path on `fs`
@@ -69,8 +69,8 @@ class StageRun:
 
 
 @contextlib.contextmanager
-def telling(run: StageRun, observers: Sequence[str] = OBSERVERS) -> Iterator[StageRun]:
-    """Tell the observers that a stage starts and how it ends."""
+def observed(run: StageRun, observers: Sequence[str] = OBSERVERS) -> Iterator[StageRun]:
+    """Call the observers when a stage starts and when it ends."""
     tellers = [tell for name in observers if (tell := _teller(name, run))]
 
     def tell_all(state: str, error: BaseException | None = None) -> None:

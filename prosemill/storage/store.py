@@ -1,10 +1,10 @@
 """The store: immutable snapshots, written aside, given a manifest last, then renamed into place.
 
-    <store>/snapshots/<stage>-<digest>/manifest.json   complete by its mere existence
+    <store>/snapshots/<stage>-<digest>/manifest.json   its existence means completeness
     <store>/unfinished/<stage>-<digest>/               what a long stage keeps between kills (checkpoints)
     <store>/tmp/                                       being written; swept when its writer is dead
     <store>/corpora/<name>/<as_of>.json                which snapshots a run ended with
-    <store>/openlineage/<day>/<run>.<snapshot>.jsonl   what each run of a stage told (`lineage.openlineage_events`)
+    <store>/openlineage/<day>/<run>.<snapshot>.jsonl   events of each run of a stage (`lineage.openlineage_events`)
 
 A local folder or any fsspec URL (`s3://…`). Programs that need real files (Scrapy, the Trainer, memory maps) always
 read and write in a local folder: a remote store's cache (`storage.remote`), from which committing uploads, the
@@ -42,7 +42,7 @@ from prosemill.storage.disk import (
 )
 from prosemill.storage.manifest import Counts, Manifest, Shard
 from prosemill.storage.remote import store_errors
-from prosemill.storage.stage_run import StageRun, telling
+from prosemill.storage.stage_run import StageRun, observed
 
 MANIFEST = "manifest.json"
 LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page
@@ -166,7 +166,7 @@ class Store:
         """Write a snapshot aside and commit it when the block ends well; leave nothing when it does not."""
         started, cpu_started = time.monotonic(), _cpu_seconds()
         run = self.stage_run(stage, snapshot, parents, settings, as_of, flow_run_id)
-        with telling(run), disk_errors(str(self.here)), aside(self.here / "tmp", snapshot) as folder:
+        with observed(run), disk_errors(str(self.here)), aside(self.here / "tmp", snapshot) as folder:
             writer = SnapshotWriter(snapshot, folder, origins=run.origins)
             yield writer
             manifest = Manifest(
@@ -199,7 +199,7 @@ class Store:
         as_of: str = "",
         flow_run_id: str = "",
     ) -> StageRun:
-        """A run of a stage in this store, for `telling`."""
+        """A run of a stage in this store, for `observed`."""
         return StageRun(self.url, self.root, self.fs, stage, snapshot, parents, settings or {}, as_of, flow_run_id)
 
     @contextlib.contextmanager
@@ -265,7 +265,7 @@ class Store:
 
     @contextlib.contextmanager
     def one_run_at_a_time(self, corpus: str) -> Iterator[None]:
-        """Hold a corpus for one run; a second one on this machine is told so. It is freed when its holder dies.
+        """Hold a corpus for one run; a second one on this machine gets StoreBusy. It is freed when its holder dies.
 
         Runs on several machines are kept apart by the deployment's concurrency limit. Should two run all the same, they
         commit snapshots of the same names with the same content and record the same versions, each of them once.

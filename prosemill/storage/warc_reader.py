@@ -1,7 +1,7 @@
 """Reading WARC files, ours and those of others (ISO 28500): pages, and what could not be read, record by record.
 
-FastWARC finds the records, and what is in them is read here: left to itself it believes HTTP headers that lie about the
-body, and then looks for the next record in the wrong place.
+FastWARC finds the records; their content is read here, because FastWARC trusts HTTP headers with a wrong length and
+then looks for the next record in the wrong place.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def read_page(path: Path, offset: int) -> Page:
 def iter_records(path: Path, *, max_body_bytes: int = UNBOUNDED, start: int = 0) -> Iterator[Page | BadRecord]:
     """Every response and resource record of a WARC file, ours or another's, in file order; gzipped or not.
 
-    Where a record ends is the archive's to say, never its content's; transfer and content encodings are undone here. A
-    body has at most `max_body_bytes` + 1 bytes, so that the caller can tell one that is too long. A record that cannot
-    be read costs itself; where the archive itself is damaged, reading goes on at the next record that can be found.
+    The end of a record is taken from the archive, not from its content; transfer and content encodings are undone
+    here. A body has at most `max_body_bytes` + 1 bytes, so that the caller can tell one that is too long. After a
+    record that cannot be read, or a damaged part of the archive, reading goes on at the next record that can be found.
     ValueError for a file in which there is none at all.
     """
     at, last = start, -1
@@ -91,7 +91,7 @@ def iter_records(path: Path, *, max_body_bytes: int = UNBOUNDED, start: int = 0)
         is_incomplete = bool(failed) or is_cut or not _ends_whole(path, last)
         at = _next_record(path, max(at, last) + 1) if is_incomplete else -1
         told = _checked(path, page, last) if failed and page is not None else page
-        if isinstance(told, BadRecord) and is_cut and at >= 0:  # there is more: its length lies
+        if isinstance(told, BadRecord) and is_cut and at >= 0:  # there is more: its length is wrong
             told = replace(told, reason=BAD_RECORD)
         if told is not None:
             yield told

@@ -1,6 +1,6 @@
-"""What is settled once and never again: small JSON files in the store that are written whole, and never rewritten.
+"""Small JSON files in the store that are written once, whole, and never rewritten.
 
-Of two who write the same file at the same moment one wins, and both are told what stands there now.
+Of two concurrent writers one wins, and both get what was written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 def read(store: Store, path: str) -> Record | None:
-    """The record at `path` (below the store), None if nobody has written it."""
+    """The record at `path` (below the store), None if it was not written."""
     try:
         found: Record = json.loads(store.fs.cat_file(f"{store.root}/{path}"))
     except FileNotFoundError:
@@ -28,7 +28,7 @@ def read(store: Store, path: str) -> Record | None:
 
 
 def write(store: Store, path: str, record: Mapping[str, Any]) -> tuple[Record, bool]:
-    """Write the record if there is none; what stands at `path` now, and whether it is this one."""
+    """Write the record if there is none; what is at `path` now, and whether it is this one."""
     text = json.dumps(dict(record), indent=1, sort_keys=True, ensure_ascii=False).encode()
     at = f"{store.root}/{path}"
     with disk_errors(store.url):
@@ -39,13 +39,13 @@ def write(store: Store, path: str, record: Mapping[str, Any]) -> tuple[Record, b
                 store.fs.pipe_file(at, text, mode="create")  # S3: If-None-Match, so that the first one wins there too
         except FileExistsError:
             stands = read(store, path)
-            assert stands is not None  # it exists, and nobody removes it
+            assert stands is not None  # it exists and is never removed
             return stands, False
     return dict(record), True
 
 
 def get_or_create(store: Store, path: str, find_out: Callable[[], Mapping[str, Any]]) -> Record:
-    """What was settled at `path`; `find_out` is asked only if nothing was."""
+    """The record at `path`; without one, `find_out()` is written first."""
     found = read(store, path)
     return found if found is not None else write(store, path, find_out())[0]
 

@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
 
 
 def in_batches(items: list[str], most: int = 8) -> list[list[str]]:
-    """At most `most` batches of neighbours: about eight tasks a stage read well in the run's graph, 200 are a smear."""
+    """At most `most` batches of neighbours: about eight tasks a stage are legible in the run's graph, 200 are not."""
     size = -(-len(items) // most) if items else 1
     return [items[start : start + size] for start in range(0, len(items), size)]
 

@@ -1,16 +1,16 @@
-"""What happens to a corpus and its models, told to the Prefect server: automations and alerts act on it.
+"""Events about a corpus and its models, sent to the Prefect server for automations and alerts.
 
     prosemill.corpus.updated     a corpus was brought up to a date; label prosemill.worth-training = yes | no
     prosemill.corpus.opted-out   pages that were live opt out now; label prosemill.learned = yes | no: a model knew them
     prosemill.corpus.partial     a source could not be read to its end
-    prosemill.model.unwell       the champion needs retraining, or somebody
+    prosemill.model.unwell       the champion needs retraining, or a person has to act
     prosemill.model.promoted · prosemill.model.refused · prosemill.approval.asked
 
 The resource of each is "prosemill.corpus.<name>" or "prosemill.model.<name>". Of the first three, the label
 `prosemill.by-itself` says whether build-corpus ran for itself (yes) or within another run, which goes on to train (no).
 What starts a retraining listens to the former alone, or it would never end.
 
-An event is a courtesy: that it could not be sent is one line in the log and never fails a run.
+An event that cannot be sent is one line in the log; it never fails a run.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def approval_asked(name: str, *, model: str, reason: str, run: str) -> bool:
 
 
 def suspended(run: str) -> bool:
-    """Say once more what Prefect's server says itself when a run is suspended: that no heartbeat is to be expected.
+    """Send again the event of a suspended run, after which the server expects no heartbeat.
 
-    A busy server may count the last heartbeat after its own event, and then takes the waiting run for dead. What the
-    run's process sends comes on the same way as its heartbeats, and so after them.
+    A busy server may handle the last heartbeat after its own event and then marks the waiting run as crashed. Events of
+    the run's process are handled in the order of its heartbeats, hence after them.
     """
     related = [{"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}]
     return _emit("prefect.flow-run.Suspended", f"prefect.flow-run.{run}", {}, related=related)

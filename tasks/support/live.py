@@ -1,7 +1,7 @@
-"""A training as it goes on: a progress artifact on the page of its run, and curves in MLflow.
+"""Live view of a training: a progress artifact on the page of its run, and curves in MLflow.
 
-Both are written by a thread of their own, every few seconds, so that a server that is slow or away holds up nothing;
-that it could not be told is one line in the log.
+Both are written by a thread of their own, every few seconds, so that a slow or absent server does not delay the
+training; an update that could not be sent is one line in the log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prosemill.registry.live_metrics import LiveCurves
 from prosemill.registry.registry import Registry
 
 EVERY_SECONDS = 3.0
-LEAVE_SECONDS = 20.0  # for the last words, at the end
+LEAVE_SECONDS = 20.0  # for the last update
 
 _log = logging.getLogger("prosemill.live")
 
@@ -33,7 +33,7 @@ _log = logging.getLogger("prosemill.live")
 class LiveProgress:
     """To be called with each message of a training (`prosemill.finetune.stage.Listener`), within `with`.
 
-    `name` is the model's; without one there is nowhere to tell it. `made` is the snapshot, once it is known: a training
+    `name` is the model's; without one nothing is shown. `made` is the snapshot, once it is known: a training
     that ends without it counts as failed.
     """
 
@@ -53,7 +53,7 @@ class LiveProgress:
     def __call__(self, message: dict[str, Any]) -> None:
         self._latest = {**self._latest, **message}
         self._unread.append((int(time.time() * 1000), message))
-        if self._thread is None and self._name:  # a training that is done already tells nothing, and leaves nothing
+        if self._thread is None and self._name:  # nothing is shown of a training that was found in the store
             context = contextvars.copy_context()  # Prefect knows by it which task run this is
             self._thread = threading.Thread(target=context.run, args=[self._follow], daemon=True, name="live")
             self._thread.start()

@@ -1,4 +1,4 @@
-"""What a run leaves to be seen: its log in the store, artifacts on its page, the core's log lines, its name."""
+"""What a run shows: its log in the store, artifacts on its page, the core's log lines, its name."""
 
 import logging
 import re
@@ -47,8 +47,8 @@ def recipe_name() -> str:
 def begin(as_of: str, store: str) -> tuple[str, Store]:
     """The date and the store of a run, whose page gets the core's log, and whose own log begins, from here on.
 
-    The date is `as_of`, or else the day for which the run was scheduled (UTC): a retry after midnight is still last
-    run's.
+    The date is `as_of`, or else the day for which the run was scheduled (UTC): a retry after midnight still has the
+    date of the day before.
     """
     _show_core_log()
     restarts.begin()
@@ -67,7 +67,7 @@ def begin(as_of: str, store: str) -> tuple[str, Store]:
 def ended(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Complete the log of a run; one that did not come to its end gets a page that says why, and what it reached.
 
-    A hook for every way in which a flow can end; where its process was killed, the worker calls it.
+    A hook for every final state of a flow; where its process was killed, the worker calls it.
     """
     opened = Store(store_url(str(flow_run.parameters.get("store", ""))))
     kind = "CANCELLED" if state.is_cancelling() else state.type.value  # whose hooks are called on the way there
@@ -85,7 +85,7 @@ def ended(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 
 
 class StageClock:
-    """Seconds of waiting for each stage, as its user lives them: next to nothing where the cache answers."""
+    """Seconds that the run waited for each stage: next to nothing on a cache hit."""
 
     def __init__(self, store: Store) -> None:
         self.seconds: dict[str, float] = {}
@@ -176,8 +176,8 @@ def show_health(name: str, rows: list[dict[str, str]]) -> None:
 
 def show_report(store: Store, recipe: Recipe, report: dict[str, Any]) -> None:
     run = str(runtime.flow_run.id or "")
-    told = {"decision": report["decision"], "model": report["model"], "reason": report["reason"]}
-    found = run_log.end(store, run, **told)
+    fields = {"decision": report["decision"], "model": report["model"], "reason": report["reason"]}
+    found = run_log.end(store, run, **fields)
     log.info("%s %s: %s", report["decision"], report["model"], report["reason"])
     create_markdown_artifact(
         key=f"{recipe.name}-report",
@@ -190,7 +190,7 @@ def show_report(store: Store, recipe: Recipe, report: dict[str, Any]) -> None:
 
 
 def show_question(store: Store, name: str, decision: str, model: str, sentence: str, markdown: str) -> None:
-    """That a run is about to wait for a person, and what for."""
+    """An artifact that says that a run is about to wait for a person, and what for."""
     run_log.end(store, str(runtime.flow_run.id), decision=decision, model=model, reason=sentence)
     create_markdown_artifact(
         key=f"{name}-approval",
@@ -212,7 +212,7 @@ def _show_lineage(store: Store, recipe: Recipe, snapshots: list[str]) -> None:
 
 
 def _show_landing(store: Store, name: str) -> None:
-    """A run that another one started leaves it to that one."""
+    """For runs that no other run started."""
     if _parent():
         return
     text = _landing(store, name, runtime.flow_run.parameters, str(runtime.flow_run.id or ""))
@@ -234,7 +234,7 @@ def _put(run: FlowRun, key: str, markdown: str, description: str) -> None:
 
 
 def _show_core_log() -> None:
-    """Send the core's log to the run's page, whatever the worker that started this process was told about logging."""
+    """Send the core's log to the run's page, whatever the logging settings of the worker that started this process."""
     logger = logging.getLogger("prosemill")
     logger.setLevel(logging.INFO)
     for handler in run_page_handlers():

@@ -1,8 +1,8 @@
-"""What a flow does about its own life: it stops when it was cancelled, and is not restarted for ever.
+"""Flows end their own process when their run was cancelled, and are restarted a limited number of times.
 
 Prefect cancels a run through the worker that started its process. A worker that was killed, or has been restarted
-since, knows that process no more; a cancellation in the second in which a process is started finds none. So a run that
-belongs to a deployment, or talks to a server that others use, looks after itself every ten seconds.
+since, does not know that process any more; a cancellation in the second in which a process is started finds none. So a
+run that belongs to a deployment, or talks to a server that others use, checks its own state every ten seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prefect.states import Cancelled, Running
 from prosemill.errors import EXIT_STOPPED, ProsemillError
 from prosemill.runtime import subprocesses
 
-MOST_RESTARTS = 3  # after a crash; what kills a run four times will kill it a fifth time
+MOST_RESTARTS = 3  # after crashes; a run that crashed four times is given up
 WATCH_SECONDS = 10.0
 
 _log = logging.getLogger("prosemill.restarts")
@@ -57,7 +57,7 @@ def _check_restart(run: UUID) -> None:
             client.set_flow_run_state(run, Cancelled(message=message), force=True)
             raise Abort(message)
     lives = [each for each in types if each in (StateType.RUNNING, StateType.CRASHED)]
-    # one crash is told once or twice: by the process, by its worker
+    # one crash is reported once or twice: by the process, by its worker
     crashes = sum(pair == (StateType.RUNNING, StateType.CRASHED) for pair in itertools.pairwise(lives))
     if crashes > MOST_RESTARTS:
         raise ProsemillError(
@@ -68,8 +68,8 @@ def _check_restart(run: UUID) -> None:
 def _watch(run: str, parent: str) -> None:
     """End this process when its run, or the run that started it, is cancelled and nobody else has ended it.
 
-    Like a kill, which every stage survives: what is half done is left aside, and a later run goes on from there. And
-    say that this process is alive when the server takes it for dead, after an outage that swallowed its heartbeats.
+    Ends like a kill, which every stage survives: a later run goes on from what is complete. If the server marked the
+    run as crashed because heartbeats were lost in an outage, it is set to running again.
     """
     wait, before = threading.Event(), ""
     while not wait.wait(WATCH_SECONDS):

@@ -45,16 +45,16 @@ def _iter_warc(source: WarcSource, settings: Scrape, fetched_at: str, files: lis
             url = _address(page.url)
             if (page.fetched_at, number) >= newest.get(url, ("", -1)):
                 newest[url] = (page.fetched_at, number)
-    told: set[str] = set()
+    reported: set[str] = set()
     for number, (file, page) in enumerate(_iter_all(source, files, limit)):
         url = _address(page.url)
         if isinstance(page, BadRecord):
             log.warning("source %s: %s: the record at byte %d: %s", source.name, file.path, page.offset, page.why)
-            named = url and url not in newest and url not in told
+            named = url and url not in newest and url not in reported
             url = url if named else url_of("warc", source.name, file.name, f"byte-{page.offset}")
-        elif newest.get(url, ("", number))[1] != number or url in told:
+        elif newest.get(url, ("", number))[1] != number or url in reported:
             continue
-        told.add(url)
+        reported.add(url)
         if isinstance(page, BadRecord):
             yield Item(url, reason=page.reason)
         else:
