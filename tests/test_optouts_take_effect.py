@@ -269,8 +269,8 @@ def test_a_run_without_opt_outs_is_named_and_made_as_ever(corpus: GrowingCorpus)
 
 
 GOLDEN = (
-    {"dedup": "dedup-9fb2585b367aad60", "split": "split-b0898b3ec19c358e", "chunk": "chunk-72cc147ea3079ce8"},
-    {"dedup": "dedup-bc2008569e1d664a", "split": "split-7c800a55c68f4331", "chunk": "chunk-320971bfe63ca7c6"},
+    {"dedup": "dedup-4c5d6496bb3c88ff", "split": "split-b91339884a364a6e", "chunk": "chunk-70931e0d95b8e916"},
+    {"dedup": "dedup-f1790b24d57bcb4a", "split": "split-e31620d92aef1e30", "chunk": "chunk-0b0c8a4cc14f2395"},
 )
 
 
