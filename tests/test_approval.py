@@ -17,7 +17,7 @@ from prosemill.storage.store import Store
 from tests.test_registry import snapshots_of
 
 
-def judge(store: Store, registry: Registry, number: int, *, against: int = 0, hours: float = 24) -> ApprovalState:
+def decided(store: Store, registry: Registry, number: int, *, against: int = 0, hours: float = 24) -> ApprovalState:
     """Version `number` is recorded as the challenger of version `against` (0: of the base), and somebody is asked."""
     finetune, evaluation, decision = snapshots_of(store, number)
     champion = f"finetune-{against:016x}" if against else ""
@@ -41,7 +41,7 @@ def answer(store: Store, question: ApprovalState, approve: bool = True, **more: 
 
 def test_a_challenger_takes_over_when_somebody_says_so(store: Store) -> None:
     registry = Registry(store.url)
-    question = judge(store, registry, 1)
+    question = decided(store, registry, 1)
     assert (question.state, question.decision) == ("asked", "awaiting-approval")
     assert champion_of(registry) == ""
     assert approval.open_question(store, registry, "house") == question
@@ -57,7 +57,7 @@ def test_a_challenger_takes_over_when_somebody_says_so(store: Store) -> None:
 
 def test_a_refusal_is_as_final(store: Store) -> None:
     registry = Registry(store.url)
-    question = judge(store, registry, 1)
+    question = decided(store, registry, 1)
     refused = answer(store, question, approve=False)
     assert (refused.state, refused.decision) == ("refused", "not-approved")
     assert champion_of(registry) == ""
@@ -70,7 +70,7 @@ def test_a_refusal_is_as_final(store: Store) -> None:
 
 def test_no_answer_means_no_although_nothing_runs(store: Store) -> None:
     registry = Registry(store.url)
-    question = judge(store, registry, 1, hours=1 / 3_600_000)
+    question = decided(store, registry, 1, hours=1 / 3_600_000)
     late = "2099-01-01T00:00:00Z"
     expired = approval.read_state(store, "house", question.gate, now=late)
     assert expired is not None
@@ -83,7 +83,7 @@ def test_no_answer_means_no_although_nothing_runs(store: Store) -> None:
 def test_an_answer_counts_from_when_it_was_given(store: Store) -> None:
     """A form that was sent in time lies on the server until a worker is free, which may be after the deadline."""
     registry = Registry(store.url)
-    question = judge(store, registry, 1)
+    question = decided(store, registry, 1)
     path = Path(store.root, "approvals", "house", question.gate, "asked.json")
     asked = {**json.loads(path.read_text()), "asked_at": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
     path.write_text(json.dumps(asked))  # it was asked long ago
@@ -95,12 +95,12 @@ def test_an_answer_counts_from_when_it_was_given(store: Store) -> None:
 
 def test_yesterdays_challenger_cannot_be_approved(store: Store) -> None:
     registry = Registry(store.url)
-    first = judge(store, registry, 1)
-    second = judge(store, registry, 2)
+    first = decided(store, registry, 1)
+    second = decided(store, registry, 2)
     with pytest.raises(ApprovalError, match=r"house/1 is no longer the challenger .*; `prosemill models house`"):
         answer(store, first)
     assert answer(store, second).state == "approved"
-    third = judge(store, registry, 3, against=2)
+    third = decided(store, registry, 3, against=2)
     registry.promote("house", first.challenger)  # somebody rolled back, or another run was faster
     with pytest.raises(ApprovalError, match="house/3 is no longer the challenger of the champion"):
         answer(store, third)
@@ -110,8 +110,8 @@ def test_yesterdays_challenger_cannot_be_approved(store: Store) -> None:
 def test_an_approval_is_made_true_once(store: Store) -> None:
     """A run that is repeated after its promotion was rolled back does not promote again."""
     registry = Registry(store.url)
-    first = answer(store, judge(store, registry, 1))
-    second = answer(store, judge(store, registry, 2, against=1))
+    first = answer(store, decided(store, registry, 1))
+    second = answer(store, decided(store, registry, 2, against=1))
     assert champion_of(registry) == second.challenger
     registry.roll_back("house")
     assert approval.enact(store, registry, second).state == "approved"
@@ -121,7 +121,7 @@ def test_an_approval_is_made_true_once(store: Store) -> None:
 def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None:
     """Killed between the answer and the promotion."""
     registry = Registry(store.url)
-    question = judge(store, registry, 1)
+    question = decided(store, registry, 1)
     path = f"approvals/house/{question.gate}/answer.json"
     write_once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
     found = approval.read_state(store, "house", question.gate)
@@ -131,7 +131,7 @@ def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None
 
 
 def test_of_many_answers_at_once_one_stands(store: Store) -> None:
-    question = judge(store, Registry(store.url), 1)
+    question = decided(store, Registry(store.url), 1)
     said: list[str] = []
 
     def say(number: int) -> None:
@@ -154,8 +154,8 @@ def test_of_many_answers_at_once_one_stands(store: Store) -> None:
 
 def test_a_question_is_put_once(store: Store) -> None:
     registry = Registry(store.url)
-    first = judge(store, registry, 1)
-    again = judge(store, registry, 1, hours=9)
+    first = decided(store, registry, 1)
+    again = decided(store, registry, 1, hours=9)
     assert again == first
 
 
@@ -186,7 +186,7 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
     from flows import approval as approval_flow
     from prosemill.reporting.summary import TrainingRecord
 
-    question = judge(store, Registry(store.url), 1)
+    question = decided(store, Registry(store.url), 1)
 
     @flow
     def ask() -> str:

@@ -65,8 +65,8 @@ def digests(store: Path) -> dict[str, str]:
 def retrain(home: Path, as_of: str) -> dict[str, Any]:
     from flows.retrain import retrain
 
-    outcome: dict[str, Any] = retrain(load_recipe(home / "stories.toml"), as_of=as_of, store=str(home / "store"))
-    return outcome
+    report: dict[str, Any] = retrain(load_recipe(home / "stories.toml"), as_of=as_of, store=str(home / "store"))
+    return report
 
 
 def test_its_models_and_their_texts_are_read(store: Store) -> None:
