@@ -44,12 +44,12 @@ Ids = list[list[int]]
 
 def word_vectors(texts: Sequence[str], path: Path) -> Path:
     """A GloVe file of the commonest words of the texts."""
-    found = [words(text) for text in texts]
-    common = [word for word, _ in Counter(word for each in found for word in each).most_common(VECTOR_WORDS)]
+    lists = [words(text) for text in texts]
+    common = [word for word, _ in Counter(word for tokens in lists for word in tokens).most_common(VECTOR_WORDS)]
     number = {word: place for place, word in enumerate(common)}
     counts = np.zeros((len(common), len(common)))
-    for each in found:
-        ids = np.array([number.get(word, -1) for word in each])
+    for tokens in lists:
+        ids = np.array([number.get(word, -1) for word in tokens])
         for distance in range(1, NEIGHBOURS + 1):
             left, right = ids[:-distance], ids[distance:]
             both = (left >= 0) & (right >= 0)
@@ -121,7 +121,7 @@ def measure(base: str, keep: bool, parts: dict[str, Ids], sizes: Sequence[int], 
         model = load(base, keep)
         train(model, parts["train"], seconds / 10, rate)
         tried[rate] = sum(nats(model, parts["validation"]))
-    rate = min(tried, key=lambda each: tried[each])
+    rate = min(tried, key=lambda candidate: tried[candidate])
     model = load(base, keep)
     tokens = train(model, parts["train"], seconds, rate)
     bits, size = np.array(nats(model, parts["test"])) / math.log(2), np.array(sizes, float)
@@ -129,7 +129,7 @@ def measure(base: str, keep: bool, parts: dict[str, Ids], sizes: Sequence[int], 
     return {
         "bits_per_byte": round(float(bits.sum() / size.sum()), 4),
         "interval": [round(low, 4), round(high, 4)],
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens_trained": tokens,
         "rate": rate,
     }
@@ -149,23 +149,23 @@ def main() -> None:
     parts = {
         name: [[end, *encoding.ids] for encoding in tokenizer.encode_batch_fast(texts)] for name, texts in cut.items()
     }
-    sizes = [len(each.encode()) for each in cut["test"]]
+    sizes = [len(passage.encode()) for passage in cut["test"]]
     result: dict[str, Any] = {
         "cpu_seconds": args.seconds,
-        "train_bytes": sum(len(each.encode()) for each in cut["train"]),
+        "train_bytes": sum(len(passage.encode()) for passage in cut["train"]),
         "test_documents": len(cut["test"]),
     }
     known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
-    found = known.get("models", {}) if result.items() <= known.items() else {}
+    figures = known.get("models", {}) if result.items() <= known.items() else {}
     with tempfile.TemporaryDirectory() as folder:
         vectors = word_vectors([*manual(), *cut["train"]], Path(folder) / "vectors.txt")
         for name, (base, keep) in contenders(vectors).items():
-            if name in found:
+            if name in figures:
                 continue
-            found[name] = measure(base, keep, parts, sizes, args.seconds)
-            print(f"{name:28} {found[name]}", flush=True)
+            figures[name] = measure(base, keep, parts, sizes, args.seconds)
+            print(f"{name:28} {figures[name]}", flush=True)
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(result | {"models": found}, indent=1) + "\n", encoding="utf-8")
+            args.out.write_text(json.dumps(result | {"models": figures}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

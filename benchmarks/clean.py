@@ -43,10 +43,10 @@ def extraction(pages: Path, annotations: Path, cache: Path) -> Rows:
         (environments.python_of("extractors", cache), "trafilatura,readability-lxml,bs4 get_text"),
     ]
     for python, names in runs:
-        told = cache / "f1.json"
-        options = ["--pages", pages, "--annotations", annotations, "--only", names, "--json", told, "--floor", "0"]
+        report = cache / "f1.json"
+        options = ["--pages", pages, "--annotations", annotations, "--only", names, "--json", report, "--floor", "0"]
         subprocess.run([python, script, *options], check=True)
-        rows += json.loads(told.read_text(encoding="utf-8"))
+        rows += json.loads(report.read_text(encoding="utf-8"))
     return [{**row, "tool": "prosemill" if row["tool"] == "ours" else row["tool"]} for row in rows]
 
 
@@ -71,15 +71,15 @@ def _input(row: dict[str, Any]) -> Any:
     return row.get("input", row.get("documents"))
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["# Clean, beside its peers", "", f"{found['machine']}. Written by `python -m benchmarks.clean`.", ""]
+    lines = ["# Clean, beside its peers", "", f"{results['machine']}. Written by `python -m benchmarks.clean`.", ""]
     for part, (figure, _, peer) in PARTS.items():
-        if part in found:
-            rows = with_ratios(found[part]["rows"], figure, peer)
+        if part in results:
+            rows = with_ratios(results[part]["rows"], figure, peer)
             columns = list(dict.fromkeys(key for row in rows for key in row))
             lines += [
-                f"## {part}: {found[part]['input']}",
+                f"## {part}: {results[part]['input']}",
                 "",
                 "| " + " | ".join(columns) + " |",
                 "|---" * len(columns) + "|",
@@ -89,7 +89,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: dict[str, Any], target: Path) -> None:
+def plot(results: dict[str, Any], target: Path) -> None:
     """Bars of speed for each part, and cost and memory by size of corpus where results/corpus_growth.json is there."""
     import matplotlib
 
@@ -98,7 +98,7 @@ def plot(found: dict[str, Any], target: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 4, figsize=(18, 4), layout="constrained")
     for axis, (part, (key, title, _)) in zip(axes, PARTS.items(), strict=False):
-        rows = [row for row in found.get(part, {}).get("rows", []) if key in row]
+        rows = [row for row in results.get(part, {}).get("rows", []) if key in row]
         axis.barh(
             [f"{row['tool']} {row.get('input', row.get('documents', ''))}" for row in rows],
             [row[key] for row in rows],
@@ -131,16 +131,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "prosemill-bench")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    told = RESULTS / "clean.json"
-    found = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
-    found["machine"] = (
+    path = RESULTS / "clean.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results["machine"] = (
         f"{len(os.sched_getaffinity(0))} processors, {platform.machine()}, Python {platform.python_version()}"
     )
 
     def measured(part: str, described: str, run: Callable[[], Rows]) -> None:
         if part in arguments.only.split(","):
-            found[part] = {"input": described, "rows": run()}
-            told.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            results[part] = {"input": described, "rows": run()}
+            path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
     def documents(number: int) -> tuple[Path, Path]:
         return synthetic_corpus.planted(number, arguments.cache)
@@ -153,8 +153,8 @@ def main() -> None:
     measured("dedup", described, lambda: clean_dedup.compare(*documents(number), cache))
     described = "Debian's documentation, documents of all lengths; vocabularies of the demo base and of GPT-2"
     measured("chunking", described, lambda: chunking(arguments.chunk_rows, arguments.gpt2, cache))
-    (RESULTS / "clean.md").write_text(table(found), encoding="utf-8")
-    plot(found, RESULTS / "clean.png")
+    (RESULTS / "clean.md").write_text(table(results), encoding="utf-8")
+    plot(results, RESULTS / "clean.png")
 
 
 if __name__ == "__main__":

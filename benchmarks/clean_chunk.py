@@ -29,7 +29,7 @@ def compare(documents: Path, cache: Path, rows: int, tokenizer: str = "demo") ->
     whole, part = cache / f"chunk-{rows}.parquet", cache / f"chunk-{rows}-part.parquet"
     pq.write_table(table, whole)
     pq.write_table(table.slice(0, SMALL_ROWS), part)
-    found = []
+    measured = []
     for tool in ("run_clm", "prosemill, one thread", "prosemill"):
         big, target = _measured(tool, whole, cache, tokenizer)
         tokens, facts = _what_is_in(tool, target)
@@ -43,9 +43,9 @@ def compare(documents: Path, cache: Path, rows: int, tokenizer: str = "demo") ->
             "tokens_per_second": round((tokens - few) / wall),
         }
         described = f"{rows:,} documents, {'demo' if tokenizer == 'demo' else 'gpt2'}"
-        found.append({"input": described, "tool": tool, **speed, **big.as_dict(), **facts})
-        print(found[-1], file=sys.stderr, flush=True)
-    return found
+        measured.append({"input": described, "tool": tool, **speed, **big.as_dict(), **facts})
+        print(measured[-1], file=sys.stderr, flush=True)
+    return measured
 
 
 def _measured(tool: str, source: Path, cache: Path, tokenizer: str) -> tuple[measure.Cost, Path]:

@@ -63,7 +63,7 @@ def _documents(batch: pa.RecordBatch) -> pa.Table:
     return pa.table([known.get(name, empty) for name in DOCUMENT.names], schema=DOCUMENT)
 
 
-def one_increment(url: str, strip: str, as_of: str, before: str, parts_before: str, told: str) -> None:
+def one_increment(url: str, strip: str, as_of: str, before: str, parts_before: str, report: str) -> None:
     store = Store(url)
     started = time.process_time()
     keepers = dedup(store, strip, Dedup(), as_of=as_of, previous=before)
@@ -71,11 +71,11 @@ def one_increment(url: str, strip: str, as_of: str, before: str, parts_before: s
     assigned = split(store, keepers, Split(), as_of=as_of, previous=parts_before)
     seconds = {"dedup_cpu_seconds": round(middle - started, 2)}
     seconds["split_cpu_seconds"] = round(time.process_time() - middle, 2)
-    Path(told).write_text(json.dumps({"ids": [keepers, assigned], **seconds}), encoding="utf-8")
+    Path(report).write_text(json.dumps({"ids": [keepers, assigned], **seconds}), encoding="utf-8")
 
 
 def measured(url: str, strip: str, as_of: str, before: list[str], cache: Path) -> dict[str, Any]:
-    told = cache / "run.json"
+    report = cache / "run.json"
     command = [
         sys.executable,
         "-m",
@@ -85,10 +85,10 @@ def measured(url: str, strip: str, as_of: str, before: list[str], cache: Path) -
         strip,
         as_of,
         *before,
-        str(told),
+        str(report),
     ]
     cost = measure.run(command, cache / "run.log")
-    return {**cost.as_dict(), **json.loads(told.read_text(encoding="utf-8"))}
+    return {**cost.as_dict(), **json.loads(report.read_text(encoding="utf-8"))}
 
 
 def compare(size: int, increment: int, cache: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def compare(size: int, increment: int, cache: Path) -> dict[str, Any]:
             if len(increments) < RUNS:
                 for id in increments[-1]["ids"]:
                     shutil.rmtree(store.local(id))
-        by_cost = sorted(increments, key=lambda each: each["dedup_cpu_seconds"] + each["split_cpu_seconds"])
+        by_cost = sorted(increments, key=lambda row: row["dedup_cpu_seconds"] + row["split_cpu_seconds"])
         second = by_cost[RUNS // 2]
         second["withdrawn"] = len(_ids(store, first["ids"][0]) - _ids(store, second["ids"][0]))
     return {"documents": size, "increment_documents": increment, "first": first, "run": second}
@@ -127,13 +127,13 @@ def main() -> None:
     if arguments.one_increment:
         one_increment(*arguments.one_increment)
         return
-    found = []
+    comparisons = []
     for size in map(int, arguments.sizes.split(",")):
-        found.append(compare(size, arguments.increment, arguments.cache))
-        print(found[-1], file=sys.stderr, flush=True)
+        comparisons.append(compare(size, arguments.increment, arguments.cache))
+        print(comparisons[-1], file=sys.stderr, flush=True)
         if arguments.out:
-            arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+            arguments.out.write_text(json.dumps(comparisons, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(comparisons, indent=1))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,12 @@ Documents = list[list[int]]
 def documents_of(tokenizer: Any, number: int) -> dict[str, Documents]:
     """By length: documents as ids, an end-of-text first."""
     held_out = [message.paragraphs for message in load_messages()][-HELD_OUT:]
-    articles = ["\n\n".join(each[at : at + 6]) for each in held_out for at in range(0, len(each), 6)]
-    whole = ["\n\n".join(each) for each in held_out]
+    articles = ["\n\n".join(paragraphs[at : at + 6]) for paragraphs in held_out for at in range(0, len(paragraphs), 6)]
+    whole = ["\n\n".join(paragraphs) for paragraphs in held_out]
     some = {"articles": articles[:number], "messages": whole[: max(TURNS, number // 6)]}
-    return {name: [[0, *encoding.ids] for encoding in tokenizer.encode_batch_fast(each)] for name, each in some.items()}
+    return {
+        name: [[0, *encoding.ids] for encoding in tokenizer.encode_batch_fast(group)] for name, group in some.items()
+    }
 
 
 # --- contenders: nats of each document, or of all together -----------------------------------------------------------
@@ -155,20 +157,20 @@ def compare(model: Any, documents: Documents) -> dict[str, Any]:
             seconds[name][1] += time.process_time() - cpu
     tokens = sum(len(ids) - 1 for ids in documents)
     expected = sum(exact(model, documents))
-    found: dict[str, Any] = {"documents": len(documents), "tokens": tokens, "exact_nats_per_token": expected / tokens}
+    figures: dict[str, Any] = {"documents": len(documents), "tokens": tokens, "exact_nats_per_token": expected / tokens}
     for name, (wall, cpu) in seconds.items():
-        found[name] = {
+        figures[name] = {
             "tokens_per_cpu_second": round(tokens / cpu, 1),
             "tokens_per_second": round(tokens / wall, 1),
             "error": float(f"{abs(sums[name] - expected) / expected:.3g}"),
         }
     ours = seconds["prosemill"]
-    found["ratio"] = {
+    figures["ratio"] = {
         name: {"cpu": round(cpu / ours[1], 2), "wall": round(wall / ours[0], 2)}
         for name, (wall, cpu) in seconds.items()
         if name != "prosemill"
     }
-    return found
+    return figures
 
 
 def generation(model: Any, tokenizer: Any, documents: Documents) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def generation(model: Any, tokenizer: Any, documents: Documents) -> dict[str, An
     def by_generate(group: Documents) -> Documents:
         options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0, "eos_token_id": 0}
         new = model.generate(torch.tensor(group), **options)[:, PROMPT_TOKENS:].tolist()
-        return [each[: each.index(0)] if 0 in each else each for each in new]
+        return [ids[: ids.index(0)] if 0 in ids else ids for ids in new]
 
     def by_writer(group: Documents) -> Documents:
         return writer.continue_together(group, manner, seed=0)
@@ -196,7 +198,7 @@ def generation(model: Any, tokenizer: Any, documents: Documents) -> dict[str, An
         "prosemill, one by one": (by_writer, one_by_one),
         "prosemill, together": (by_writer, [prompts]),
     }
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     texts, seconds = {}, {}
     for name, (write, groups) in contenders.items():
         write(groups[0])  # warms up
@@ -205,29 +207,29 @@ def generation(model: Any, tokenizer: Any, documents: Documents) -> dict[str, An
         seconds[name] = time.perf_counter() - wall, time.process_time() - cpu
         number = sum(map(len, texts[name]))
         wall, cpu = seconds[name]
-        found[name] = {"tokens_per_second": round(number / wall, 1), "tokens_per_cpu_second": round(number / cpu, 1)}
+        figures[name] = {"tokens_per_second": round(number / wall, 1), "tokens_per_cpu_second": round(number / cpu, 1)}
     *others, ours = contenders
-    found["ratio"] = {
+    figures["ratio"] = {
         name: {kind: round(seconds[name][at] / seconds[ours][at], 2) for at, kind in enumerate(("wall", "cpu"))}
         for name in others
     }
-    found["identical"] = {name: sum(map(operator.eq, texts[name], texts[ours])) for name in others}
-    return {"prompts": len(prompts), "new_tokens": NEW_TOKENS, **found}
+    figures["identical"] = {name: sum(map(operator.eq, texts[name], texts[ours])) for name in others}
+    return {"prompts": len(prompts), "new_tokens": NEW_TOKENS, **figures}
 
 
 def measure(shape: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(threads)
     tokenizer = train_tokenizer()
-    found: dict[str, Any] = {"machine": machine()}
+    figures: dict[str, Any] = {"machine": machine()}
     by_length = documents_of(tokenizer, options.documents or DOCUMENTS[shape])
     model = teach(build(shape, 0.0), by_length["messages"], options.steps)
     if shape != "small":
         by_length.pop("messages")  # a quarter of an hour of the recipe
     for length, documents in by_length.items() if options.only != "generation" else ():
-        found[length] = compare(model, documents)
+        figures[length] = compare(model, documents)
     if options.only != "scores":
-        found["generation"] = generation(model, tokenizer, by_length["articles"] * TOGETHER)
-    return found
+        figures["generation"] = generation(model, tokenizer, by_length["articles"] * TOGETHER)
+    return figures
 
 
 def main() -> None:
@@ -240,14 +242,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     disable_progress_bar()
-    found = {}
+    figures = {}
     for shape, threads in itertools.product(options.shapes, options.threads):
         name = f"{shape}, {threads} thread{'s' if threads > 1 else ''}"
-        found[name] = measure(shape, threads, options)
-        print(name, json.dumps(found[name], indent=1), flush=True)
+        figures[name] = measure(shape, threads, options)
+        print(name, json.dumps(figures[name], indent=1), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

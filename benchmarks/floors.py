@@ -52,18 +52,18 @@ def dedup() -> Measured:
 def strip() -> Measured:
     """Precision, recall and F1 of segments that must and must not be in the text; paragraphs that stayed apart."""
     pages = made_pages(60)
-    found, lost, wrong, apart, borders = 0, 0, 0, 0, 0
+    kept, lost, wrong, apart, borders = 0, 0, 0, 0, 0
     for page in pages:
         text = strip_html(page.body).text
         flat = " ".join(text.split())
-        found += sum(segment in flat for segment in page.wanted)
+        kept += sum(segment in flat for segment in page.wanted)
         lost += sum(segment not in flat for segment in page.wanted)
         wrong += sum(segment in flat for segment in page.unwanted)
         blocks = {" ".join(block.split()) for block in text.split("\n\n")}
         paragraphs = [segment for segment in page.wanted if len(segment.split()) >= 30]
         borders += len(paragraphs)
         apart += sum(paragraph in blocks for paragraph in paragraphs)
-    precision, recall = found / (found + wrong), found / (found + lost)
+    precision, recall = kept / (kept + wrong), kept / (kept + lost)
     return _fingerprint(page.body.decode() for page in pages), {
         "precision": precision,
         "recall": recall,
@@ -76,8 +76,8 @@ def chunk() -> Measured:
     """Share of the chunks' room that holds tokens, of short documents left whole, and of tokens kept."""
     sizes = [len(text.split()) * 3 for text in planted_copies(400, seed=1).texts]
     chunks = pack(pieces_of(sizes, 1024), 1024)
-    whole = sum(piece.size == sizes[piece.document] for each in chunks for piece in each)
-    tokens = sum(piece.size for each in chunks for piece in each)
+    whole = sum(piece.size == sizes[piece.document] for pieces in chunks for piece in pieces)
+    tokens = sum(piece.size for pieces in chunks for piece in pieces)
     return _fingerprint(str(size) for size in sizes), {
         "filled": tokens / (1024 * len(chunks)),
         "whole": whole / len(sizes),

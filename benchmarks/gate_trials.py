@@ -64,15 +64,15 @@ def passages(until: int) -> Passages:
 
 def cut(texts: Iterable[str]) -> Passages:
     """Texts cut between lines, in an order that a digest draws."""
-    found = []
+    paragraphs = []
     for text in texts:
         part = ""
         for line in text.split("\n"):
             part += line.strip() + "\n\n" if line.strip() else ""
             if len(part.encode()) >= PASSAGE_BYTES:
-                found.append(part.strip())
+                paragraphs.append(part.strip())
                 part = ""
-    return sorted(found, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
+    return sorted(paragraphs, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
 
 
 def lay_corpus(store: Store, name: str, dated: dict[str, tuple[Passages, Passages]]) -> tuple[str, str, str]:
@@ -138,7 +138,7 @@ def brief(decision: Row) -> Row:
         "difference": round(decision["difference_bits_per_byte"], 5),
         "interval": [round(end, 5) for end in decision["interval"]],
         "refused": decision["refused"],
-        "answers": {each["slice"]: each["answer"] for each in decision["slices"]},
+        "answers": {part["slice"]: part["answer"] for part in decision["slices"]},
     }
 
 
@@ -183,14 +183,14 @@ def worse_on_old_text(store: Store, models: TinyModels, text: Passages) -> Row:
 def over_trained(store: Store, models: TinyModels, text: Passages) -> Row:
     test, train = text[:TEST], text[TEST : TEST + TRAIN]
     few: Passages = []
-    while sum(len(each.encode()) for each in [*few, train[len(few)]]) <= OVER_BYTES:
+    while sum(len(text.encode()) for text in [*few, train[len(few)]]) <= OVER_BYTES:
         few.append(train[len(few)])
     corpus = lay_corpus(store, "c", {"2026-01-05": (few, test)})
     champion = models.base(train, width=128, layers=2, epochs=EPOCHS)
     challenger = models.tune("over", few, start=champion, seed=3, epochs=50)
     decision = Comparison(store, corpus).compare(champion, challenger)
-    copying = [each for each in decision["slices"] if each["slice"] in ("copying", "verbatim run")]
-    return brief(decision) | {"copying": copying, "trained_on_bytes": sum(len(each.encode()) for each in few)}
+    copying = [part for part in decision["slices"] if part["slice"] in ("copying", "verbatim run")]
+    return brief(decision) | {"copying": copying, "trained_on_bytes": sum(len(text.encode()) for text in few)}
 
 
 def manual() -> Passages:
@@ -205,39 +205,39 @@ class Results:
         self.path = path
         self.settings = {"gate": Gate().model_dump(), "epochs": EPOCHS, "train_passages": TRAIN, "test_passages": TEST}
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self.found: dict[str, Any] = known if known.get("settings") == self.settings else {"settings": self.settings}
+        self.figures: dict[str, Any] = known if known.get("settings") == self.settings else {"settings": self.settings}
         self.began = time.process_time()
 
     def trials(self, name: str) -> list[Row]:
-        return self.found.get(name, {}).get("trials", [])  # type: ignore[no-any-return]
+        return self.figures.get(name, {}).get("trials", [])  # type: ignore[no-any-return]
 
     def write(self, results: dict[str, Row]) -> None:
         """Add the results, and the CPU minutes since the last time."""
         minutes, self.began = (time.process_time() - self.began) / 60, time.process_time()
-        self.found |= results
-        self.found["cpu_minutes"] = round(self.found.get("cpu_minutes", 0) + minutes, 2)
+        self.figures |= results
+        self.figures["cpu_minutes"] = round(self.figures.get("cpu_minutes", 0) + minutes, 2)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        self.path.write_text(json.dumps(self.figures, indent=1) + "\n", encoding="utf-8")
 
 
 def counted(trials: list[Row]) -> Row:
-    return {"promoted": sum(each["decision"] == "promote" for each in trials), "of": len(trials), "trials": trials}
+    return {"promoted": sum(trial["decision"] == "promote" for trial in trials), "of": len(trials), "trials": trials}
 
 
-def draw(found: dict[str, Row]) -> str:
+def draw(results: dict[str, Row]) -> str:
     """An SVG text: the interval of every trial, and the margin that its upper end has to pass."""
 
     def lines(axes: Any) -> None:
         place = 0
         for name, color in (("same data", plots.SOFT), ("more text", plots.AFTER)):
-            trials = found[name]["trials"]
+            trials = results[name]["trials"]
             for row in trials:
                 axes.plot(row["interval"], [place, place], color=color, linewidth=1.4)
                 axes.plot(row["difference"], place, "o", color=color, markersize=3)
                 place += 1
-            count = f"{name}: {found[name]['promoted']} of {len(trials)} promoted"
+            count = f"{name}: {results[name]['promoted']} of {len(trials)} promoted"
             axes.plot([], [], "o-", color=color, label=count)
-        margin = -found["settings"]["gate"]["margin"]
+        margin = -results["settings"]["gate"]["margin"]
         axes.axvline(margin, color=plots.INK, linestyle="--", linewidth=1)
         axes.annotate(f"margin {margin:g}", (margin, place), (-4, 2), textcoords="offset points", ha="right")
         axes.set(yticks=[], xlabel="bits per byte, challenger minus champion, 95 % interval", ylim=(place + 1, -1))
@@ -272,7 +272,7 @@ def main() -> None:
             sizes = (2, 2) if args.quick else (40, 10)
             for same, more in same_data_and_more(store, models, text, sizes, known):
                 results.write({"same data": counted(same), "more text": counted(more)})
-            args.out.with_suffix(".svg").write_text(draw(results.found), encoding="utf-8")
+            args.out.with_suffix(".svg").write_text(draw(results.figures), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -113,25 +113,25 @@ class Bench:
 
     def machine(self) -> dict[str, Any]:
         self.peak = peak_flops(self.device, "bf16")
-        found = {"torch": torch.__version__, "device": str(self.device), "matmul_tflops": round(self.peak / 1e12, 1)}
+        machine = {"torch": torch.__version__, "device": str(self.device), "matmul_tflops": round(self.peak / 1e12, 1)}
         if self.device.type == "cuda":
-            found |= {"name": torch.cuda.get_device_name(), "gigabytes": _total_gigabytes()}
-        return found
+            machine |= {"name": torch.cuda.get_device_name(), "gigabytes": _total_gigabytes()}
+        return machine
 
     def checks(self) -> dict[str, Any]:
         """The way that the probe chooses, whether it keeps documents apart, and its loss beside the plain one."""
         learner = SummedLoss(build(self.shape).to(self.device))
         batch = self._batch(2)
-        found = choose(learner, batch, precision="auto" if self.device.type == "cuda" else "fp32", dropout=0.0)
-        self.mode = replace(found.mode, compiled=self.device.type == "cuda")
+        choice = choose(learner, batch, precision="auto" if self.device.type == "cuda" else "fp32", dropout=0.0)
+        self.mode = replace(choice.mode, compiled=self.device.type == "cuda")
         scored = num_scored(batch)
         nats = {}
-        for name, mode in (("chosen", found.mode), ("plain", ComputeMode())):
+        for name, mode in (("chosen", choice.mode), ("plain", ComputeMode())):
             learner.follow(mode)
             with torch.no_grad():
                 nats[name] = round(float(learner(**batch, scale=1 / scored)), 6)
-        learner.follow(found.mode)
-        apart = keeps_apart(learner, found.mode, batch)
+        learner.follow(choice.mode)
+        apart = keeps_apart(learner, choice.mode, batch)
         return {"compute_mode": asdict(self.mode), "keeps_documents_apart": apart, "nats": nats}
 
     def train_ours(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Bench:
             trainer = Trainer(
                 model=model,
                 args=arguments,
-                train_dataset=[{"input_ids": each, "labels": each} for each in ids],
+                train_dataset=[{"input_ids": row, "labels": row} for row in ids],
                 data_collator=default_data_collator,
             )
             figures = self._time(lambda _: trainer.train(), trainer.add_callback)
@@ -284,8 +284,8 @@ class Bench:
         return self.mode
 
     def _batch(self, rows: int) -> dict[str, torch.Tensor]:
-        made = RandomChunks(self.shape, rows)
-        batch = collate([made[row] for row in range(rows)])
+        chunks = RandomChunks(self.shape, rows)
+        batch = collate([chunks[row] for row in range(rows)])
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _now(self) -> float:
@@ -375,12 +375,12 @@ def run(shape: str, device: str, seconds: float) -> dict[str, Any]:
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
     begun = time.perf_counter()
-    found: dict[str, Any] = {"shape": shape}
+    results: dict[str, Any] = {"shape": shape}
     for name, figures in _parts(bench, begun, seconds):
-        found[name] = figures
+        results[name] = figures
         print(f"{time.perf_counter() - begun:5.0f} s  {name}: {json.dumps(figures)}", file=sys.stderr, flush=True)
-    found["seconds"] = round(time.perf_counter() - begun, 1)
-    return found | {"ratios": ratios(found)}
+    results["seconds"] = round(time.perf_counter() - begun, 1)
+    return results | {"ratios": ratios(results)}
 
 
 def _parts(bench: Bench, begun: float, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -399,11 +399,11 @@ def _parts(bench: Bench, begun: float, seconds: float) -> Iterator[tuple[str, di
             torch.cuda.empty_cache()
 
 
-def ratios(found: dict[str, Any]) -> dict[str, float | None]:
+def ratios(results: dict[str, Any]) -> dict[str, float | None]:
     """Ours against each of the others; None where one of the two is lacking."""
 
     def speed(part: str) -> float | None:
-        return found.get(part, {}).get("tokens_per_second")
+        return results.get(part, {}).get("tokens_per_second")
 
     ours = speed("train_ours")
     others = ("train_run_clm", "train_run_clm_best_flags", "train_ours_without_documents", "train_ours_uncompiled")

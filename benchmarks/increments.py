@@ -58,11 +58,11 @@ def kept(store: Store, snapshot: str) -> set[str]:
 
 
 def splits(store: Store, snapshot: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    part_of_url: dict[str, str] = {}
     for shard in store.manifest(snapshot).shards_of("assignments"):
         table = pq.read_table(store.local(shard.path), columns=["url", "split"])
-        found.update(zip(table["url"].to_pylist(), table["split"].to_pylist(), strict=True))
-    return found
+        part_of_url.update(zip(table["url"].to_pylist(), table["split"].to_pylist(), strict=True))
+    return part_of_url
 
 
 def cpu_seconds() -> float:
@@ -81,13 +81,13 @@ def increment(
     return (keepers, assigned), costs
 
 
-def live_through(store: Store, corpus: SentenceCorpus, first: int, each: int, increments: int) -> dict[str, Any]:
+def live_through(store: Store, corpus: SentenceCorpus, first: int, later: int, increments: int) -> dict[str, Any]:
     """The first run and the runs after it; what was withdrawn, what changed its split, what a run cost."""
     rows, withdrawn, changed = [], 0, 0
     strip, before, published, parts = "", ("", ""), set[str](), dict[str, str]()
     everything: list[tuple[str, str, str]] = []
     for number in range(increments + 1):
-        new = list(corpus.take(each if number else first))
+        new = list(corpus.take(later if number else first))
         everything += new
         strip = write_strip(store, f"{number:04}", new, strip)
         before, costs = increment(store, strip, f"2026-01-{number + 1:02}", before)
@@ -121,12 +121,12 @@ def main() -> None:
         store = Store(folder)
         store.check_writable()
         corpus = SentenceCorpus(arguments.cache)
-        found = live_through(store, corpus, arguments.first, arguments.increment, arguments.increments)
-    text = json.dumps(found, indent=1)
+        result = live_through(store, corpus, arguments.first, arguments.increment, arguments.increments)
+    text = json.dumps(result, indent=1)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n", encoding="utf-8")
-    sys.exit(bool(found["withdrawn"] or found["changed_split"] or found["agreement"] < 0.998))
+    sys.exit(bool(result["withdrawn"] or result["changed_split"] or result["agreement"] < 0.998))
 
 
 if __name__ == "__main__":

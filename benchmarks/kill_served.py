@@ -145,23 +145,23 @@ def stand(home: Path) -> Iterator[ServedStack]:
     (home / "stories.toml").write_text(recipe_text(finetune=FINETUNE), encoding="utf-8")
     environment.prepare(str(home / "store"))
     environment.prefect_home()
-    made = ServedStack(home, local_server.free_port())
-    environment.use_server(made.api)  # before Prefect is imported
+    stack = ServedStack(home, local_server.free_port())
+    environment.use_server(stack.api)  # before Prefect is imported
     redis = subprocess.Popen(
-        ["redis-server", "--port", str(made.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(home)],
+        ["redis-server", "--port", str(stack.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(home)],
         stdout=subprocess.DEVNULL,
     )
     try:
-        made.start("server")
-        local_server.wait_until_healthy(made.running["server"], made.port, home / "server.log")
+        stack.start("server")
+        local_server.wait_until_healthy(stack.running["server"], stack.port, home / "server.log")
         _deploy(home)
-        made.start("cpu worker")
-        made.start("gpu worker")
-        yield made
+        stack.start("cpu worker")
+        stack.start("gpu worker")
+        yield stack
     finally:
         for name in ("cpu worker", "gpu worker", "server"):
-            if name in made.running:
-                subprocesses.end_group(made.running[name], 20)
+            if name in stack.running:
+                subprocesses.end_group(stack.running[name], 20)
         redis.terminate()
         redis.wait()
 
@@ -177,10 +177,10 @@ def _deploy(home: Path) -> None:
     for _ in apply(plan([home / "stories.toml"], str(home / "store"))):
         pass
     with get_client(sync_client=True) as client:
-        for each in crash_safety.automations(heartbeats_seconds=45, restart_seconds=25, pending_seconds=60):
-            for found in client.read_automations_by_name(each.name):
-                client.delete_automation(found.id)
-            client.create_automation(each)
+        for automation in crash_safety.automations(heartbeats_seconds=45, restart_seconds=25, pending_seconds=60):
+            for deployed in client.read_automations_by_name(automation.name):
+                client.delete_automation(deployed.id)
+            client.create_automation(automation)
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ def start(stand: ServedStack, store: Path) -> str:
 def finish(stand: ServedStack, run: str) -> dict[str, Any]:
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
-        found: dict[str, Any] = stand.ask(f"/flow_runs/{run}")
-        if found["state"]["type"] in ENDED or time.monotonic() > deadline:
-            return found
+        answer: dict[str, Any] = stand.ask(f"/flow_runs/{run}")
+        if answer["state"]["type"] in ENDED or time.monotonic() > deadline:
+            return answer
         time.sleep(1)
 
 
@@ -206,11 +206,11 @@ def kill(stand: ServedStack, run: str, what: str, reached: Callable[[], bool]) -
     deadline, looked = time.monotonic() + LIMIT_SECONDS, 0.0
     while time.monotonic() < deadline:
         stand.tend()
-        if reached() and (found := _victims(stand, run, what)):
-            for pid in found:
+        if reached() and (victims := _victims(stand, run, what)):
+            for pid in victims:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            return " ".join(map(str, found))
+            return " ".join(map(str, victims))
         if time.monotonic() - looked > 5:
             looked = time.monotonic()
             if stand.ask(f"/flow_runs/{run}")["state"]["type"] in ENDED:
@@ -223,8 +223,8 @@ def _victims(stand: ServedStack, run: str, what: str) -> list[int]:
     """Never anything that this experiment did not start: others work on the machine, too."""
     if what in stand.running:
         return [stand.running[what].pid] if stand.running[what].poll() is None else []
-    names = {run: "retrain"} | dict.fromkeys((each["id"] for each in _trainings(stand, run)), "train-model")
-    flows = {names[each]: pid for each, pid in served_processes.flow_processes().items() if each in names}
+    names = {run: "retrain"} | dict.fromkeys((training["id"] for training in _trainings(stand, run)), "train-model")
+    flows = {names[flow_run]: pid for flow_run, pid in served_processes.flow_processes().items() if flow_run in names}
     if what.endswith("machine"):  # the worker, and every process that it started
         worker = stand.running[what.replace("machine", "worker")].pid
         below = [pid for pid in flows.values() if worker in served_processes.ancestors(pid)]
@@ -235,10 +235,10 @@ def _victims(stand: ServedStack, run: str, what: str) -> list[int]:
 
 
 def _trainings(stand: ServedStack, run: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = stand.ask(
+    runs: list[dict[str, Any]] = stand.ask(
         "/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [f"{run}-train"]}}}
     )
-    return found
+    return runs
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------
@@ -250,16 +250,16 @@ def came_of(stand: ServedStack, run: str, store: Path) -> dict[str, Any]:
     versions, champion = registry.list_versions("stories"), registry.champion("stories")
     weights = opened.manifest(champion.snapshot).totals["weights_sha256"] if champion else ""
     events = {"occurred": {"since": "2020-01-01T00:00:00Z"}, "event": {"name": ["prosemill.model.promoted"]}}
-    told = stand.ask("/events/filter", {"filter": events, "limit": 50})["events"]
+    promoted = stand.ask("/events/filter", {"filter": events, "limit": 50})["events"]
     return {
         "state": stand.ask(f"/flow_runs/{run}")["state"]["name"],
         "snapshots": opened.snapshots(),
         "weights": weights,
         "record": opened.runs("stories"),
-        "decisions": sum(each.startswith("gate-") for each in opened.snapshots()),
+        "decisions": sum(snapshot.startswith("gate-") for snapshot in opened.snapshots()),
         "versions": len(versions),
         "champion": champion.snapshot if champion else "",
-        "promotions": sum(each["payload"]["run"] == run for each in told),
+        "promotions": sum(event["payload"]["run"] == run for event in promoted),
         "trainings": len(_trainings(stand, run)),
         "unfinished": sorted(path.name for path in (store / "unfinished").iterdir()),
     }
@@ -280,36 +280,36 @@ def suffer(
         )
         print(f"  run {number}: killed {what} ({hit or 'it was over'}) at {moment}", flush=True)
     finish(stand, run)
-    found = came_of(stand, run, store)
-    crashes = [each for each in stand.ask(f"/flow_run_states/?flow_run_id={run}") if each["type"] == "CRASHED"]
+    outcome = came_of(stand, run, store)
+    crashes = [state for state in stand.ask(f"/flow_run_states/?flow_run_id={run}") if state["type"] == "CRASHED"]
     return {
         "kills": hits,
         "seconds": round(time.monotonic() - began, 1),
         "crashes_of_retrain": len(crashes),
         "restarted": {name: count - before.get(name, 0) for name, count in stand.restarts.items()},
-        "differs_in": sorted(key for key in expected if found[key] != expected[key]),
-        **{key: found[key] for key in ("state", "decisions", "versions", "promotions", "trainings")},
+        "differs_in": sorted(key for key in expected if outcome[key] != expected[key]),
+        **{key: outcome[key] for key in ("state", "decisions", "versions", "promotions", "trainings")},
     }
 
 
 def experiment(home: Path, plan: Sequence[Sequence[tuple[str, str]]] = PLAN) -> Iterator[dict[str, Any]]:
     """The undisturbed run, and then one after the other those that are killed; the results so far after each."""
-    with stand(home) as made:
+    with stand(home) as stack:
         began = time.monotonic()
-        run = start(made, home / "unbroken")
-        finish(made, run)
-        expected = came_of(made, run, home / "unbroken")
+        run = start(stack, home / "unbroken")
+        finish(stack, run)
+        expected = came_of(stack, run, home / "unbroken")
         seconds = round(time.monotonic() - began, 1)
-        told = {key: expected[key] for key in ("state", "decisions", "versions", "promotions", "trainings")}
-        print(f"undisturbed: {told} in {seconds} s", flush=True)
+        undisturbed = {key: expected[key] for key in ("state", "decisions", "versions", "promotions", "trainings")}
+        print(f"undisturbed: {undisturbed} in {seconds} s", flush=True)
         if expected["state"] != "Completed":
             sys.exit("the undisturbed run did not complete: nothing to compare with")
         rows: list[dict[str, Any]] = []
         for number, kills in enumerate(plan, 1):
-            rows.append(suffer(made, number, kills, expected))
+            rows.append(suffer(stack, number, kills, expected))
             yield {
-                "undisturbed": {"seconds": seconds, **told},
-                "kills": sum(each["hit"] for row in rows for each in row["kills"]),
+                "undisturbed": {"seconds": seconds, **undisturbed},
+                "kills": sum(kill["hit"] for row in rows for kill in row["kills"]),
                 "runs_that_differ": sum(bool(row["differs_in"]) for row in rows),
                 "runs": rows,
             }
@@ -325,13 +325,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="prosemill-kills-") as folder:
         home = arguments.home or Path(folder)
         home.mkdir(parents=True, exist_ok=True)
-        for found in experiment(home):
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            row = found["runs"][-1]
+        for report in experiment(home):
+            RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            row = report["runs"][-1]
             differs = ", ".join(row["differs_in"]) or "nothing"
-            print(f"{len(found['runs'])}  {row['state']}  {row['seconds']} s  differs in {differs}", flush=True)
-    print(f"{found['kills']} kills, {found['runs_that_differ']} runs that ended otherwise")
-    sys.exit(1 if found["runs_that_differ"] or found["kills"] < sum(map(len, PLAN)) else 0)
+            print(f"{len(report['runs'])}  {row['state']}  {row['seconds']} s  differs in {differs}", flush=True)
+    print(f"{report['kills']} kills, {report['runs_that_differ']} runs that ended otherwise")
+    sys.exit(1 if report["runs_that_differ"] or report["kills"] < sum(map(len, PLAN)) else 0)
 
 
 if __name__ == "__main__":

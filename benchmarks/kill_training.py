@@ -65,7 +65,7 @@ def kill_at(folder: Path, chunk: str, step: int, victim: str) -> dict[str, Any]:
     assert process.stdout is not None  # we asked for a pipe
     steps = _steps(process.stdout)
     began = next(steps)
-    reached = next((each for each in steps if each >= step), None)
+    reached = next((reported for reported in steps if reported >= step), None)
     if reached is None:
         raise SystemExit(f"the run ended before step {step}, at which it was to be killed")
     pid = process.pid if victim == "program" else _child_of(process.pid)
@@ -119,9 +119,12 @@ def main() -> None:
             kills.append(kill_at(Path(other), chunk, step, ("program", "training process")[number % 2]))
             print(kills[-1], flush=True)
         start(Path(other), chunk).communicate()
-        found = totals(victim)
-    same = {name: found[name] == expected[name] for name in ("weights_sha256", "validation_loss", "best_step", "steps")}
-    result = {"steps": expected["steps"], "kills": kills, "same": same, "weights_sha256": found["weights_sha256"]}
+        after_kills = totals(victim)
+    same = {
+        name: after_kills[name] == expected[name]
+        for name in ("weights_sha256", "validation_loss", "best_step", "steps")
+    }
+    result = {"steps": expected["steps"], "kills": kills, "same": same, "weights_sha256": after_kills["weights_sha256"]}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(same))

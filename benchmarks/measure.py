@@ -31,18 +31,18 @@ def run(command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None 
 
     A small process starts it: on Linux a child is said to have used at least the memory that its parent had.
     """
-    with log.open("wb") as out, tempfile.NamedTemporaryFile("r") as told:
-        starter = [sys.executable, "-S", "-E", __file__, told.name, *(str(part) for part in command)]
+    with log.open("wb") as out, tempfile.NamedTemporaryFile("r") as report:
+        starter = [sys.executable, "-S", "-E", __file__, report.name, *(str(part) for part in command)]
         subprocess.run(starter, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, check=True)
-        found = json.load(told)
-    code = found.pop("code")
+        figures = json.load(report)
+    code = figures.pop("code")
     if code:
         tail = " | ".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-6:])
         raise RuntimeError(f"{' '.join(map(str, command[:4]))} ended with {code}: {tail[-800:]}")
-    return Cost(**found)
+    return Cost(**figures)
 
 
-def _start(told: Path, command: Sequence[str]) -> None:
+def _start(report: Path, command: Sequence[str]) -> None:
     started, seconds, peak, code = time.monotonic(), 0.0, 0, 1
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a fork server leaves behind is counted, too
     process = subprocess.Popen(command)
@@ -56,7 +56,7 @@ def _start(told: Path, command: Sequence[str]) -> None:
         if pid == process.pid:
             code = process.returncode = os.waitstatus_to_exitcode(status)
     cost = Cost(round(seconds, 2), round(time.monotonic() - started, 2), peak // 1024)
-    told.write_text(json.dumps({"code": code, **cost.as_dict()}), encoding="utf-8")
+    report.write_text(json.dumps({"code": code, **cost.as_dict()}), encoding="utf-8")
 
 
 if __name__ == "__main__":

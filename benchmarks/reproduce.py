@@ -60,29 +60,29 @@ def prosemill(where: Path, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(program, stdout=subprocess.PIPE, text=True, cwd=where, env=environ, check=False)
     if not done.stdout.startswith("{"):
         sys.exit(f"prosemill {arguments[0]} ended with {done.returncode} and said nothing")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/reproduce.json"))
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         (folder / "texts").mkdir()
         for number, text in enumerate(passages(1850)[:PAGES]):
             (folder / "texts" / f"page-{number:03}.txt").write_text(text, encoding="utf-8")
         (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
         store = ("--store", str(folder / "store"))
         trained = prosemill(clone(folder / "first"), "retrain", str(folder / "recipe.toml"), *store)
-        found = prosemill(clone(folder / "second"), "reproduce", "again", *store)
+        reproduced = prosemill(clone(folder / "second"), "reproduce", "again", *store)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    result = {"commit": commit.stdout.strip(), "decision": trained["decision"], "model": trained["model"]} | found
+    result = {"commit": commit.stdout.strip(), "decision": trained["decision"], "model": trained["model"]} | reproduced
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
-    if not found["same"]:
+    if not reproduced["same"]:
         sys.exit("the weights differ")
 
 

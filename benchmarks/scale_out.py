@@ -126,8 +126,10 @@ def tasks_by_worker() -> dict[str, int]:
     """How many tasks each worker of the cluster has computed, by its address."""
     count = "lambda dask_worker: dask_worker.state.executed_count"
     ask = f"import json; from distributed import Client; print(json.dumps(Client('{SCHEDULER}').run({count})))"
-    told = subprocess.run([*within(NAMESPACES[0]), sys.executable, "-c", ask], capture_output=True, check=True).stdout
-    return dict(json.loads(told))
+    printed = subprocess.run(
+        [*within(NAMESPACES[0]), sys.executable, "-c", ask], capture_output=True, check=True
+    ).stdout
+    return dict(json.loads(printed))
 
 
 def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
@@ -145,10 +147,10 @@ def run(engine: str, recipe: Path, as_of: str, home: Path) -> dict[str, Any]:
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         wall = time.monotonic() - started
         tasks = {"tasks_by_worker": tasks_by_worker()} if engine == APART else {}
-    made = [line for line in done.stdout.splitlines() if line.startswith("MADE ")]
-    if done.returncode or not made:
+    lines = [line for line in done.stdout.splitlines() if line.startswith("MADE ")]
+    if done.returncode or not lines:
         raise SystemExit(f"{engine}, {as_of}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}")
-    corpus = json.loads(made[0].removeprefix("MADE "))
+    corpus = json.loads(lines[0].removeprefix("MADE "))
     seconds = round(sum(corpus["seconds"].values()), 1)
     return {
         "wall_seconds": round(wall, 1),
@@ -164,25 +166,25 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found: dict[str, Any] = {}
+    runs: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="prosemill-scale-") as scratch:
         home = Path(scratch)
         for number, as_of in enumerate(RUNS):
             recipe = write_sources(home / "texts", arguments.documents, number)
             for engine in arguments.engines.split(","):
-                found.setdefault(engine, {})[as_of] = run(engine, recipe, as_of, home)
-                print(engine, as_of, found[engine][as_of], file=sys.stderr, flush=True)
-    first = found[arguments.engines.split(",")[0]]
-    for increments in found.values():
+                runs.setdefault(engine, {})[as_of] = run(engine, recipe, as_of, home)
+                print(engine, as_of, runs[engine][as_of], file=sys.stderr, flush=True)
+    first = runs[arguments.engines.split(",")[0]]
+    for increments in runs.values():
         increments["same_ids"] = all(increments[as_of]["ids"] == first[as_of]["ids"] for as_of in RUNS)
         increments["overhead_seconds"] = round(
             sum(increments[as_of]["wall_seconds"] - first[as_of]["wall_seconds"] for as_of in RUNS) / len(RUNS), 1
         )
-    text = json.dumps({"documents_a_night": arguments.documents, "engines": found}, indent=1)
+    text = json.dumps({"documents_a_night": arguments.documents, "engines": runs}, indent=1)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n", encoding="utf-8")
-    sys.exit(not all(increments["same_ids"] for increments in found.values()))
+    sys.exit(not all(increments["same_ids"] for increments in runs.values()))
 
 
 if __name__ == "__main__":

@@ -53,11 +53,11 @@ def main() -> int:
 
 def commit() -> str:
     """The commit that is checked out, "+" behind it where files differ from it."""
-    found = subprocess.run(
+    done = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return found.stdout.strip()
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

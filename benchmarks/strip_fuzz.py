@@ -43,10 +43,10 @@ def deep(rng: random.Random, page: bytes) -> bytes:
 
 
 def random_bytes(rng: random.Random, page: bytes) -> bytes:
-    found = bytearray(page)
-    for _ in range(rng.randint(1, max(1, len(found) // 20))):
-        found[rng.randrange(len(found))] = rng.randrange(256)
-    return bytes(found)
+    mutated = bytearray(page)
+    for _ in range(rng.randint(1, max(1, len(mutated) // 20))):
+        mutated[rng.randrange(len(mutated))] = rng.randrange(256)
+    return bytes(mutated)
 
 
 def nuls(rng: random.Random, page: bytes) -> bytes:
@@ -57,8 +57,8 @@ def nuls(rng: random.Random, page: bytes) -> bytes:
 def wrong_charset(rng: random.Random, page: bytes) -> bytes:
     text = page.decode("utf-8", "replace").replace("e", rng.choice("éжは漢ß"), 400)
     codec = rng.choice(["utf-16", "utf-16-be", "gb18030", "shift_jis", "koi8-r", "cp1252", "utf-7", "utf-32", "big5"])
-    said = rng.choice([b"utf-8", b"gbk", b"iso-2022-kr", b"hz", b"x-user-defined", b"nonsense", b"\xff"])
-    return text.encode(codec, "replace").replace(b'charset="utf-8"', b'charset="' + said + b'"')
+    charset = rng.choice([b"utf-8", b"gbk", b"iso-2022-kr", b"hz", b"x-user-defined", b"nonsense", b"\xff"])
+    return text.encode(codec, "replace").replace(b'charset="utf-8"', b'charset="' + charset + b'"')
 
 
 def huge_attribute(rng: random.Random, page: bytes) -> bytes:
@@ -155,15 +155,15 @@ def fuzz(pages: int, seed: int, jobs: int) -> dict[str, Any]:
             results.append(page)
             if len(results) % 500 == 0:
                 print(f"{len(results)} pages", file=sys.stderr, flush=True)
-    slowest = sorted(results, key=lambda each: -each.cpu_seconds)[:5]
+    slowest = sorted(results, key=lambda result: -result.cpu_seconds)[:5]
     return {
         "pages": pages,
         "seed": seed,
-        "exceptions": [f"{each.name}: {each.reason}" for each in results if each.raised],
+        "exceptions": [f"{result.name}: {result.reason}" for result in results if result.raised],
         "slowest_cpu_seconds": slowest[0].cpu_seconds,
-        "slowest": [f"{each.cpu_seconds} s: {each.name}" for each in slowest],
-        "memory_grown_megabytes": max(each.grown_megabytes for each in results),
-        "reasons": dict(Counter(each.reason for each in results if not each.raised).most_common()),
+        "slowest": [f"{result.cpu_seconds} s: {result.name}" for result in slowest],
+        "memory_grown_megabytes": max(result.grown_megabytes for result in results),
+        "reasons": dict(Counter(result.reason for result in results if not result.raised).most_common()),
     }
 
 
@@ -174,13 +174,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found = fuzz(arguments.pages, arguments.seed, arguments.jobs)
-    text = json.dumps(found, indent=1)
+    figures = fuzz(arguments.pages, arguments.seed, arguments.jobs)
+    text = json.dumps(figures, indent=1)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n", encoding="utf-8")
-    too_slow = found["slowest_cpu_seconds"] > SLOWEST_SECONDS
-    sys.exit(bool(found["exceptions"] or too_slow or found["memory_grown_megabytes"] > MOST_MEGABYTES))
+    too_slow = figures["slowest_cpu_seconds"] > SLOWEST_SECONDS
+    sys.exit(bool(figures["exceptions"] or too_slow or figures["memory_grown_megabytes"] > MOST_MEGABYTES))
 
 
 if __name__ == "__main__":

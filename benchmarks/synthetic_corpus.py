@@ -26,15 +26,15 @@ ROW_GROUP = 10_000
 
 def sentences(cache: Path) -> list[str]:
     """Sentences of 8 to 40 words of the packages' HTML, each once, in a stable order."""
-    made = cache / "sentences.json"
-    if not made.exists():
-        found: dict[str, None] = {}
+    path = cache / "sentences.json"
+    if not path.exists():
+        sentences: dict[str, None] = {}
         for package in PACKAGES:
             for page in sorted(filter(Path.is_file, _unpacked(package, cache).rglob("*.html"))):
                 for sentence in _sentences_of(page):
-                    found[sentence] = None
-        made.write_text(json.dumps(list(found), ensure_ascii=False), encoding="utf-8")
-    listed: list[str] = json.loads(made.read_text(encoding="utf-8"))
+                    sentences[sentence] = None
+        path.write_text(json.dumps(list(sentences), ensure_ascii=False), encoding="utf-8")
+    listed: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return listed
 
 
@@ -97,7 +97,7 @@ def of_all_lengths(size: int, cache: Path, seed: int = 0) -> Path:
 
 
 def changed(text: str, rng: random.Random, words: list[str]) -> str:
-    found = text.split(" ")
-    for place in rng.sample(range(len(found)), round(rng.choice(CHANGED) * len(found))):
-        found[place] = rng.choice(words)
-    return " ".join(found)
+    changed = text.split(" ")
+    for place in rng.sample(range(len(changed)), round(rng.choice(CHANGED) * len(changed))):
+        changed[place] = rng.choice(words)
+    return " ".join(changed)

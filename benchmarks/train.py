@@ -72,7 +72,7 @@ def write_text(folder: Path) -> None:
     paragraphs = [message.paragraphs for message in load_messages()]
     for name, some in (("train", paragraphs[:-HELD_OUT]), ("held-out", paragraphs[-HELD_OUT:])):
         # Articles of six paragraphs, some 700 tokens: the length that web pages have
-        articles = ["\n\n".join(each[at : at + 6]) for each in some for at in range(0, len(each), 6)]
+        articles = ["\n\n".join(paragraphs[at : at + 6]) for paragraphs in some for at in range(0, len(paragraphs), 6)]
         tokens = [[*encoding.ids, 0] for encoding in tokenizer.encode_batch_fast(articles)]
         chunks = pack(pieces_of([len(ids) for ids in tokens], CHUNK_TOKENS), CHUNK_TOKENS)
         ids = np.zeros((len(chunks), CHUNK_TOKENS), dtype=np.uint16)
@@ -186,7 +186,7 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
 
     learner = SummedLoss(build(options.shape, 0.0))
     text = Text(folder, "train", options.steps * options.batch)
-    found = choose(learner, collate([text[0], text[1]]), precision="auto", dropout=0.0)
+    choice = choose(learner, collate([text[0], text[1]]), precision="auto", dropout=0.0)
     plan = TrainingPlan(
         steps=options.steps,
         examples=len(text),
@@ -194,11 +194,11 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
         micro_batch_chunks=options.micro or min(4, options.batch),
         eval_every=10**9,
         learning_rate=options.rate,
-        mode=found.mode,
+        mode=choice.mode,
         threads=torch.get_num_threads(),
         max_documents=CHUNK_TOKENS,
         flops_per_token=flops_per_token(learner, CHUNK_TOKENS),
-        peak_flops=found.peak_flops,
+        peak_flops=choice.peak_flops,
     )
     settings: Any = SimpleNamespace(
         warmup_share=0.05, weight_decay=0.0, max_grad_norm=1.0, seed=0, patience=10**9, checkpoint_minutes=10**9
@@ -210,8 +210,8 @@ def ours(options: argparse.Namespace, folder: Path) -> Trained:
     trainer.run(None)
     best = min(times[1:] or times)[0]
     used = options.batch * CHUNK_TOKENS / best * plan.flops_per_token / plan.peak_flops
-    chosen = {name: round(1 / each * CHUNK_TOKENS, 1) for name, each in found.timings.items()}
-    return learner.restore(), times, {"compute_mode": asdict(found.mode), "probe_tokens_per_second": chosen} | {
+    chosen = {name: round(1 / timing * CHUNK_TOKENS, 1) for name, timing in choice.timings.items()}
+    return learner.restore(), times, {"compute_mode": asdict(choice.mode), "probe_tokens_per_second": chosen} | {
         "peak_gflops": round(plan.peak_flops / 1e9), "share_of_peak": round(used, 3)
     }  # fmt: skip
 
@@ -278,14 +278,14 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(temporary)
         write_text(folder)
         names = options.contenders.split(",") if options.contenders else list(CONTENDERS)
-        found = {}
+        contenders = {}
         for name in names:
-            found[name] = in_its_own_process(name, options, folder)
-            print(f"{name}: {json.dumps(found[name])}", file=sys.stderr, flush=True)
-    result = {"shape": options.shape, **SHAPES[options.shape], "machine": machine(), "contenders": found}
-    if {"run_clm", "prosemill"} <= found.keys():
+            contenders[name] = in_its_own_process(name, options, folder)
+            print(f"{name}: {json.dumps(contenders[name])}", file=sys.stderr, flush=True)
+    result = {"shape": options.shape, **SHAPES[options.shape], "machine": machine(), "contenders": contenders}
+    if {"run_clm", "prosemill"} <= contenders.keys():
         result["ratio"] = {
-            kind: round(found["prosemill"][kind] / found["run_clm"][kind], 2)
+            kind: round(contenders["prosemill"][kind] / contenders["run_clm"][kind], 2)
             for kind in ("tokens_per_second", "tokens_per_cpu_second", "gigabytes")
         }
         result["goal"] = GOALS.get(options.shape, {})

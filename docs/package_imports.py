@@ -65,11 +65,11 @@ def package_of(module: str) -> str:
 
 def listing() -> str:
     """One line a package, the packages that it imports behind the colon."""
-    found: dict[str, set[str]] = {package_of(module): set() for module in modules()}
-    for each in imports():
-        if package_of(each.module) != package_of(each.imported):
-            found[package_of(each.module)].add(package_of(each.imported))
-    rows = [f"{package}: {' '.join(sorted(imported)) or '–'}" for package, imported in sorted(found.items())]
+    imports_of: dict[str, set[str]] = {package_of(module): set() for module in modules()}
+    for link in imports():
+        if package_of(link.module) != package_of(link.imported):
+            imports_of[package_of(link.module)].add(package_of(link.imported))
+    rows = [f"{package}: {' '.join(sorted(imported)) or '–'}" for package, imported in sorted(imports_of.items())]
     return "\n".join(["```", *rows, "```"])
 
 

