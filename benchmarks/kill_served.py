@@ -246,7 +246,7 @@ def _trainings(stand: ServedStack, run: str) -> list[dict[str, Any]]:
 
 def came_of(stand: ServedStack, run: str, store: Path) -> dict[str, Any]:
     """Everything that must be as in an undisturbed run."""
-    opened, registry = Store(str(store)), Registry(str(store))
+    opened, registry = Store(str(store)), Registry.open(str(store))
     versions, champion = registry.list_versions("stories"), registry.champion("stories")
     weights = opened.manifest(champion.snapshot).totals["weights_sha256"] if champion else ""
     events = {"occurred": {"since": "2020-01-01T00:00:00Z"}, "event": {"name": ["prosemill.model.promoted"]}}

@@ -17,15 +17,14 @@ from prefect.input import RunInput, read_flow_run_input
 from pydantic import Field
 
 from flows.support.compat import response_key
-from prosemill.config.environment import tracking_uri
 from prosemill.errors import ApprovalError
 from prosemill.gate import approval
 from prosemill.gate.approval import ApprovalState
 from prosemill.registry.registry import Registry
 from prosemill.reporting.approval_request import question_markdown
 from prosemill.reporting.summary import TrainingRecord
-from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
+from prosemill.storage.times import moment, parse
 from tasks.support import events, reporting
 
 _PAUSE_KEY = "approval"
@@ -53,7 +52,7 @@ def resolve_approval(store: Store, name: str, trained: TrainingRecord) -> Approv
     question = approval.read_state(store, name, trained["gate"])
     if question is None:
         return None
-    registry = Registry(store.url, tracking_uri())
+    registry = Registry.open(store.url)
     if question.state == approval.ASKED and not approval.is_superseded(store, registry, question):
         given = _response()
         if given is not None:
@@ -108,7 +107,7 @@ def _can_suspend() -> bool:
 
 
 def _suspend(store: Store, question: ApprovalState, evaluation: str) -> None:
-    left = (datetime.fromisoformat(question.until) - datetime.now(UTC)).total_seconds()
+    left = (parse(question.until) - datetime.now(UTC)).total_seconds()
     text = question_markdown(store, question, evaluation)
     reporting.show_question(store, question.name, question.decision, question.model, question.sentence, text)
     form = Approval.with_initial_data(description=text)

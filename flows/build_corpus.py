@@ -2,12 +2,11 @@
 
 import logging
 
-from prefect import flow
 from prefect.context import FlowRunContext
 
+from flows.support.reported import reported_flow
 from flows.support.task_runners import ChosenTaskRunner
 from prosemill import chunk, scrape, strip
-from prosemill.config.environment import tracking_uri
 from prosemill.config.settings import AsOf, Recipe
 from prosemill.dedup import overrides
 from prosemill.errors import ProsemillError
@@ -31,17 +30,7 @@ from tasks.support.submitting import submit
 log = logging.getLogger("prosemill.build_corpus")
 
 
-@flow(
-    name="build-corpus",
-    flow_run_name=reporting.run_name,
-    task_runner=ChosenTaskRunner(),  # type: ignore[arg-type]
-    persist_result=True,
-    result_serializer="json",
-    on_completion=[reporting.ended],
-    on_failure=[reporting.ended],
-    on_crashed=[reporting.ended],
-    on_cancellation=[reporting.ended],
-)
+@reported_flow("build-corpus", task_runner=ChosenTaskRunner())
 def build_corpus(recipe: Recipe, as_of: AsOf = "", store: str = "") -> Corpus:
     """Bring the corpus of a recipe up to a date.
 
@@ -117,7 +106,7 @@ def _tell(store: Store, recipe: Recipe, as_of: str, corpus: Corpus) -> None:
         urls = sorted(set(opted_out.values()))
         events.corpus_opted_out(recipe.name, as_of=as_of, urls=urls, models=models, by_itself=by_itself)
     try:
-        champion = Registry(store.url, tracking_uri()).champion(recipe.name)
+        champion = Registry.open(store.url).champion(recipe.name)
         found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
     except ProsemillError as error:  # a registry or old model that cannot be read does not fail a complete corpus
         log.warning("%s: whether the corpus is worth training on is not known: %s", recipe.name, error)

@@ -2,9 +2,7 @@
 
 from datetime import UTC, datetime
 
-from prefect import flow
-
-from prosemill.config.environment import tracking_uri
+from flows.support.reported import reported_flow
 from prosemill.config.settings import Recipe
 from prosemill.errors import ModelUnhealthy
 from prosemill.operations import health
@@ -12,16 +10,7 @@ from prosemill.registry.registry import Registry
 from tasks.support import events, reporting
 
 
-@flow(
-    name="check-health",
-    flow_run_name=reporting.run_name,
-    persist_result=True,
-    result_serializer="json",
-    on_completion=[reporting.ended],
-    on_failure=[reporting.ended],
-    on_crashed=[reporting.ended],
-    on_cancellation=[reporting.ended],
-)
+@reported_flow("check-health")
 def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> list[dict[str, str]]:
     """Check that the store is writable, the sources give what they gave, the champion is complete and not too old.
 
@@ -33,7 +22,7 @@ def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> li
         store: Folder or URL of the store; empty: PROSEMILL_STORE, else data/store.
     """
     _, opened = reporting.begin("", store)
-    registry = Registry(opened.url, tracking_uri())
+    registry = Registry.open(opened.url)
     findings = health.examine(opened, registry, recipe.name, max_age_days=max_age_days, now=datetime.now(UTC))
     rows = [each.as_row() for each in findings]
     reporting.show_health(recipe.name, rows)

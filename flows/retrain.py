@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import runtime
 
 from flows import approval
 from flows.build_corpus import build_corpus
 from flows.support.gpu_handover import cancel_with_child, train_elsewhere
+from flows.support.reported import reported_flow
 from flows.train_model import BASE, train_model
-from prosemill.config.environment import tracking_uri
 from prosemill.config.settings import AsOf, Recipe
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
@@ -19,16 +19,7 @@ from prosemill.storage.store import Store
 from tasks.support import reporting
 
 
-@flow(
-    name="retrain",
-    flow_run_name=reporting.run_name,
-    persist_result=True,
-    result_serializer="json",
-    on_completion=[reporting.ended],
-    on_failure=[reporting.ended],
-    on_crashed=[reporting.ended],
-    on_cancellation=[cancel_with_child, reporting.ended],
-)
+@reported_flow("retrain", cancelled=(cancel_with_child,))
 def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "") -> dict[str, Any]:
     """Scrape, clean, train, evaluate, decide; the champion changes only if the challenger is shown to be better.
 
@@ -51,7 +42,7 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
             read_state = approval.resolve_approval(opened, recipe.name, trained) if recipe.gate.approval else None
             report = with_decision(opened, recipe, as_of, corpus, trained, read_state)
         else:
-            champion = Registry(url, tracking_uri()).version_of(recipe.name, found["champion"])
+            champion = Registry.open(url).version_of(recipe.name, found["champion"])
             reason = trained["reason"] or found["reason"]
             report = nothing_new(opened, recipe, as_of, corpus, champion, reason)
     reporting.show_report(opened, recipe, report)
@@ -65,7 +56,7 @@ def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, An
     """
 
     def look() -> dict[str, Any]:
-        champion = Registry(store.url, tracking_uri()).champion(recipe.name)
+        champion = Registry.open(store.url).champion(recipe.name)
         found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
         return {
             "champion": champion.snapshot if champion else "",

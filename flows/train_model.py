@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import runtime
 
 from flows import approval
-from prosemill.config.environment import tracking_uri
+from flows.support.reported import reported_flow
 from prosemill.config.settings import AsOf, Recipe
 from prosemill.gate import retrain_policy
 from prosemill.lineage import retractions
@@ -28,16 +28,7 @@ log = logging.getLogger("prosemill.train_model")
 BASE = "base"  # `against` where there is no champion yet
 
 
-@flow(
-    name="train-model",
-    flow_run_name=reporting.run_name,
-    persist_result=True,
-    result_serializer="json",
-    on_completion=[reporting.ended],
-    on_failure=[reporting.ended],
-    on_crashed=[reporting.ended],
-    on_cancellation=[reporting.ended],
-)
+@reported_flow("train-model")
 def train_model(
     recipe: Recipe, corpus: Corpus, as_of: AsOf = "", store: str = "", against: str = "", only_if_new: bool = False
 ) -> TrainingRecord:
@@ -94,7 +85,7 @@ def train_model(
     )
     parent = runtime.flow_run.parent_flow_run_id
     waits = str(parent or runtime.flow_run.id)
-    version = submit(register, url, tracking_uri(), recipe.name, tuned, scored, decided, recipe.gate, waits)
+    version = submit(register, url, recipe.name, tuned, scored, decided, recipe.gate, waits)
     (trained["model"],) = clock.wait("register", version)
     reporting.show_model(opened, recipe, trained["finetune"], trained["evaluate"], trained["gate"], trained["model"])
     if recipe.gate.approval and not parent:
@@ -125,12 +116,12 @@ def _models_to_score(store: Store, name: str, base: str, challenger: str, champi
     models = {"base": base, "challenger": challenger}
     if champion not in ("", challenger):
         models["champion"] = champion
-    previous = Registry(store.url, tracking_uri()).previous(name)
+    previous = Registry.open(store.url).previous(name)
     if previous and previous.snapshot not in models.values():
         models["previous"] = previous.snapshot
     return models
 
 
 def _champion(store: Store, name: str) -> str:
-    champion = Registry(store.url, tracking_uri()).champion(name)
+    champion = Registry.open(store.url).champion(name)
     return champion.snapshot if champion else ""

@@ -27,14 +27,13 @@ def run_gate(store: str, evaluation: str, settings: Gate, as_of: str) -> str:
 
 
 @task(name="register", task_run_name="register", retries=2, retry_delay_seconds=5)
-def register(
-    store: str, tracking_uri: str, model: str, finetune: str, evaluation: str, gate: str, settings: Gate, run: str
-) -> str:
+def register(store: str, model: str, finetune: str, evaluation: str, gate: str, settings: Gate, run: str) -> str:
     """Record the challenger; promote it, or ask for approval, when that is the decision. Never cached: can be repeated.
 
     `run` is the flow run that waits for the approval. The name of the model version, "name/number".
     """
-    opened, registry = Store(store), Registry(store, tracking_uri)
+    opened = Store(store)
+    registry = Registry.open(opened)
     decided = read_decision(opened, gate)
     wins, champion = decided["decision"] == stage.PROMOTE, registry.champion(model)
     if wins and champion and champion.snapshot not in (decided["champion"], finetune):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prosemill.registry.mlflow_client import TAG
+from prosemill.registry.mlflow_tracker import TAG, MlflowTracker
 from prosemill.registry.registry import CHAMPION, ModelVersion, Registry
 from prosemill.storage.store import Store
 
@@ -24,8 +24,10 @@ def make_model(
 
 def register(store: Store, name: str, snapshot: str) -> ModelVersion:
     """Make the snapshot the champion of `name`, in the MLflow of the store."""
-    registry = Registry(store.url)
-    client = registry.client()
+    registry = Registry.open(store.url)
+    tracker = registry.tracker
+    assert isinstance(tracker, MlflowTracker)
+    client = tracker.client()
     client.create_registered_model(name)
     made = client.create_model_version(name, f"{store.root}/snapshots/{snapshot}", tags={f"{TAG}snapshot": snapshot})
     client.set_registered_model_alias(name, CHAMPION, made.version)

@@ -36,11 +36,11 @@ def champion_of(registry: Registry) -> str:
 
 
 def answer(store: Store, question: ApprovalState, approve: bool = True, **more: Any) -> ApprovalState:
-    return approval.answer(store, Registry(store.url), question, approve=approve, who="ada", **more)
+    return approval.answer(store, Registry.open(store.url), question, approve=approve, who="ada", **more)
 
 
 def test_a_challenger_takes_over_when_somebody_says_so(store: Store) -> None:
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     question = decided(store, registry, 1)
     assert (question.state, question.decision) == ("asked", "awaiting-approval")
     assert champion_of(registry) == ""
@@ -56,7 +56,7 @@ def test_a_challenger_takes_over_when_somebody_says_so(store: Store) -> None:
 
 
 def test_a_refusal_is_as_final(store: Store) -> None:
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     question = decided(store, registry, 1)
     refused = answer(store, question, approve=False)
     assert (refused.state, refused.decision) == ("refused", "not-approved")
@@ -69,7 +69,7 @@ def test_a_refusal_is_as_final(store: Store) -> None:
 
 
 def test_no_answer_means_no_although_nothing_runs(store: Store) -> None:
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     question = decided(store, registry, 1, hours=1 / 3_600_000)
     late = "2099-01-01T00:00:00Z"
     expired = approval.read_state(store, "house", question.gate, now=late)
@@ -82,7 +82,7 @@ def test_no_answer_means_no_although_nothing_runs(store: Store) -> None:
 
 def test_an_answer_counts_from_when_it_was_given(store: Store) -> None:
     """A form that was sent in time lies on the server until a worker is free, which may be after the deadline."""
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     question = decided(store, registry, 1)
     path = Path(store.root, "approvals", "house", question.gate, "asked.json")
     asked = {**json.loads(path.read_text()), "asked_at": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
@@ -94,7 +94,7 @@ def test_an_answer_counts_from_when_it_was_given(store: Store) -> None:
 
 
 def test_yesterdays_challenger_cannot_be_approved(store: Store) -> None:
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     first = decided(store, registry, 1)
     second = decided(store, registry, 2)
     with pytest.raises(ApprovalError, match=r"house/1 is no longer the challenger .*; `prosemill models house`"):
@@ -109,7 +109,7 @@ def test_yesterdays_challenger_cannot_be_approved(store: Store) -> None:
 
 def test_an_approval_is_made_true_once(store: Store) -> None:
     """A run that is repeated after its promotion was rolled back does not promote again."""
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     first = answer(store, decided(store, registry, 1))
     second = answer(store, decided(store, registry, 2, against=1))
     assert champion_of(registry) == second.challenger
@@ -120,7 +120,7 @@ def test_an_approval_is_made_true_once(store: Store) -> None:
 
 def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None:
     """Killed between the answer and the promotion."""
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     question = decided(store, registry, 1)
     path = f"approvals/house/{question.gate}/answer.json"
     write_once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
@@ -131,7 +131,7 @@ def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None
 
 
 def test_of_many_answers_at_once_one_stands(store: Store) -> None:
-    question = decided(store, Registry(store.url), 1)
+    question = decided(store, Registry.open(store.url), 1)
     said: list[str] = []
 
     def say(number: int) -> None:
@@ -148,12 +148,12 @@ def test_of_many_answers_at_once_one_stands(store: Store) -> None:
     stands = approval.read_state(store, "house", question.gate)
     assert stands is not None
     assert {each for each in said if each in ("approved", "refused")} == {stands.state}
-    assert (champion_of(Registry(store.url)) != "") == (stands.state == "approved")
+    assert (champion_of(Registry.open(store.url)) != "") == (stands.state == "approved")
     assert len(said) == 8
 
 
 def test_a_question_is_put_once(store: Store) -> None:
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     first = decided(store, registry, 1)
     again = decided(store, registry, 1, hours=9)
     assert again == first
@@ -162,7 +162,7 @@ def test_a_question_is_put_once(store: Store) -> None:
 def test_who_may_not_answer_is_told_in_one_line(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     from flows.cli import run
 
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     registry.record("house", *snapshots_of(store, 1))
     for name, said in (
         ("house", "prosemill: no challenger of house waits for approval; `prosemill models house` lists what there is"),
@@ -186,7 +186,7 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
     from flows import approval as approval_flow
     from prosemill.reporting.summary import TrainingRecord
 
-    question = decided(store, Registry(store.url), 1)
+    question = decided(store, Registry.open(store.url), 1)
 
     @flow
     def ask() -> str:

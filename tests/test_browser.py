@@ -104,7 +104,7 @@ def test_the_form_is_described_and_refuses_bad_values(stack: Stack, page: Page, 
 def test_a_run_is_started_watched_and_approved(stack: Stack, page: Page, shoot: Callable[[str], Path]) -> None:
     run = start(stack, page)
     stack.wait(run, states=["Suspended"])
-    assert Registry(str(stack.store)).champion(NAME) is None, "it waits for a person"
+    assert Registry.open(str(stack.store)).champion(NAME) is None, "it waits for a person"
 
     page.goto(f"{stack.ui}/v2/runs/flow-run/{run}")
     expect(page.get_by_text("Suspended").first).to_be_visible()
@@ -113,7 +113,7 @@ def test_a_run_is_started_watched_and_approved(stack: Stack, page: Page, shoot: 
     approve(page, shoot)
 
     stack.wait(run, states=["COMPLETED"])
-    champion = Registry(str(stack.store)).champion(NAME)
+    champion = Registry.open(str(stack.store)).champion(NAME)
     assert champion is not None
     assert champion.approval.startswith("approved by Ada Lovelace at ")
     log = run_log.read(Store(str(stack.store)), run)

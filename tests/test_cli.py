@@ -168,7 +168,7 @@ def test_what_changed_between_two_weeks(prosemill: Command, home: Path) -> None:
 
 def test_roll_back_says_what_is_in_use(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prosemill, store = Command(tmp_path, capfd), Store(str(tmp_path))
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     first, second = snapshots_of(store, 1), snapshots_of(store, 2)
     registry.record("tales", *first)
     registry.promote("tales", first[0])

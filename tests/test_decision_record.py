@@ -62,7 +62,7 @@ def test_tags_of_version_0_1_are_read(store: Store, old_gate: str, capsys: pytes
     with store.write(FINETUNE, stage="finetune", version=1, parents=[], settings={}) as writer:
         writer.path("log.jsonl").write_text(json.dumps({"step": 1, "loss": 4.0}) + "\n")
         writer.add("log.jsonl", "log", 1)
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     assert registry.record("house", FINETUNE, EVALUATION, old_gate) == 1
     (today,) = registry.list_versions("house")
     assert (today.gate, today.decision) == (old_gate, "reject")

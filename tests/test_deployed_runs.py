@@ -50,7 +50,7 @@ def test_two_retrainings_hand_over_to_the_gpu_pool_which_trains_one_after_the_ot
     for child, name in zip(children, ("stories", "tales"), strict=True):
         assert (child["work_pool_name"], child["work_queue_name"]) == ("gpu", "train")
         assert child["deployment_id"] == stack.deployment(f"train-model/{name}")["id"]
-        champion = Registry(str(stack.store)).champion(name)
+        champion = Registry.open(str(stack.store)).champion(name)
         assert champion is not None
         assert champion.as_of == "2026-01-05"
     first, second = sorted(interval(child) for child in children)

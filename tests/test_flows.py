@@ -84,7 +84,7 @@ class Life:
 def life(home: Path, prefect_api: str) -> Life:
     store = Store(str(home / "store"))
     first = run(home, "2026-01-05")
-    champion = Registry(store.url).champion("stories")
+    champion = Registry.open(store.url).champion("stories")
     again = run(home, "2026-01-05")
     snapshots = store.snapshots()
     write_corpus(home / "texts", range(40, 52))
@@ -213,7 +213,7 @@ def test_a_sentence_leads_to_its_page_and_the_models_that_saw_it(life: Life) -> 
     assert page.facts["shared_runs"] == 1.0
     (found,) = page.leads_to
     assert found.name == document["id"]
-    champion = Registry(life.store.url).champion("stories")
+    champion = Registry.open(life.store.url).champion("stories")
     assert champion is not None
     assert champion.snapshot in found.leads_to[0].facts["models"]
 

@@ -13,6 +13,7 @@ import pytest
 from prosemill.errors import ModelUnhealthy, RegistryError
 from prosemill.operations import health
 from prosemill.registry.registry import ModelVersion, Registry
+from prosemill.registry.tracker import tracker_of
 from prosemill.scrape.ledger import LEDGER_FILE, LedgerRow, write_ledger
 from prosemill.storage.manifest import snapshot_id
 from prosemill.storage.store import Store
@@ -27,7 +28,7 @@ class RegistryWithChampion(Registry):
     """A registry that says what it is told: the store's MLflow is the business of other tests."""
 
     def __init__(self, store: Store, champion: ModelVersion | None) -> None:
-        super().__init__(store.url)
+        super().__init__(store, tracker_of(store))
         self._champion = champion
 
     def champion(self, name: str) -> ModelVersion | None:
@@ -135,7 +136,7 @@ def test_a_registry_that_does_not_answer_calls_for_a_person(store: Store) -> Non
         def champion(self, name: str) -> ModelVersion | None:
             raise RegistryError("http://127.0.0.1:9: MLflow says: connection refused")
 
-    found = health.examine(store, Silent(store.url), "mill", max_age_days=0, now=NOW)
+    found = health.examine(store, Silent(store, tracker_of(store)), "mill", max_age_days=0, now=NOW)
     (finding,) = [each for each in found if each.state == "act"]
     assert (finding.what, finding.detail) == ("registry", "http://127.0.0.1:9: MLflow says: connection refused")
 

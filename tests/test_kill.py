@@ -157,11 +157,11 @@ def test_kills_change_nothing(
     assert other.snapshots() == one.snapshots()
     weights = [store.manifest(unbroken["snapshots"]["finetune"]).totals["weights_sha256"] for store in (one, other)]
     assert weights[0] == weights[1]
-    champions = [Registry(store.url).champion("stories") for store in (one, other)]
+    champions = [Registry.open(store.url).champion("stories") for store in (one, other)]
     assert champions[0] is not None
     assert champions[1] is not None
     assert champions[0].snapshot == champions[1].snapshot
-    assert len(Registry(other.url).list_versions("stories")) == 1
+    assert len(Registry.open(other.url).list_versions("stories")) == 1
     assert list((store / "unfinished").iterdir()) == []
     assert other.runs("stories") == one.runs("stories")
 

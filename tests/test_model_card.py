@@ -69,7 +69,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Base, tup
     evaluation = evaluate(store, *corpus, models, EVALUATE, context_tokens=64, as_of="2026-01-02")
     decision = run_gate(store, evaluation, Gate(), as_of="2026-01-02")
     ids = (tuned, evaluation, decision)
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     registry.record("house", *ids)
     registry.promote("house", tuned)
     return store, base, ids
@@ -154,7 +154,7 @@ def test_a_later_decision_changes_the_figures(recorded: tuple[Store, Base, tuple
         "challenger": ModelRef(tuned, store.local(f"{tuned}/model")),
     }
     later = evaluate(store, *corpus, models, EVALUATE, context_tokens=64, as_of="2026-01-09")
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     assert registry.record("house", tuned, later, run_gate(store, later, Gate(), as_of="2026-01-09")) == 1
     after = metrics_of(store)["challenger.perplexity"]
     assert after != before
@@ -173,7 +173,7 @@ def test_an_export_is_a_plain_directory(recorded: tuple[Store, Base, tuple[str, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     store, _, (tuned, _, _) = recorded
-    version = export.version_of(Registry(store.url), "house")
+    version = export.version_of(Registry.open(store.url), "house")
     folder = tmp_path / "deep" / "house"
     folder.parent.mkdir()
     files = export.export(store, version, folder)
@@ -196,7 +196,7 @@ def test_a_snapshot_that_is_no_version_is_told(recorded: tuple[Store, Base, tupl
     with store.write("finetune-00000000000000bb", stage="finetune", version=1, parents=[], settings={}):
         pass
     with pytest.raises(RegistryError, match="no decision on it"):
-        export.version_of(Registry(store.url), "finetune-00000000000000bb")
+        export.version_of(Registry.open(store.url), "finetune-00000000000000bb")
     with pytest.raises(RegistryError, match="no trained weights"):
         reproduce.reproduce(store, "finetune-00000000000000bb")
 

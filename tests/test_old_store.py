@@ -70,7 +70,7 @@ def retrain(home: Path, as_of: str) -> dict[str, Any]:
 
 
 def test_its_models_and_their_texts_are_read(store: Store) -> None:
-    models = Registry(store.url)
+    models = Registry.open(store.url)
     assert [version.version for version in models.list_versions("stories")] == [2, 1]
     champion, previous = models.champion("stories"), models.previous("stories")
     assert champion is not None
@@ -138,7 +138,7 @@ def test_its_runs_go_on(home: Path, store: Store, prefect_api: str) -> None:
     again = retrain(home, SECOND)
     assert again["decision"] == "nothing-new", again["reason"]
     assert store.runs("stories")[SECOND]["scrape"] == old["scrape"]
-    assert [version.version for version in Registry(store.url).list_versions("stories")] == [2, 1]
+    assert [version.version for version in Registry.open(store.url).list_versions("stories")] == [2, 1]
 
     shutil.copytree(home / "later", home / "texts", dirs_exist_ok=True)
     later = retrain(home, THIRD)
@@ -147,12 +147,12 @@ def test_its_runs_go_on(home: Path, store: Store, prefect_api: str) -> None:
     assert later["funnel"][0]["seen"] == 57
     manifest = store.manifest(store.runs("stories")[THIRD]["chunk"])
     assert manifest.as_of == THIRD
-    models = Registry(store.url)
+    models = Registry.open(store.url)
     assert [version.version for version in models.list_versions("stories")] == [3, 2, 1]
 
     previous = models.previous("stories")
     assert previous is not None
     assert run(["roll-back", "stories", "--store", store.url]) == 0
-    back = Registry(store.url).champion("stories")
+    back = Registry.open(store.url).champion("stories")
     assert back is not None
     assert back.snapshot == previous.snapshot

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from prosemill.errors import RegistryError, SnapshotMissing
-from prosemill.registry.mlflow_client import make_database
+from prosemill.registry.mlflow_database import make_database
 from prosemill.registry.registry import Registry
 from prosemill.storage.store import Store
 
@@ -48,7 +48,7 @@ def _write_json(store: Store, snapshot: str, role: str, value: Any) -> None:
 
 @pytest.fixture
 def registry(store: Store) -> Registry:
-    return Registry(store.url)
+    return Registry.open(store.url)
 
 
 def test_a_life_of_versions(store: Store, registry: Registry) -> None:
@@ -76,7 +76,7 @@ def test_a_life_of_versions(store: Store, registry: Registry) -> None:
     assert [each.version for each in registry.list_versions("house")] == [2, 1]
     assert registry.list_models() == ["house"]
 
-    again = Registry(store.url)  # another process would see the same
+    again = Registry.open(store.url)  # another process would see the same
     assert again.resolve("house") == again.resolve("house@champion") == again.resolve("house/2") == second[0]
     assert again.resolve("house/1") == again.resolve(first[0]) == first[0]
     for wrong in ("house/7", "house@nobody", "cottage", "House", "it was a dark night", "https://a.example/"):
@@ -117,7 +117,7 @@ def test_the_loss_curve_and_the_decision_are_in_mlflow(store: Store, registry: R
 
 def test_an_empty_registry_is_read_without_mlflow(store: Store) -> None:
     script = (
-        "import sys; from prosemill.registry.registry import Registry; registry = Registry(sys.argv[1])\n"
+        "import sys; from prosemill.registry.registry import Registry; registry = Registry.open(sys.argv[1])\n"
         "assert registry.champion('house') is None and registry.list_models() == []\n"
         "assert registry.resolve_or_none('house') is None\n"
         "assert 'mlflow' not in sys.modules and 'torch' not in sys.modules"
@@ -129,7 +129,7 @@ def test_an_empty_registry_is_read_without_mlflow(store: Store) -> None:
 
 def test_a_store_elsewhere_needs_a_server() -> None:
     with pytest.raises(RegistryError, match="MLFLOW_TRACKING_URI"):
-        Registry("memory://bucket/store").list_models()
+        Registry.open("memory://bucket/store").list_models()
 
 
 NO_NETWORK = """
@@ -144,7 +144,7 @@ socket.socket.connect = refuse
 from prosemill.config import environment
 environment.prepare(sys.argv[1])
 from prosemill.registry.registry import Registry
-registry = Registry(sys.argv[1])
+registry = Registry.open(sys.argv[1])
 registry.record("house", *sys.argv[2:5])
 registry.promote("house", sys.argv[2])
 """

@@ -23,6 +23,7 @@ from prefect.states import Cancelling, Crashed
 
 from prosemill import scrape
 from prosemill.errors import SourceError, TrainingError
+from prosemill.registry.mlflow_tracker import MlflowTracker
 from prosemill.registry.registry import Registry
 from prosemill.reporting import overview, plots
 from prosemill.reporting.pages import plain
@@ -105,13 +106,15 @@ def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
         r"step (\d+) of \1 · loss .+ · validation loss .+ tokens/s · MFU \d+% · over", artifact.description
     )
 
-    registry = Registry(Store(str(home / "store")).url)
+    registry = Registry.open(Store(str(home / "store")).url)
     champion = registry.champion("seen")
     assert champion is not None
-    client = registry.client()
+    tracker = registry.tracker
+    assert isinstance(tracker, MlflowTracker)
+    client = tracker.client()
     run = client.get_run(client.get_model_version("seen", "1").run_id)
     assert run.info.status == "FINISHED"
-    assert registry.find_run("seen", "snapshot", champion.snapshot) == run.info.run_id
+    assert tracker.find_run("seen", "snapshot", champion.snapshot) == run.info.run_id
     assert len(client.search_runs([run.info.experiment_id])) == 1, "the run that followed the training"
     for curve in ("loss", "learning_rate", "tokens_per_second"):
         points = client.get_metric_history(run.info.run_id, curve)

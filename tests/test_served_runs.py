@@ -72,7 +72,7 @@ def test_cancelling_a_run_frees_the_gpu_and_changes_no_champion(stack: Stack) ->
     for each in (training, run):
         wait_for("Cancelled", lambda each=each: is_in(stack, each, "Cancelled"))  # type: ignore[misc]
     assert not served_processes.is_alive(process)
-    assert Registry(str(stack.store)).list_versions("slow") == []
+    assert Registry.open(str(stack.store)).list_versions("slow") == []
     assert not any(stack.store.glob("tmp/*.lock"))
     assert any(stack.store.glob("unfinished/finetune-*/checkpoints/*")), "a later run goes on from here"
 
@@ -96,7 +96,7 @@ def test_a_person_lets_a_challenger_take_over(stack: Stack) -> None:
     run = stack.run("retrain/stories", recipe=asks, as_of="2026-01-05")
     stack.wait(run, ["Suspended"])
 
-    registry = Registry(str(stack.store))
+    registry = Registry.open(str(stack.store))
     (version,) = registry.list_versions("asks")
     assert version.aliases == ("challenger",)
     assert version.approval.startswith("asked, until ")
@@ -157,7 +157,7 @@ def test_kills_change_nothing(stack: Stack) -> None:
     ended = stack.flow_run(run)["state"]
     assert ended["type"] == "COMPLETED", ended["message"]
 
-    store, registry = Store(str(stack.store)), Registry(str(stack.store))
+    store, registry = Store(str(stack.store)), Registry.open(str(stack.store))
     (version,) = registry.list_versions("killed")
     assert version.aliases == ("challenger", "champion")
     record = store.runs("killed")["2026-01-05"]

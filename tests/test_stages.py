@@ -38,7 +38,7 @@ def missing(stage: Stage, documented: str, tasks: str) -> list[str]:
         found.append(f"entry: {error}")
     found += [f"parents: {parent} is not a stage" for parent in stage.parents if parent not in STAGES]
     found += columns_missing(stage)
-    if f"| `{stage.name}` |" not in documented:
+    if not re.search(rf"\| `{stage.name}` \|.*\| `{re.escape(stage.entry)}` \|", documented):
         found.append("docs/architecture.md")
     if stage.makes_snapshots:
         found += [name for name in ("version", "roles", "figures") if not getattr(stage, name)]
@@ -82,6 +82,7 @@ def test_an_incomplete_stage_is_told_what_it_lacks(documented: str, tasks: str) 
         "roles: map has no column document",
         "roles: train has no column url",
         "roles: map has no column url",
+        "docs/architecture.md",
     ]
 
 

@@ -202,7 +202,7 @@ def write(
     from prosemill.registry.registry import Registry
     from prosemill.reporting.summary import write_settings_of
 
-    snapshot = Registry(url, environment.tracking_uri()).resolve(model)
+    snapshot = Registry.open(url).resolve(model)
     given = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
         "max_new_tokens": max_new_tokens,
@@ -226,7 +226,7 @@ def models(
     url, _ = open_store(store)
     from prosemill.registry.registry import Registry
 
-    registry = Registry(url, environment.tracking_uri())
+    registry = Registry.open(url)
     rows = [row for each in ([name] if name else registry.list_models()) for row in registry.describe(each)]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
@@ -243,7 +243,7 @@ def roll_back(name: Annotated[str, typer.Argument(metavar="NAME", help="The mode
     url, _ = open_store(store)
     from prosemill.registry.registry import Registry
 
-    version = Registry(url, environment.tracking_uri()).roll_back(name)
+    version = Registry.open(url).roll_back(name)
     screen.output.print(f"{name}/{version.version} ({version.snapshot}) is the champion again.")
 
 
@@ -258,7 +258,7 @@ def trace(
     from prosemill.lineage.tracing import Tracer
     from prosemill.registry.registry import Registry
 
-    named = Registry(url, environment.tracking_uri()).resolve_or_none(what)
+    named = Registry.open(url).resolve_or_none(what)
     found = [each.as_dict() for each in Tracer(opened).trace(named or what)]
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
@@ -279,7 +279,7 @@ def diff(
     from prosemill.lineage import diff as compare
     from prosemill.registry.registry import Registry
 
-    registry = Registry(url, environment.tracking_uri())
+    registry = Registry.open(url)
     changes = compare.diff(opened, *(registry.resolve_or_none(each) or each for each in (before, after)))
     if as_json:
         print(json.dumps(changes, ensure_ascii=False))

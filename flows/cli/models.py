@@ -77,7 +77,7 @@ def reproduce(model: Reference, store: StoreOption = "", as_json: JsonOption = F
     from prosemill.registry.registry import Registry
     from prosemill.registry.reproduce import reproduce as train_again
 
-    found = train_again(opened, Registry(url, environment.tracking_uri()).resolve(model))
+    found = train_again(opened, Registry.open(url).resolve(model))
     if as_json:
         facts = {"snapshot": found.snapshot, "same": found.is_same, "recorded": found.recorded, "found": found.found}
         print(json.dumps({**facts, "differences": found.differences}))
@@ -96,7 +96,7 @@ def _version(reference: str, store: str) -> tuple[Any, Any]:
     from prosemill.registry.export import version_of
     from prosemill.registry.registry import Registry
 
-    return opened, version_of(Registry(url, environment.tracking_uri()), reference)
+    return opened, version_of(Registry.open(url), reference)
 
 
 COMMANDS: list[Callable[..., Any]] = [decision, card, export, reproduce]

@@ -63,7 +63,7 @@ def approve(
     from prosemill.gate import approval
     from prosemill.registry.registry import Registry
 
-    registry, who = Registry(url, environment.tracking_uri()), who or getpass.getuser()
+    registry, who = Registry.open(url), who or getpass.getuser()
     question = approval.open_question(opened, registry, name)
     answered = approval.answer(opened, registry, question, approve=not refuse, who=who, comment=comment)
     resumed = _tell_server(answered, approve=not refuse)
@@ -137,7 +137,7 @@ def backup(
         point_facts = {**facts(point), "verified": place.verify(point)}
     else:
         databases, artifacts = ([], "") if store_only else _beside(url)
-        registry = None if store_only else Registry(url, environment.tracking_uri())
+        registry = None if store_only else Registry.open(url)
         point_facts = facts(place.save(opened, registry, databases, artifacts))
     _print_facts(point_facts, as_json)
     if point_facts["missing"]:

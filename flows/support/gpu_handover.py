@@ -16,7 +16,6 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelling
 
-from prosemill.config.environment import tracking_uri
 from prosemill.errors import TrainingError
 from prosemill.gate import retrain_policy
 from prosemill.registry.registry import Registry
@@ -53,7 +52,7 @@ def train_elsewhere(deployment: str, parameters: dict[str, Any], store: Store, n
     if choice and not choice.get("worth_training", True):
         return TrainingRecord(**{**NOT_TRAINED, "reason": choice["reason"]})
     record = store.runs(name)[as_of]
-    version = Registry(store.url, tracking_uri()).version_of(name, record["finetune"])
+    version = Registry.open(store.url).version_of(name, record["finetune"])
     seconds = {"train": round(time.monotonic() - started, 2)}
     return TrainingRecord(
         finetune=record["finetune"],

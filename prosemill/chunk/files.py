@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from prosemill.chunk.writing import BATCH_DOCUMENTS, Encoder, TokenSpill, write_
 from prosemill.errors import RecipeError
 from prosemill.models.bases import load_tokenizer, tokenizer_folder
 from prosemill.runtime.progress import report
-from prosemill.storage.disk import disk_errors, sync
+from prosemill.storage.atomic import new_folder
+from prosemill.storage.disk import disk_errors
 from prosemill.storage.parquet_input import iter_named, opened
 
 CHUNKS_FILE, MAP_FILE, INFO_FILE = "chunks.arrow", "map.parquet", "info.json"
@@ -69,20 +68,12 @@ def chunk_file(
         raise RecipeError(f"{target}: exists already; give the name of a new folder")
     folder = tokenizer_folder(tokenizer)
     size = max(load_tokenizer(folder).get_vocab().values()) + 1
-    with opened(source) as file, disk_errors(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
-            chunked = _write(file, aside, Encoder.of(folder, chunk_tokens, size), str(target), tokenizer)
-            if not chunked.chunks:
-                raise RecipeError(f"{source}: no row has any text, so there is nothing to chunk")
-            info = {key: value for key, value in asdict(chunked).items() if key != "folder"}
-            (aside / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-            aside.chmod(0o755)
-            sync(aside)
-            aside.rename(target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with opened(source) as file, disk_errors(str(target)), new_folder(target) as made:
+        chunked = _write(file, made, Encoder.of(folder, chunk_tokens, size), str(target), tokenizer)
+        if not chunked.chunks:
+            raise RecipeError(f"{source}: no row has any text, so there is nothing to chunk")
+        info = {key: value for key, value in asdict(chunked).items() if key != "folder"}
+        (made / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return chunked
 
 

@@ -8,6 +8,7 @@ PROSEMILL_RETRY_SECONDS   pause before a source that cannot be reached is asked 
 PROSEMILL_PLUGINS     modules to import before a recipe is read, with commas between (see prosemill/config/plugins.py)
 PROSEMILL_TASK_RUNNER where the corpus stages' tasks run: threads (default), processes, dask, ray, dask:ADDRESS …
 PROSEMILL_DEDUP_ENGINE   what signs documents, to the same bits: numba or datasketch (default: numba where it works)
+PROSEMILL_TRACKER     what keeps models in the place of MLflow, "module:class" (see prosemill/registry/tracker.py)
 MLFLOW_TRACKING_URI   an MLflow server (default: an SQLite file in the store)
 MLFLOW_BACKEND_STORE_URI, MLFLOW_ARTIFACTS_DESTINATION   what that server was started with, for `prosemill backup`
 PREFECT_SERVER_DATABASE_CONNECTION_URL                   the same of the Prefect server
@@ -97,6 +98,11 @@ def store_url(given: str = "", environ: MutableMapping[str, str] = os.environ) -
 def tracking_uri(environ: MutableMapping[str, str] = os.environ) -> str:
     """MLFLOW_TRACKING_URI, or "" for the SQLite file in the store."""
     return environ.get("MLFLOW_TRACKING_URI", "")
+
+
+def tracker(environ: MutableMapping[str, str] = os.environ) -> str:
+    """PROSEMILL_TRACKER, "module:class" of what keeps models in the place of MLflow; "" for MLflow."""
+    return environ.get("PROSEMILL_TRACKER", "")
 
 
 def databases(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
@@ -345,7 +351,10 @@ def running_server(home: Path) -> tuple[str, str]:
 
 
 def _write_private(path: Path, text: str, *, replace: bool) -> None:
-    """Write a file that only its owner may read, whole; without `replace`, one that exists stays."""
+    """Write a file that only its owner may read, whole; without `replace`, one that exists stays.
+
+    Not storage.atomic's, which stands above this module and shares its files with whoever may read the folder.
+    """
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -148,7 +148,10 @@ def _removed(ids: pa.Array, choice: KeeperChoice) -> pa.Table:
 
 @contextlib.contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """An empty file beside `path`, gone when the block ends unless it was moved."""
+    """An empty file beside `path`, gone when the block ends unless it was moved.
+
+    Not storage.atomic's: two files take their places together, or neither does.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     aside = Path(name)

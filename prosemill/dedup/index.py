@@ -7,7 +7,6 @@ rows, in order.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -18,10 +17,12 @@ from numpy.typing import NDArray
 from prosemill.dedup.minhash import Parameters, Signatures, SignedDocuments, band_keys
 from prosemill.dedup.shingles import Hashes, ShingleSets
 from prosemill.errors import StoreError
+from prosemill.storage import segments
 from prosemill.storage.manifest import Manifest
+from prosemill.storage.segments import Rows, ascending
 from prosemill.storage.store import SnapshotWriter, Store
 
-HEADER = "header.json"
+ROLE = "index"
 # One shingle in 16, the same ones in every document (Pierce et al. 2019, "Large-scale sequence comparisons with
 # sourmash"): where one text lies within another, its sampled shingles are among those of the other.
 SAMPLED = np.uint64(2**60)
@@ -49,7 +50,7 @@ class IndexSegment:
     @classmethod
     def of(cls, signed: SignedDocuments, parameters: Parameters, keepers: Sequence[str]) -> IndexSegment:
         keys, key_rows = _banded(signed, parameters)
-        texts, text_rows = _ascending(signed.texts, np.arange(len(signed), dtype=np.uint32))
+        texts, text_rows = ascending(signed.texts, np.arange(len(signed), dtype=np.uint32))
         samples, sample_rows = _sampled(signed.shingles)
         return cls(
             parameters=parameters,
@@ -91,22 +92,18 @@ class IndexSegment:
     def write(self, writer: SnapshotWriter, name: str) -> None:
         """Add the segment to a snapshot as a folder `name`."""
         header = {"parameters": self.parameters.to_dict(), "keepers": self.keepers}
-        writer.path(f"{name}/{HEADER}").write_text(json.dumps(header, indent=1), encoding="utf-8")
-        writer.add(f"{name}/{HEADER}", "index", len(self))
-        for part, values in self.arrays().items():
-            np.save(writer.path(f"{name}/{part}.npy"), values)
-            writer.add(f"{name}/{part}.npy", "index", len(values))
+        segments.write(writer, ROLE, name, len(self), header, self.arrays())
         with open(writer.path(f"{name}/shingles.npy"), "wb") as file:  # by blocks: they are most of it
             form = {"descr": "<u8", "fortran_order": False, "shape": (len(self.shingles.hashes),)}
             np.lib.format.write_array_header_1_0(file, form)
             for block in self.shingles.blocks():
                 file.write(block.data)
-        writer.add(f"{name}/shingles.npy", "index", len(self.shingles.hashes))
+        writer.add(f"{name}/shingles.npy", ROLE, len(self.shingles.hashes))
 
     @classmethod
     def read(cls, store: Store, path: str, expected: Parameters) -> IndexSegment:
         """The segment in the folder "<snapshot id>/<name>", memory-mapped; StoreError if it was made otherwise."""
-        header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
+        header = segments.read_header(store, path)
         if header["parameters"] != expected.to_dict():
             raise StoreError(
                 f"{path}: this index was made with {header['parameters']}, not {expected.to_dict()}; "
@@ -114,9 +111,7 @@ class IndexSegment:
             )
 
         def mapped(part: str) -> NDArray[Any]:
-            file = store.local(f"{path}/{part}.npy")
-            values: NDArray[Any] = np.load(file, mmap_mode="r")
-            return values if part == "shingles" else np.asarray(values)  # sliced in a third of the time
+            return np.asarray(segments.read_array(store, path, part))  # sliced in a third of the time
 
         return cls(
             parameters=expected,
@@ -128,25 +123,16 @@ class IndexSegment:
             samples=mapped("samples"),
             sample_rows=mapped("sample_rows"),
             signatures=mapped("signatures"),
-            shingles=ShingleSets(mapped("shingles"), mapped("offsets")),
+            shingles=ShingleSets(segments.read_array(store, path, "shingles"), mapped("offsets")),
             path=path,
         )
-
-
-Rows = NDArray[np.uint32]
-
-
-def _ascending(values: Hashes, rows: Rows) -> tuple[Hashes, Rows]:
-    """Both in the order of `values`; equal ones as they were."""
-    order = np.argsort(values, kind="stable")
-    return values[order], rows[order]
 
 
 def _banded(signed: SignedDocuments, parameters: Parameters) -> tuple[Hashes, Rows]:
     """All band keys, ascending, and whose each is. A document without words resembles nothing."""
     has_shingles = np.diff(signed.shingles.offsets) > 0
     rows = np.repeat(np.flatnonzero(has_shingles).astype(np.uint32), parameters.bands)
-    return _ascending((signed.keys if has_shingles.all() else signed.keys[has_shingles]).ravel(), rows)
+    return ascending((signed.keys if has_shingles.all() else signed.keys[has_shingles]).ravel(), rows)
 
 
 def _sampled(shingles: ShingleSets) -> tuple[Hashes, Rows]:
@@ -160,38 +146,23 @@ def _sampled(shingles: ShingleSets) -> tuple[Hashes, Rows]:
     samples, owners = np.concatenate(found), np.concatenate(rows)
     found.clear()
     rows.clear()
-    return _ascending(samples, owners)
+    return ascending(samples, owners)
 
 
 def segments_of(manifest: Manifest) -> list[str]:
     """Folders "<snapshot id>/<name>" of the index segments of a dedup snapshot, oldest first."""
-    paths = (shard.path for shard in manifest.shards_of("index"))
-    return [path.removesuffix(f"/{HEADER}") for path in paths if path.endswith(f"/{HEADER}")]
+    return segments.folders(manifest.shards_of(ROLE))
 
 
 def parameters_of(store: Store, path: str) -> Parameters:
     """What the segment in the folder "<snapshot id>/<name>" was made with."""
-    header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
-    return Parameters(**header["parameters"])
+    return Parameters(**segments.read_header(store, path)["parameters"])
 
 
 def is_usable(store: Store, manifest: Manifest, expected: Parameters) -> bool:
     """Whether every segment was made with the parameters of now."""
-    headers = (store.local(f"{path}/{HEADER}").read_text(encoding="utf-8") for path in segments_of(manifest))
-    return all(json.loads(header)["parameters"] == expected.to_dict() for header in headers)
-
-
-def num_merged(sizes: Sequence[int], total: int) -> int:
-    """How many of the newest segments, of these sizes, are merged with `total` new documents.
-
-    A segment is merged with all newer ones once these hold as many documents: so a corpus of n runs has about
-    log2(n) segments, and a document is written again about as many times.
-    """
-    number = 0
-    while total and number < len(sizes) and sizes[-1 - number] <= total:
-        total += sizes[-1 - number]
-        number += 1
-    return number
+    headers = (segments.read_header(store, path) for path in segments_of(manifest))
+    return all(header["parameters"] == expected.to_dict() for header in headers)
 
 
 class History:

@@ -6,9 +6,8 @@ ascending, and which keeper each is; ids and URLs of the keepers as an Arrow fil
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from xxhash import xxh64_intdigest
 
-from prosemill.dedup.index import HEADER, num_merged
 from prosemill.dedup.shingles import Hashes
-from prosemill.storage import arrow
+from prosemill.storage import arrow, segments
 from prosemill.storage.manifest import Manifest, Shard
 from prosemill.storage.schemas import DOCUMENT, DROPPED, REMOVED
 from prosemill.storage.store import SnapshotWriter, Store
@@ -74,11 +72,7 @@ class KnownDocuments:
     def write(self, writer: SnapshotWriter, name: str) -> None:
         """Add the segment to a snapshot as a folder `name`."""
         header = {"sources": dict(sorted(self.sources.items()))}
-        writer.path(f"{name}/{HEADER}").write_text(json.dumps(header, indent=1), encoding="utf-8")
-        writer.add(f"{name}/{HEADER}", ROLE, len(self))
-        for part, values in (("hashes", self.hashes), ("rows", self.rows)):
-            np.save(writer.path(f"{name}/{part}.npy"), values)
-            writer.add(f"{name}/{part}.npy", ROLE, len(values))
+        segments.write(writer, ROLE, name, len(self), header, {"hashes": self.hashes, "rows": self.rows})
         with pa.ipc.new_stream(str(writer.path(f"{name}/keepers.arrow")), NAMES) as stream:
             stream.write_table(self.keepers.combine_chunks())
         writer.add(f"{name}/keepers.arrow", ROLE, self.keepers.num_rows)
@@ -86,8 +80,8 @@ class KnownDocuments:
     @classmethod
     def read(cls, store: Store, path: str) -> KnownDocuments:
         """The segment in the folder "<snapshot id>/<name>", memory-mapped."""
-        header = json.loads(store.local(f"{path}/{HEADER}").read_text(encoding="utf-8"))
-        hashes, rows = (np.asarray(np.load(store.local(f"{path}/{part}.npy"), "r")) for part in ("hashes", "rows"))
+        header = segments.read_header(store, path)
+        hashes, rows = (np.asarray(segments.read_array(store, path, part)) for part in ("hashes", "rows"))
         with pa.memory_map(str(store.local(f"{path}/keepers.arrow"))) as file:
             return cls(hashes, rows, pa.ipc.open_stream(file).read_all(), header["sources"], path)
 
@@ -108,7 +102,7 @@ class Names:
         """Of a dedup snapshot; from its tables, where a version wrote it that left none; empty for None."""
         if manifest is None:
             return cls([])
-        names = cls(KnownDocuments.read(store, path) for path in _folders(manifest))
+        names = cls(KnownDocuments.read(store, path) for path in segments.folders(manifest.shards_of(ROLE)))
         if names.segments and len(names) == sum(shard.rows for shard in manifest.shards_of("keepers")):
             return names
         removed = _table(store, manifest, "removed", pa.schema([REMOVED.field("id")]))
@@ -150,15 +144,10 @@ class Names:
 
     def write(self, writer: SnapshotWriter, added: KnownDocuments, shards: Sequence[Shard]) -> None:
         """Add this run's; `shards`: those of the segments that were read, which are inherited or merged."""
-        number = num_merged([len(segment) for segment in self.segments], len(added))
-        place = len(self.segments) - number
-        for older, segment in enumerate(self.segments[:place]):
-            if segment.path:
-                writer.inherit([shard for shard in shards if shard.path.startswith(f"{segment.path}/")])
-            else:
-                segment.write(writer, f"{ROLE}-{older:05d}")
-        if len(added):
-            KnownDocuments.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}")
+        segments.extend(
+            writer, ROLE, shards, self.segments, added,
+            merge=KnownDocuments.merge, write=lambda segment, name: segment.write(writer, name),
+        )  # fmt: skip
 
 
 def hashes_of(ids: pa.ChunkedArray) -> Hashes:
@@ -170,12 +159,6 @@ def _ascending(hashes: Hashes, rows: NDArray[np.uint32]) -> tuple[Hashes, NDArra
     """Both in the order of `hashes`; of a document that was removed once and is kept, the keeper comes first."""
     order = np.lexsort((rows, hashes))
     return hashes[order], rows[order]
-
-
-def _folders(manifest: Manifest) -> Iterator[str]:
-    """ "<snapshot id>/<name>" of each segment, oldest first."""
-    paths = (shard.path for shard in manifest.shards_of(ROLE))
-    return (path.removesuffix(f"/{HEADER}") for path in paths if path.endswith(f"/{HEADER}"))
 
 
 def _table(store: Store, manifest: Manifest, role: str, schema: pa.Schema) -> pa.Table:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prosemill.storage import write_once
-from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
+from prosemill.storage.times import moment
 
 
 def of(store: Store, corpus: str) -> list[str]:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from prosemill.dedup import known_index
 from prosemill.dedup.boilerplate import LINES_FILE, PAGES_FILE, LineCounts
-from prosemill.dedup.index import IndexSegment, is_usable, num_merged, segments_of
+from prosemill.dedup.index import IndexSegment, is_usable, segments_of
 from prosemill.dedup.known_index import NOT_KEPT, UNKNOWN, Names
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.storage import arrow
 from prosemill.storage.manifest import Manifest, Shard, stage_of
+from prosemill.storage.segments import num_merged
 from prosemill.storage.store import Store
 
 BATCH_DOCUMENTS = 1000  # texts held at once while signing: a few megabytes
@@ -84,9 +85,6 @@ class PreviousDedup:
         if is_usable(self.store, self.manifest, parameters):
             return [IndexSegment.read(self.store, path, parameters) for path in segments_of(self.manifest)]
         return [self._sign_again(shards, parameters, folder) for shards in self._merged_keepers()]
-
-    def index_shards(self, segment: str) -> list[Shard]:
-        return [shard for shard in self.shards("index") if shard.path.startswith(f"{segment}/")]
 
     def _merged_keepers(self) -> list[list[Shard]]:
         """The keepers' files of each segment, had all increments been signed with the parameters of now."""

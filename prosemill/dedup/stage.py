@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from prosemill.config.settings import Dedup
-from prosemill.dedup import boilerplate, retractions
-from prosemill.dedup.index import History, IndexSegment, num_merged
+from prosemill.dedup import boilerplate, index, retractions
+from prosemill.dedup.index import History, IndexSegment
 from prosemill.dedup.known_index import NAMES, ROLE, WITH_SOURCE, KnownDocuments, Names
 from prosemill.dedup.minhash import Parameters, sign_arrays
 from prosemill.dedup.new_documents import Arrivals, arrivals, write_batches
@@ -34,7 +34,7 @@ from prosemill.dedup.search import choose
 from prosemill.dedup.shingles import Hashes, text_hash
 from prosemill.dedup.tables import pairs_table, removed_table
 from prosemill.errors import CorpusEmpty
-from prosemill.storage import arrow, stages
+from prosemill.storage import arrow, segments, stages
 from prosemill.storage.manifest import Counts, digest, snapshot_id
 from prosemill.storage.schemas import DOCUMENT, DROPPED
 from prosemill.storage.store import SnapshotWriter, Store
@@ -244,14 +244,10 @@ def _write_index(
 
     Segments made anew are written here too.
     """
-    place = len(history.segments) - num_merged([len(segment) for segment in history.segments], len(added))
-    for number, segment in enumerate(history.segments[:place]):
-        if segment.path:
-            writer.inherit(past.index_shards(segment.path))
-        else:
-            segment.write(writer, f"index-{number:05d}")
-    if len(added):
-        IndexSegment.merge([*history.segments[place:], added], spill).write(writer, f"index-{place:05d}")
+    segments.extend(
+        writer, index.ROLE, past.shards(index.ROLE), history.segments, added,
+        merge=lambda parts: IndexSegment.merge(parts, spill), write=lambda segment, name: segment.write(writer, name),
+    )  # fmt: skip
 
 
 def _write_keepers(writer: SnapshotWriter, arrived: Arrivals, kept: Rows) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from prosemill.finetune.autotune import choose, flops_per_token
 from prosemill.finetune.loss_wrapper import Batch, ComputeMode, SummedLoss
+from prosemill.storage import atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +49,7 @@ class TrainingPlan:
     peak_flops: float  # measured
 
     def save(self, folder: Path) -> None:
-        aside = folder / "plan.tmp"
-        aside.write_text(json.dumps(self.as_dict(), indent=1), encoding="utf-8")
-        os.replace(aside, folder / "plan.json")
+        atomic.write(folder / "plan.json", json.dumps(self.as_dict(), indent=1))
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in plan.json and in manifests, where the mode is called `mode`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from prosemill.config.settings import Finetune
 from prosemill.errors import TrainingError
+from prosemill.storage import atomic
 from prosemill.storage.ancestry import training_chunks
 from prosemill.storage.disk import file_sha256
 from prosemill.storage.manifest import Shard
@@ -98,10 +98,12 @@ def write_chunks(texts: list[Path], tokenizer_folder: Path, target: Path, chunk_
             "num_tokens": pa.array([len(ids) for ids, _ in rows], pa.int32()),
         }
     )
-    aside = target.with_suffix(f".{os.getpid()}")  # several processes may write the same
-    with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+    with (
+        atomic.new_file(target) as path,  # several processes may write the same
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as stream,
+    ):
         stream.write_table(table)
-    os.replace(aside, target)
 
 
 def _documents(texts: list[Path]) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from prosemill.errors import CorpusEmpty, TrainingError
 from prosemill.finetune.replay import Replay, plan_replay
 from prosemill.runtime import progress
 from prosemill.runtime.subprocesses import ChildDied, Message, run_child
-from prosemill.storage import stages
+from prosemill.storage import atomic, stages
 from prosemill.storage.manifest import Counts, snapshot_id
 from prosemill.storage.store import SnapshotWriter, Store
 
@@ -192,9 +191,7 @@ def _halve_micro_batch(plan: Path) -> int:
     stored["micro_batch_chunks"] //= 2
     if not stored["micro_batch_chunks"]:
         return 0
-    aside = plan.with_suffix(".tmp")
-    aside.write_text(json.dumps(stored, indent=1), encoding="utf-8")
-    os.replace(aside, plan)
+    atomic.write(plan, json.dumps(stored, indent=1))
     return int(stored["micro_batch_chunks"])
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import logging
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 import transformers.utils.logging as chatter
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 from transformers import TrainerState
 
 from prosemill.config.settings import Finetune
@@ -245,16 +244,14 @@ def _out_of_memory(job: subprocesses.Message) -> TrainingError:
 @contextlib.contextmanager
 def hold(folder: Path, patience_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the work folder; TrainingError when another process trains in it."""
-    deadline = time.monotonic() + patience_seconds
-    with open(folder / "lock", "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrainingError(
-                        f"{folder}: another process is training this very model; wait for it and run the command again"
-                    ) from None
-                time.sleep(0.1)
+    lock = FileLock(folder / "lock", timeout=patience_seconds, poll_interval=0.1)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"{folder}: another process is training this very model; wait for it and run the command again"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -20,8 +20,8 @@ from prosemill.gate.rule import PROMOTE
 from prosemill.registry.registry import CHALLENGER, ModelVersion, Registry
 from prosemill.storage import write_once
 from prosemill.storage.decision_record import read_decision
-from prosemill.storage.manifest import moment
 from prosemill.storage.store import Store
+from prosemill.storage.times import moment
 
 ASKED, APPROVED, REFUSED, EXPIRED, SUPERSEDED = "asked", "approved", "refused", "expired", "superseded"
 AWAITING, NOT_APPROVED = "awaiting-approval", "not-approved"  # decisions of a run, beside those of the gate

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import re
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from prosemill.lineage.dataset_names import model_name, origin_name, snapshot_na
 from prosemill.storage import provenance, stages
 from prosemill.storage.manifest import Manifest, stage_of
 from prosemill.storage.stage_run import StageRun, Tell
+from prosemill.storage.times import moment, parse
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
@@ -68,7 +68,7 @@ def event(run: StageRun, state: str, error: BaseException | None = None) -> RunE
 
     return event_v2.RunEvent(
         eventType=event_v2.RunState[state],
-        eventTime=datetime.now(UTC).isoformat(),
+        eventTime=moment(timespec="microseconds"),
         producer=producer(),
         run=event_v2.Run(run.id, _run_facets(run, error)),
         job=event_v2.Job(environment.lineage_namespace(), run.job, _job_facets(run)),
@@ -233,8 +233,7 @@ def _contents(run: StageRun, manifest: Manifest) -> dict[str, Any]:
 
 def _instant(as_of: str) -> str:
     """ "2026-01-05" as the midnight (UTC) with which it begins; a date-time keeps its zone, else it is UTC."""
-    instant = datetime.fromisoformat(as_of)
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
+    return parse(as_of).isoformat()
 
 
 def _is_uuid(text: str) -> bool:

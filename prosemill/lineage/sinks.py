@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from prosemill.config import environment
 from prosemill.storage import remote
+from prosemill.storage.times import moment
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import RunEvent
@@ -41,7 +42,7 @@ class Sink:
 
     def __init__(self, fs: Any, root: str, name: str) -> None:
         self._fs = fs
-        self._folder = f"{root}/{FOLDER}/{time.strftime('%Y-%m-%d', time.gmtime())}"
+        self._folder = f"{root}/{FOLDER}/{moment()[:10]}"
         self._path = f"{self._folder}/{name}.jsonl"
         self._lines: list[str] = []
 

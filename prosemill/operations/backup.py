@@ -17,7 +17,6 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from prosemill.storage.disk import file_sha256
 from prosemill.storage.folder import StorageLocation
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import MANIFEST, Store
+from prosemill.storage.times import moment
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Backup:
         """
         known = self.points()
         before = self.point().files if known else {}
-        name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+        name = moment().replace(":", "-")
         with tempfile.TemporaryDirectory(prefix="prosemill-backup-") as folder:
             keeper = _ContentStore(self.place, Path(folder), before)
             for database in databases:

@@ -5,7 +5,6 @@ Both give a consistent picture of one moment while others go on writing.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from prosemill.config import environment
 from prosemill.errors import BackupError
-from prosemill.storage.disk import sync_path
+from prosemill.storage import atomic
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -65,13 +64,10 @@ class Database:
 
     def _replace_file(self, saved: Path) -> None:
         file = self._file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f"{file.name}.restored")
-        shutil.copyfile(saved, aside)
-        sync_path(aside)
-        for left in ("-wal", "-shm"):  # of the old one: they would be replayed into the new
-            file.with_name(file.name + left).unlink(missing_ok=True)
-        os.replace(aside, file)
+        with atomic.new_file(file) as copy:
+            shutil.copyfile(saved, copy)
+            for left in ("-wal", "-shm"):  # of the old one: they would be replayed into the new
+                file.with_name(file.name + left).unlink(missing_ok=True)
 
     def _parsed(self) -> URL:
         from sqlalchemy.engine import make_url

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from prosemill.scrape.entries import TRANSIENT
 from prosemill.storage.disk import free_bytes
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import LEAST_FREE_BYTES, Store
+from prosemill.storage.times import parse
 from prosemill.storage.warc_reader import INCOMPLETE
 
 # A run that gives less than this share of the documents that the source gave the run before has another cause than few
@@ -103,7 +104,7 @@ def _newest_run(store: Store, name: str, runs: dict[str, dict[str, Any]], now: d
         yield Finding("runs", "note", "there has been no run yet")
         return
     newest = max(runs)
-    yield Finding("runs", "well", f"the newest is of {newest}, {_days(now - _moment(newest)):.1f} days ago")
+    yield Finding("runs", "well", f"the newest is of {newest}, {_days(now - parse(newest)):.1f} days ago")
 
 
 def _sources(store: Store, runs: Mapping[str, Any]) -> Iterator[Finding]:
@@ -186,7 +187,7 @@ def _champion(
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         yield Finding("champion", "act", f"{named}: {damaged[0]}{more} is not as it was written; {back}")
         return
-    age = _days(now - _moment(manifest.created_at))
+    age = _days(now - parse(manifest.created_at))
     if max_age_days and age > max_age_days:
         yield Finding("champion", "retrain", f"{named} was trained {age:.1f} days ago, the limit is {max_age_days:g}")
     learned = retractions.learned(store, newest["chunk"], champion.snapshot) if newest.get("chunk") else []
@@ -211,12 +212,6 @@ def _sha256(store: Store, path: str) -> str:
     except SnapshotMissing:
         return ""
     return digest.hexdigest()
-
-
-def _moment(text: str) -> datetime:
-    """A date or time in ISO 8601, UTC where it does not say."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _days(span: Any) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from prosemill.errors import RegistryError
 from prosemill.registry.model_card import model_card
 from prosemill.registry.registry import ModelVersion, Registry
+from prosemill.storage.atomic import new_folder
 from prosemill.storage.store import Store
 
 
@@ -34,13 +35,9 @@ def export(store: Store, version: ModelVersion, folder: Path) -> list[str]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RegistryError(f"{folder}: exists and is not an empty folder; name another one")
     source = store.local(f"{version.snapshot}/model")
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    (aside / "README.md").write_text(card_of(store, version), encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    aside.rename(folder)
+    with new_folder(folder) as made:
+        shutil.copytree(source, made, dirs_exist_ok=True)
+        (made / "README.md").write_text(card_of(store, version), encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
 
 

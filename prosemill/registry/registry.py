@@ -1,4 +1,4 @@
-"""Which models there are, how they scored, which one is in use: in MLflow, an SQLite file in the store by default.
+"""Which models there are, how they scored, which one is in use, as a tracker keeps it (`tracker`: MLflow by default).
 
 A model version stands for one finetune snapshot, which its tag names. Aliases: `champion` is in use, `previous` was
 before it, `challenger` is the newest.
@@ -6,7 +6,6 @@ before it, `challenger` is the newest.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
@@ -16,16 +15,14 @@ from typing import Any
 
 from prosemill.errors import RegistryError
 from prosemill.registry.metrics import figures_of
-from prosemill.registry.mlflow_client import TAG, AlreadyExists, DoesNotExist, Tracking
 from prosemill.registry.model_card import model_card
+from prosemill.registry.tracker import Metric, TrackedVersion, Tracker, tracker_of
 from prosemill.storage.decision_record import read_decision, with_new_names, with_old_key
 from prosemill.storage.json_shards import read_json
 from prosemill.storage.manifest import is_snapshot_id
 from prosemill.storage.store import Store
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-MOST_MODELS = 1000  # a page of the API; without asking it is 100
-DESCRIPTION_CHARACTERS = 5000  # nor more than this, on PostgreSQL
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]{0,39})(?:@(?P<alias>[a-z]+)|/(?P<version>[0-9]+))?")
 
 
@@ -46,28 +43,27 @@ class ModelVersion:
     promoted_by: str = ""  # the decision by which it took over after an approval
 
 
-class Registry(Tracking):
-    """The models of a store."""
+class Registry:
+    """The models of a store, as its tracker keeps them."""
+
+    def __init__(self, store: Store, tracker: Tracker) -> None:
+        self.store, self.tracker = store, tracker
+
+    @classmethod
+    def open(cls, store: Store | str) -> Registry:
+        """That of a store (or of its URL), with the tracker that the environment names: MLflow by default."""
+        opened = store if isinstance(store, Store) else Store(store)
+        return cls(opened, tracker_of(opened))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def list_models(self) -> list[str]:
         """Names of all models, sorted."""
-        if self.is_empty():
-            return []
-        with self.errors():
-            return sorted(model.name for model in self.client().search_registered_models(max_results=MOST_MODELS))
+        return sorted(self.tracker.list_models())
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for an unknown name."""
-        if self.is_empty():
-            return []
-        with self.errors():
-            by_version: dict[int, list[str]] = {}
-            for alias, version in self._aliases(name).items():
-                by_version.setdefault(version, []).append(alias)
-            found = self.client().search_model_versions(f"name='{name}'")
-            versions = [_version_of(each, by_version.get(int(each.version), [])) for each in found]
+        versions = [_version_of(name, each) for each in self.tracker.list_versions(name)]
         return sorted(versions, key=lambda each: -each.version)
 
     def champion(self, name: str) -> ModelVersion | None:
@@ -136,34 +132,19 @@ class Registry(Tracking):
 
         A snapshot that is a version already keeps its number and gets this evaluation and decision.
         """
-        facts = _Facts(self.store, finetune, evaluation, gate)
-        known = next((each for each in self.list_versions(name) if each.snapshot == finetune), None)
-        with self.errors():
-            client = self.client()
-            if known is None:
-                run = self._record_run(name, facts)
-                self.add_to_run(run, facts.figures())
-                with contextlib.suppress(AlreadyExists), self.errors():
-                    client.create_registered_model(name)
-                source = self._source(finetune, run)
-                made = client.create_model_version(
-                    name,
-                    source,
-                    run_id=run,
-                    tags=facts.tags,
-                    description=facts.reason[:DESCRIPTION_CHARACTERS],
-                    await_creation_for=0,
-                )
-                version = int(made.version)
-            else:
-                version = known.version
-                for key, value in facts.tags.items():
-                    client.set_model_version_tag(name, str(version), key, value)
-                client.update_model_version(name, str(version), description=facts.reason[:DESCRIPTION_CHARACTERS])
-                run = client.get_model_version(name, str(version)).run_id
-                self.add_to_run(run, facts.figures())
-            client.log_text(run, model_card(self.store, name, version, finetune, evaluation, gate), "README.md")
-            client.set_registered_model_alias(name, CHALLENGER, str(version))
+        facts, tracker = _Facts(self.store, finetune, evaluation, gate), self.tracker
+        known = next((each for each in tracker.list_versions(name) if each.tags.get("snapshot") == finetune), None)
+        if known is None:
+            run = self._record_run(name, facts)
+            tracker.add_metrics(run, facts.figures())
+            version = tracker.add_version(name, finetune, run, facts.tags, facts.reason)
+        else:
+            run, version = known.run, known.number
+            tracker.change_version(name, version, facts.tags, facts.reason)
+            tracker.add_metrics(run, facts.figures())
+        card = model_card(self.store, name, version, finetune, evaluation, gate)
+        tracker.add_file(run, "README.md", card)
+        tracker.set_alias(name, CHALLENGER, version)
         return version
 
     def promote(self, name: str, snapshot: str) -> bool:
@@ -179,15 +160,13 @@ class Registry(Tracking):
         if old == new:
             return False
         if old is not None:
-            self.put(self.client().set_registered_model_alias, name, PREVIOUS, str(old.version))
-        self.put(self.client().set_registered_model_alias, name, CHAMPION, str(new.version))
+            self.tracker.set_alias(name, PREVIOUS, old.version)
+        self.tracker.set_alias(name, CHAMPION, new.version)
         return True
 
     def mark(self, name: str, snapshot: str, tags: Mapping[str, str]) -> None:
         """Put tags on the version of `snapshot`, for example who approved it."""
-        version = self.version_of(name, snapshot).version
-        for key, value in tags.items():
-            self.put(self.client().set_model_version_tag, name, str(version), TAG + key, value)
+        self.tracker.change_version(name, self.version_of(name, snapshot).version, tags)
 
     def roll_back(self, name: str) -> ModelVersion:
         """Exchange champion and previous; the champion from now on."""
@@ -196,8 +175,8 @@ class Registry(Tracking):
         new = next((each for each in versions if PREVIOUS in each.aliases), None)
         if old is None or new is None or old == new:
             raise RegistryError(f"{name} has had no champion before this one; nothing to roll back to")
-        self.put(self.client().set_registered_model_alias, name, CHAMPION, str(new.version))
-        self.put(self.client().set_registered_model_alias, name, PREVIOUS, str(old.version))
+        self.tracker.set_alias(name, CHAMPION, new.version)
+        self.tracker.set_alias(name, PREVIOUS, old.version)
         return next(each for each in self.list_versions(name) if each.version == new.version)
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -211,39 +190,16 @@ class Registry(Tracking):
         return versions
 
     def _record_run(self, name: str, facts: _Facts) -> str:
-        """An MLflow run with everything about the training, that which followed it if there was one; its id."""
-        from mlflow.entities import Param, RunTag
-
-        client, run_name = self.client(), facts.as_of or facts.snapshot
-        run = self.find_run(name, "snapshot", facts.snapshot) or self.open_run(name, run_name, {})
-        params = [Param(key, str(value)[:500]) for key, value in facts.params.items()]
-        tags = [RunTag(key, value) for key, value in {**facts.tags, "mlflow.runName": run_name}.items()]
-        client.log_batch(run, params=params, tags=tags)
+        """A run with everything about the training, that which followed it if there was one; its id."""
+        tracker, title = self.tracker, facts.as_of or facts.snapshot
+        run = tracker.find_run(name, "snapshot", facts.snapshot) or tracker.open_run(name, title, {})
+        tracker.describe_run(run, title, facts.params, facts.tags)
         metrics = facts.metrics()
-        known = {
-            (key, each.step)
-            for key in {metric.key for metric in metrics}
-            for each in client.get_metric_history(run, key)
-        }
-        self.add_to_run(run, [metric for metric in metrics if (metric.key, metric.step) not in known])
-        client.log_dict(run, facts.decision, "decision.json")
-        client.set_terminated(run)
+        known = tracker.steps(run, {metric.name for metric in metrics})
+        tracker.add_metrics(run, [metric for metric in metrics if (metric.name, metric.step) not in known])
+        tracker.add_file(run, "decision.json", json.dumps(facts.decision, indent=2))
+        tracker.close_run(run, "FINISHED", {})
         return run
-
-    def _source(self, snapshot: str, run: str) -> str:
-        """Where the model lies. A server refuses paths on a disk that is not its own."""
-        if self.tracking_uri.startswith("http") and self.store.is_local:
-            return f"runs:/{run}"
-        at = self.store.root if self.store.is_local else self.store.url.rstrip("/")
-        return f"{at}/snapshots/{snapshot}/model"
-
-    def _aliases(self, name: str) -> dict[str, int]:
-        try:
-            with self.errors():
-                aliases = self.client().get_registered_model(name).aliases
-        except DoesNotExist:
-            return {}
-        return {alias: int(version) for alias, version in aliases.items()}
 
 
 class _Facts:
@@ -259,24 +215,23 @@ class _Facts:
         (log,) = self.tuned.shards_of("log")
         with store.open(log.path) as file:
             self.log = [json.loads(line) for line in file.read().decode().splitlines()]
-        self.params = {**self.tuned.settings, "precision": self.tuned.totals.get("precision", "")}
+        settings = {**self.tuned.settings, "precision": self.tuned.totals.get("precision", "")}
+        self.params = {key: str(value) for key, value in settings.items()}
         scores = self.summary["models"]["challenger"]
         figures = {name: scores[name] for name in ("perplexity", "bits_per_byte")}
         if self.tuned.totals.get("validation_loss") is not None:
             figures["validation_loss"] = self.tuned.totals["validation_loss"]
         self.tags = {
-            f"{TAG}snapshot": finetune,
-            f"{TAG}evaluation": evaluation,
-            f"{TAG}gate": gate,
-            f"{TAG}as_of": self.as_of,
-            f"{TAG}decision": self.decision["decision"],
-            f"{TAG}metrics": json.dumps(figures),
+            "snapshot": finetune,
+            "evaluation": evaluation,
+            "gate": gate,
+            "as_of": self.as_of,
+            "decision": self.decision["decision"],
+            "metrics": json.dumps(figures),
         }
 
-    def metrics(self) -> list[Any]:
-        """The loss curve by step, as MLflow metrics."""
-        from mlflow.entities import Metric
-
+    def metrics(self) -> list[Metric]:
+        """The loss curve by step."""
         return [
             Metric(name, float(value), 0, row["step"])
             for row in self.log
@@ -284,28 +239,26 @@ class _Facts:
             if name != "step" and value is not None
         ]
 
-    def figures(self) -> list[Any]:
-        """The figures of the model card, as MLflow metrics; their latest value is that of the latest decision."""
-        from mlflow.entities import Metric
-
+    def figures(self) -> list[Metric]:
+        """The figures of the model card; their latest value is that of the latest decision."""
         now, found = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
         return [Metric(name, value, now, 0) for name, value in found.items()]
 
 
-def _version_of(found: Any, aliases: list[str]) -> ModelVersion:
-    tags = {key.removeprefix(TAG): value for key, value in found.tags.items() if key.startswith(TAG)}
+def _version_of(name: str, found: TrackedVersion) -> ModelVersion:
+    tags = dict(found.tags)
     if "gate" not in tags:  # of version 0.1: `decision` was the snapshot, `verdict` what it says
         tags = with_new_names(tags | {"gate": tags.pop("decision", "")})
     return ModelVersion(
-        name=found.name,
-        version=int(found.version),
+        name=name,
+        version=found.number,
         snapshot=tags.get("snapshot", ""),
         evaluation=tags.get("evaluation", ""),
         gate=tags.get("gate", ""),
         as_of=tags.get("as_of", ""),
         decision=tags.get("decision", ""),
         metrics=json.loads(tags.get("metrics", "{}")),
-        aliases=tuple(sorted(aliases)),
+        aliases=found.aliases,
         approval=tags.get("approval", ""),
         promoted_by=tags.get("promoted_by", ""),
     )

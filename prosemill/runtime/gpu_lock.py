@@ -13,18 +13,18 @@ Without a card nothing is locked: two trainings on one CPU are slow, but safe.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from prosemill.config import environment
-from prosemill.storage.manifest import moment
+from prosemill.storage.times import moment
 
 log = logging.getLogger(__name__)
 
@@ -58,53 +58,44 @@ def held(what: str, cards: Sequence[str] | None = None, folder: Path | None = No
     wanted = sorted(visible() if cards is None else cards)  # sorted, so that two processes cannot deadlock
     with contextlib.ExitStack() as stack:
         for card in wanted:
-            file = stack.enter_context(_open(folder, card))
-            _acquire(file, card)
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps({"what": what, "pid": os.getpid(), "since": moment()}))
-            file.flush()
+            path = _lock_file(folder, card)
+            lock = FileLock(path, mode=0o666)  # every user of this machine may lock it
+            _acquire(lock, path, card)
+            stack.callback(lock.release)
+            path.write_text(json.dumps({"what": what, "pid": os.getpid(), "since": moment()}), encoding="utf-8")
         yield wanted
 
 
-def _acquire(file: IO[str], card: str, sleep: Callable[[float], None] = time.sleep) -> None:
+def _acquire(lock: BaseFileLock, path: Path, card: str) -> None:
     logged_holder = ""
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.acquire(timeout=0)
             break
-        except BlockingIOError:
-            holder = _holder(file)
+        except Timeout:
+            holder = _holder(path)
         if holder != logged_holder:
             log.info("finetune: waiting for card %s, which %s", card, holder)
             logged_holder = holder
-        sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     if logged_holder:
         log.info("finetune: card %s is free", card)
 
 
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
+def _holder(path: Path) -> str:
     try:
-        found = json.loads(file.read())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return f"{found['what']} has held since {found['since']} (process {found['pid']})"
     except (ValueError, KeyError):  # it is writing just now
         return "another process has just taken"
 
 
-def _open(folder: Path, card: str) -> IO[str]:
-    """The lock file of a card, which every user of this machine may lock."""
+def _lock_file(folder: Path, card: str) -> Path:
+    """Where the lock of a card is."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(PermissionError):  # somebody else made it, and shared it already
         folder.chmod(0o777)
-    path = folder / f"card-{card.replace('/', '-')}.lock"
-    try:
-        return open(path, "r+", encoding="utf-8")
-    except FileNotFoundError:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        with contextlib.suppress(PermissionError):
-            os.fchmod(handle, 0o666)
-        return os.fdopen(handle, "r+", encoding="utf-8")
+    return folder / f"card-{card.replace('/', '-')}.lock"
 
 
 def _uuids(driver: Path) -> dict[str, str]:

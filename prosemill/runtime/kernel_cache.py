@@ -17,8 +17,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -30,6 +28,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from prosemill.config.environment import cache_folder
+from prosemill.storage import atomic
 
 Function = Callable[..., object]
 
@@ -90,12 +89,7 @@ def keep(code: bytes, kernel: Kernel, folders: Iterable[Path]) -> bytes:
     """Write the code to the first of the folders that can be written to; the code."""
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=folder, prefix=".kernel-")
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(code).digest() + code)
-            os.chmod(aside, 0o644)
-            os.replace(aside, folder / kernel.file_name)
+            atomic.write(folder / kernel.file_name, hashlib.sha256(code).digest() + code)
             break
         except OSError:
             continue

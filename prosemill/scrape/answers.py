@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from prosemill.scrape.entries import Answer
+from prosemill.storage.times import moment
 
 ACCEPT_ENCODING = "gzip, deflate"  # only what inflate() can bound
 MAX_LAYERS = 2  # gzip within gzip happens; more is an attack
@@ -117,11 +118,7 @@ def retry_after(value: str, now: datetime) -> float | None:
 
 
 def without_body(reason: str, status: int = 0, **fields: str) -> Answer:
-    return Answer(reason, status=status, fetched_at=now_text(), **fields)  # type: ignore[arg-type]
-
-
-def now_text() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Answer(reason, status=status, fetched_at=moment(), **fields)  # type: ignore[arg-type]
 
 
 def sha256(body: bytes) -> str:

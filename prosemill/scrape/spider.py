@@ -22,6 +22,7 @@ from prosemill.scrape.links import PageOutline, outline
 from prosemill.scrape.politeness import PublicResolver
 from prosemill.scrape.robots import MAX_BYTES, MAX_REDIRECTS, Robots, product_token
 from prosemill.storage.charsets import label_in
+from prosemill.storage.times import moment
 
 _SIDE_FILES = (optouts.TDMREP_PATH, optouts.AI_TXT_PATH)
 ROBOTS_SECONDS = 24 * 3600.0  # how long a robots.txt is good for
@@ -178,7 +179,7 @@ class PageSpider(Spider):  # type: ignore[misc]
             status=200,
             body=body,
             content_sha256=answers.sha256(body),
-            fetched_at=answers.now_text(),
+            fetched_at=moment(),
             opt_out=decision.opt_out,
             opt_out_reason=decision.reason,
             follow=decision.follow,

@@ -7,16 +7,17 @@ the disk for each document, every run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prosemill.dedup.index import HEADER, History, num_merged
+from prosemill.dedup.index import History
 from prosemill.dedup.shingles import Hashes, release_memory
+from prosemill.storage import segments
 from prosemill.storage.manifest import Shard
+from prosemill.storage.segments import ascending
 from prosemill.storage.store import SnapshotWriter, Store
 
 ROLE = "sketches"
@@ -52,17 +53,19 @@ class SketchSegment:
                 sizes.append(np.minimum(offsets[rows + 1] - offsets[rows], LEAST))
                 hashes.append(found[spread(offsets[rows], sizes[-1])])
                 release_memory(segment.shingles.hashes)
-        return cls._ascending(np.concatenate(hashes), np.repeat(ordinals, np.concatenate(sizes)).astype(np.uint32))
+        owners = np.repeat(ordinals, np.concatenate(sizes)).astype(np.uint32)
+        return cls(*ascending(np.concatenate(hashes), owners))
 
     @classmethod
     def merge(cls, segments: Sequence[SketchSegment]) -> SketchSegment:
         hashes, owners = ([getattr(each, name) for each in segments] for name in ("hashes", "owners"))
-        return cls._ascending(np.concatenate(hashes), np.concatenate(owners))
+        return cls(*ascending(np.concatenate(hashes), np.concatenate(owners)))
 
     @classmethod
-    def _ascending(cls, hashes: Hashes, owners: NDArray[np.uint32]) -> SketchSegment:
-        order = np.argsort(hashes, kind="stable")
-        return cls(hashes[order], owners[order])
+    def read(cls, store: Store, path: str) -> SketchSegment:
+        """The segment in the folder `path`, memory-mapped."""
+        hashes, owners = (np.asarray(segments.read_array(store, path, part)) for part in ("hashes", "owners"))
+        return cls(hashes, owners, path)
 
     def only(self, is_wanted: NDArray[np.bool_]) -> SketchSegment:
         """Of the documents that are wanted [all keepers]."""
@@ -71,11 +74,8 @@ class SketchSegment:
 
     def write(self, writer: SnapshotWriter, name: str, parameters: dict[str, int]) -> None:
         """Add the segment to a snapshot as a folder `name`; `parameters` are those of the index."""
-        writer.path(f"{name}/{HEADER}").write_text(json.dumps({"parameters": parameters}, indent=1), encoding="utf-8")
-        writer.add(f"{name}/{HEADER}", ROLE, len(self))
-        for part, values in (("hashes", self.hashes), ("owners", self.owners)):
-            np.save(writer.path(f"{name}/{part}.npy"), values)
-            writer.add(f"{name}/{part}.npy", ROLE, len(values))
+        arrays = {"hashes": self.hashes, "owners": self.owners}
+        segments.write(writer, ROLE, name, len(self), {"parameters": parameters}, arrays)
 
 
 class Sketches:
@@ -87,28 +87,19 @@ class Sketches:
     @classmethod
     def read(cls, store: Store, shards: Sequence[Shard], history: History) -> Sketches | None:
         """Of an earlier split; None where it has none, or of an index that was made otherwise."""
-        headers = [shard.path for shard in shards if shard.path.endswith(f"/{HEADER}")]
+        paths = segments.folders(shards)
         expected = {"parameters": parameters_of(history)}
-        if not headers or any(json.loads(store.local(path).read_text("utf-8")) != expected for path in headers):
+        if not paths or any(segments.read_header(store, path) != expected for path in paths):
             return None
-        segments = []
-        for path in (header.removesuffix(f"/{HEADER}") for header in headers):
-            files = [store.local(f"{path}/{part}.npy") for part in ("hashes", "owners")]
-            hashes, owners = (np.asarray(np.load(file, mmap_mode="r")) for file in files)
-            segments.append(SketchSegment(hashes, owners, path))
-        return cls(history, segments)
+        return cls(history, (SketchSegment.read(store, path) for path in paths))
 
     def write(self, writer: SnapshotWriter, added: SketchSegment, shards: Sequence[Shard]) -> None:
         """Add those of this run; `shards`: of the segments that were read, which are inherited or merged."""
         parameters = parameters_of(self.history)
-        place = len(self.segments) - num_merged([len(segment) for segment in self.segments], len(added))
-        for older, segment in enumerate(self.segments[:place]):
-            if segment.path:
-                writer.inherit([shard for shard in shards if shard.path.startswith(f"{segment.path}/")])
-            else:
-                segment.write(writer, f"{ROLE}-{older:05d}", parameters)
-        if len(added) or not self.segments:
-            SketchSegment.merge([*self.segments[place:], added]).write(writer, f"{ROLE}-{place:05d}", parameters)
+        segments.extend(
+            writer, ROLE, shards, self.segments, added,
+            merge=SketchSegment.merge, write=lambda segment, name: segment.write(writer, name, parameters),
+        )  # fmt: skip
 
     def filter(self) -> NDArray[np.bool_]:
         """Which hashes may be among them, by their lowest FILTER_BITS."""

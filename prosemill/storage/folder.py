@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prosemill.storage import remote
-from prosemill.storage.disk import sync_path
 from prosemill.storage.remote import store_errors
 
 
@@ -57,31 +53,13 @@ class StorageLocation:
 
     def put(self, file: Path, path: str) -> None:
         """Copy a local file to `path`."""
-        at = self._at(path)
         with store_errors(self.url, writing=True):
-            if remote.is_bucket(self.fs):  # an object is there whole or not at all
-                self.fs.put_file(str(file), at)
-                return
-            self.fs.makedirs(at.rsplit("/", 1)[0], exist_ok=True)
-            made = f"{at}.{uuid.uuid4().hex}.tmp"  # two backups to one place may begin at the same moment
-            try:
-                self.fs.put_file(str(file), made)
-                if self.is_local:
-                    sync_path(Path(made))
-                    os.replace(made, at)
-                else:
-                    self.fs.mv(made, at)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    self.fs.rm_file(made)
-                raise
+            remote.write_whole(self.fs, self._at(path), file)
 
     def write(self, path: str, content: bytes) -> None:
         """The same with content at hand."""
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            self.put(Path(file.name), path)
+        with store_errors(self.url, writing=True):
+            remote.write_whole(self.fs, self._at(path), content)
 
     def _found(self, below: str) -> dict[str, dict[str, Any]]:
         """{path: what the file system knows of it}; a file may be named instead of a folder."""

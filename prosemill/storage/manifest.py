@@ -1,4 +1,4 @@
-"""The manifest that makes a snapshot exist, and the names that it gives: of snapshots, of documents, of moments."""
+"""The manifest that makes a snapshot exist, and the names that it gives to snapshots and documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 
@@ -97,8 +96,3 @@ def stage_of(snapshot: str) -> str:
 def document_id(url: str, text: str) -> str:
     """20 hexadecimal digits (80 bits) that name this text at this URL."""
     return hashlib.sha256(f"{url}\n{text}".encode()).hexdigest()[:20]
-
-
-def moment(at: datetime | None = None) -> str:
-    """`at`, or now, UTC, to the second, as records have it; these sort as text."""
-    return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -14,6 +14,7 @@ import logging
 import os
 import stat
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import fsspec
 
 from prosemill.config import environment
 from prosemill.errors import StoreError, StoreFull, StoreNotWritable, StoreRefused, StoreUnreachable
-from prosemill.storage.disk import aside, disk_errors, remove_abandoned
+from prosemill.storage.disk import aside, disk_errors, remove_abandoned, sync_path
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,33 @@ def is_bucket(fs: Any) -> bool:
 
 def protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def write_whole(fs: Any, path: str, content: bytes | Path) -> None:
+    """Write a file (the content of a local one, or bytes): readers see what was there before, or all of it."""
+
+    def put(name: str) -> None:
+        if isinstance(content, Path):
+            fs.put_file(str(content), name)
+        else:
+            fs.pipe_file(name, content)
+
+    if is_bucket(fs):  # where an object is replaced at once, but a rename is two steps
+        put(path)
+        return
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    made = f"{path}.{uuid.uuid4().hex}.tmp"  # another machine may write the same at the same moment
+    try:
+        put(made)
+        if is_local(fs):
+            sync_path(Path(made))
+            os.replace(made, path)
+        else:
+            fs.mv(made, path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            fs.rm_file(made)
+        raise
 
 
 @contextlib.contextmanager
@@ -178,6 +206,7 @@ class Cache:
                 if stat.S_ISREG(status.st_mode):
                     yield status.st_mtime, status.st_size, path
 
+    # flock and not the package filelock: readers share it, and filelock's lock for that is an SQLite database.
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:
         """Nothing is removed between being found here and being marked as used. The lock file itself stays for ever."""

@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from prosemill.storage import remote
@@ -74,10 +73,6 @@ class RunLog:
         fields = with_new_names(fields)
         stages = tuple(StageRecord(**each) for each in fields.pop("stages", ()))
         return cls(**{**fields, "children": tuple(fields.get("children", ())), "stages": stages})
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def begin(store: Store, run: RunLog) -> None:
@@ -198,9 +193,4 @@ def _write(store: Store, id: str, event: Event) -> None:
     text = json.dumps(event, ensure_ascii=False).encode()
     path = f"{store.root}/runs/{id}/{time.time_ns():020d}-{secrets.token_hex(4)}.json"
     with store_errors(store.url, writing=True):
-        if remote.is_bucket(store.fs):  # where an object is there whole or not at all, but a rename is two steps
-            store.fs.pipe_file(path, text)
-            return
-        store.fs.makedirs(f"{store.root}/runs/{id}", exist_ok=True)
-        store.fs.pipe_file(f"{path}.tmp", text)
-        store.fs.mv(f"{path}.tmp", path)
+        remote.write_whole(store.fs, path, text)

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from prosemill.errors import SnapshotMissing, StoreBusy, StoreError, StoreFull
 from prosemill.storage import provenance, remote
@@ -43,6 +42,7 @@ from prosemill.storage.disk import (
 from prosemill.storage.manifest import Counts, Manifest, Shard
 from prosemill.storage.remote import store_errors
 from prosemill.storage.stage_run import StageRun, observed
+from prosemill.storage.times import moment
 
 MANIFEST = "manifest.json"
 LEAST_FREE_BYTES = 32 << 20  # the databases of Prefect and MLflow, and the log of a server, before any page
@@ -180,7 +180,7 @@ class Store:
                 totals=writer.totals,
                 shards=writer.shards,
                 partial=writer.partial,
-                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_at=moment(),
                 duration_seconds=round(time.monotonic() - started, 3),
                 cpu_seconds=round(_cpu_seconds() - cpu_started, 3),
                 code_commit=provenance.code_commit(),
@@ -226,13 +226,7 @@ class Store:
         path = self._at("corpora", corpus, f"{as_of}.json")
         text = json.dumps(dict(record), indent=1, sort_keys=True, ensure_ascii=False)
         with store_errors(self.url, writing=True):
-            if remote.is_bucket(self.fs):  # where an object is replaced at once, but a rename is two steps
-                self.fs.pipe_file(path, text.encode())
-                return
-            self.fs.makedirs(self._at("corpora", corpus), exist_ok=True)
-            made = f"{path}.{uuid.uuid4().hex}.tmp"  # another machine may record the same run at the same moment
-            self.fs.pipe_file(made, text.encode())
-            self.fs.mv(made, path)
+            remote.write_whole(self.fs, path, text.encode())
 
     def runs(self, corpus: str) -> dict[str, dict[str, Any]]:
         """Records of all runs of a corpus by as_of, oldest first."""
@@ -273,15 +267,17 @@ class Store:
         with disk_errors(str(self.here)):
             folder = self.here / "corpora" / corpus
             folder.mkdir(parents=True, exist_ok=True)
-            lock = open(folder / "lock", "w")  # noqa: SIM115 - closed below
-        with lock:
+            lock = FileLock(folder / "lock", timeout=0)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.acquire()
+            except Timeout:
                 raise StoreBusy(
                     f"{self.url}: another run of {corpus!r} is going on; wait for it, or stop it, and start again"
                 ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,12 @@ Of two concurrent writers one wins, and both get what was written.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prosemill.storage.disk import disk_errors, sync_path
+from prosemill.storage import atomic
+from prosemill.storage.disk import disk_errors
 from prosemill.storage.store import Store
 
 Record = dict[str, Any]
@@ -34,7 +33,7 @@ def write(store: Store, path: str, record: Mapping[str, Any]) -> tuple[Record, b
     with disk_errors(store.url):
         try:
             if store.is_local:
-                _link_into_place(Path(at), text)
+                atomic.write(Path(at), text, once=True)
             else:
                 store.fs.pipe_file(at, text, mode="create")  # S3: If-None-Match, so that the first one wins there too
         except FileExistsError:
@@ -48,19 +47,3 @@ def get_or_create(store: Store, path: str, find_out: Callable[[], Mapping[str, A
     """The record at `path`; without one, `find_out()` is written first."""
     found = read(store, path)
     return found if found is not None else write(store, path, find_out())[0]
-
-
-def _link_into_place(path: Path, text: bytes) -> None:
-    """FileExistsError if it is there already; unlike a rename, a link replaces nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, path.parent.stat().st_mode & 0o666)
-        os.link(aside, path)
-        sync_path(path.parent)
-    finally:
-        os.unlink(aside)

@@ -1,4 +1,4 @@
-"""Live view of a training: a progress artifact on the page of its run, and curves in MLflow.
+"""Live view of a training: a progress artifact on the page of its run, and curves in the tracker.
 
 Both are written by a thread of their own, every few seconds, so that a slow or absent server does not delay the
 training; an update that could not be sent is one line in the log.
@@ -20,7 +20,6 @@ from uuid import UUID
 from prefect import runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from prosemill.config.environment import tracking_uri
 from prosemill.registry.live_metrics import LiveCurves
 from prosemill.registry.registry import Registry
 
@@ -72,11 +71,11 @@ class LiveProgress:
         while True:
             is_last = self._over.is_set()
             self._try("Prefect", self._show)
-            self._try("MLflow", self._draw)
+            self._try("the tracker", self._draw)
             if is_last:
                 break
             self._over.wait(EVERY_SECONDS)
-        self._try("MLflow", self._end)
+        self._try("the tracker", self._end)
 
     def _show(self) -> None:
         latest = self._latest
@@ -90,7 +89,7 @@ class LiveProgress:
 
     def _draw(self) -> None:
         if self._curves is None:
-            registry = Registry(self._store, tracking_uri())
+            registry = Registry.open(self._store)
             self._curves = LiveCurves(registry, self._name, self._run_name, self._flow_run)
         self._curves.log([self._unread.popleft() for _ in range(len(self._unread))])
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.futures import PrefectFuture
 
-from prosemill.config.environment import store_url, tracking_uri
+from prosemill.config.environment import store_url
 from prosemill.config.settings import Recipe
 from prosemill.registry.registry import Registry
 from prosemill.reporting import attribution, overview, pages, summary
@@ -23,6 +23,7 @@ from prosemill.storage import run_log
 from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.run_log import RunLog
 from prosemill.storage.store import Store
+from prosemill.storage.times import moment
 from tasks.support import restarts
 from tasks.support.compat import FAILED_PREFIX, run_page_handlers
 
@@ -59,7 +60,15 @@ def begin(as_of: str, store: str) -> tuple[str, Store]:
         name = _of_recipe(this.parameters, "name")
         run_log.begin(
             opened,
-            RunLog(str(this.id), str(this.flow_name), str(this.name), name, date, run_log.now(), parent=_parent()),
+            RunLog(
+                str(this.id),
+                str(this.flow_name),
+                str(this.name),
+                name,
+                date,
+                moment(timespec="milliseconds"),
+                parent=_parent(),
+            ),
         )
     return date, opened
 
@@ -71,7 +80,7 @@ def ended(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """
     opened = Store(store_url(str(flow_run.parameters.get("store", ""))))
     kind = "CANCELLED" if state.is_cancelling() else state.type.value  # whose hooks are called on the way there
-    changes = {"state": kind, "ended": run_log.now(), "name": flow_run.name}
+    changes = {"state": kind, "ended": moment(timespec="milliseconds"), "name": flow_run.name}
     if not state.is_completed():
         changes["reason"] = _in_words(state.message or "")
     found = run_log.end(opened, str(flow_run.id), **changes)
@@ -220,7 +229,7 @@ def _show_landing(store: Store, name: str) -> None:
 
 
 def _landing(store: Store, name: str, parameters: dict[str, Any], run: str) -> str:
-    versions = Registry(store.url, tracking_uri()).list_versions(name)
+    versions = Registry.open(store.url).list_versions(name)
     description = _of_recipe(parameters, "description")
     return overview.landing_markdown(store, name, versions, description=description, current=run)
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from prosemill.config.base_names import MODEL_TYPES
 from prosemill.models.baselines.vectors import as_embedding, read_vectors
+from prosemill.storage.atomic import new_folder
 from prosemill.storage.disk import file_sha256
 from prosemill.storage.manifest import digest
 
@@ -50,13 +51,12 @@ def folder_of(base: str, tokenizer_folder: Path) -> Path:
     parent = Path(tempfile.gettempdir()) / f"prosemill-{os.getuid()}" / "baselines"
     folder = parent / f"{kind}-{digest([VERSION, SIZES[kind], *made_of])[:16]}"
     if not (folder / "config.json").is_file():
-        parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=parent))
-        _lay_out(aside, kind, tokenizer_folder, vectors)
         try:
-            os.rename(aside, folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(aside, ignore_errors=True)
+            with new_folder(folder) as made:
+                _lay_out(made, kind, tokenizer_folder, vectors)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process was faster
+                raise
     return folder
 
 
