@@ -55,7 +55,7 @@ def test_old_words_are_read_and_written_for_one_release() -> None:
 def test_a_decision_of_version_2_stands(store: Store, old_gate: str) -> None:
     assert stage.run_gate(store, EVALUATION, Gate(), as_of="2026-01-09") == old_gate
     assert read_decision(store, old_gate)["decision"] == stage.REJECT
-    assert {node.stage: node.made for node in ancestry(store, [old_gate]).nodes}["gate"] == "reject"
+    assert {node.stage: node.output for node in ancestry(store, [old_gate]).nodes}["gate"] == "reject"
 
 
 def test_tags_of_version_0_1_are_read(store: Store, old_gate: str, capsys: pytest.CaptureFixture[str]) -> None:

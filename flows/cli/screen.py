@@ -130,7 +130,7 @@ def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in funnel:
-        made = summary.made(row)
+        made = summary.output_of(row)
         table.add_row(
             summary.stage_name(row), f"{row['seen']:,}", f"{row['kept']:,}", summary.reasons(row["dropped"]), made
         )

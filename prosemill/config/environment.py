@@ -89,9 +89,9 @@ def dedup_engine(environ: MutableMapping[str, str] = os.environ) -> str:
     return environ.get("PROSEMILL_DEDUP_ENGINE", "").strip()
 
 
-def store_url(given: str = "", environ: MutableMapping[str, str] = os.environ) -> str:
+def store_url(url: str = "", environ: MutableMapping[str, str] = os.environ) -> str:
     """The store: what was given, else PROSEMILL_STORE, else data/store; a local folder as an absolute path."""
-    url = given or environ.get("PROSEMILL_STORE", "") or DEFAULT_STORE
+    url = url or environ.get("PROSEMILL_STORE", "") or DEFAULT_STORE
     return url.rstrip("/") if "://" in url else str(Path(url).expanduser().absolute())
 
 
@@ -107,29 +107,29 @@ def tracker(environ: MutableMapping[str, str] = os.environ) -> str:
 
 def databases(store: str, environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """URLs of the databases to save, by name: mlflow and, where Prefect has one within reach, prefect."""
-    found = {"mlflow": tracking_uri(environ) or f"sqlite:///{store}/mlflow.db"}
-    if found["mlflow"].startswith("http"):
-        found["mlflow"] = environ.get("MLFLOW_BACKEND_STORE_URI", "")
+    urls = {"mlflow": tracking_uri(environ) or f"sqlite:///{store}/mlflow.db"}
+    if urls["mlflow"].startswith("http"):
+        urls["mlflow"] = environ.get("MLFLOW_BACKEND_STORE_URI", "")
     names = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
     local = prefect_home(environ) / "prefect.db"
-    found["prefect"] = next((environ[name] for name in names if environ.get(name)), "")
-    if not found["prefect"] and (local.is_file() or not api_url(environ)):
-        found["prefect"] = f"sqlite:///{local}"
+    urls["prefect"] = next((environ[name] for name in names if environ.get(name)), "")
+    if not urls["prefect"] and (local.is_file() or not api_url(environ)):
+        urls["prefect"] = f"sqlite:///{local}"
     for name, variable in (("mlflow", "MLFLOW_BACKEND_STORE_URI"), ("prefect", names[0])):
-        if not found[name]:
+        if not urls[name]:
             raise BackupError(
                 f"{name} is on a server, and {variable} does not say where its database is; set it as for that server, "
                 "or save the store alone with --store-only"
             )
-    return found
+    return urls
 
 
 def artifacts(environ: MutableMapping[str, str] = os.environ) -> str:
     """Where an MLflow server keeps artifacts; "" without one: they are in the store then."""
     if not tracking_uri(environ).startswith("http"):
         return ""
-    if given := environ.get("MLFLOW_ARTIFACTS_DESTINATION", ""):
-        return given
+    if destination := environ.get("MLFLOW_ARTIFACTS_DESTINATION", ""):
+        return destination
     raise BackupError(
         "MLFLOW_ARTIFACTS_DESTINATION does not say where the MLflow server keeps artifacts; set it as for that server, "
         "or save the store alone with --store-only"
@@ -176,9 +176,9 @@ def unchanged(prefix: str, environ: MutableMapping[str, str] = os.environ) -> It
 
 def cache_folder(environ: MutableMapping[str, str] = os.environ) -> Path:
     """Where files of remote stores, and the checkpoints of trainings for them, are kept on this machine."""
-    given = environ.get("PROSEMILL_CACHE", "")
-    if given:
-        return Path(given).expanduser().absolute()
+    folder = environ.get("PROSEMILL_CACHE", "")
+    if folder:
+        return Path(folder).expanduser().absolute()
     try:
         return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prosemill"
     except RuntimeError:  # a user without a home, as in some containers
@@ -187,20 +187,20 @@ def cache_folder(environ: MutableMapping[str, str] = os.environ) -> Path:
 
 def cache_limit_bytes(environ: MutableMapping[str, str] = os.environ) -> int:
     """How large that may become."""
-    given = environ.get("PROSEMILL_CACHE_GB", "50")
+    text = environ.get("PROSEMILL_CACHE_GB", "50")
     try:
-        return int(float(given) * 1e9)
+        return int(float(text) * 1e9)
     except (ValueError, OverflowError):
-        raise StoreError(f"PROSEMILL_CACHE_GB = {given!r}: is not a number of gigabytes; set for example 50") from None
+        raise StoreError(f"PROSEMILL_CACHE_GB = {text!r}: is not a number of gigabytes; set for example 50") from None
 
 
 def retry_seconds(environ: MutableMapping[str, str] = os.environ) -> float:
     """How long to wait before a source that could not be reached is asked for the second time."""
-    given = environ.get("PROSEMILL_RETRY_SECONDS", "5")
+    text = environ.get("PROSEMILL_RETRY_SECONDS", "5")
     with contextlib.suppress(ValueError):
-        if 0 <= (seconds := float(given)) <= 3600:
+        if 0 <= (seconds := float(text)) <= 3600:
             return seconds
-    raise ProsemillError(f"PROSEMILL_RETRY_SECONDS = {given!r}: is not a number from 0 to 3600; set for example 5")
+    raise ProsemillError(f"PROSEMILL_RETRY_SECONDS = {text!r}: is not a number from 0 to 3600; set for example 5")
 
 
 def hub_token(environ: MutableMapping[str, str] = os.environ) -> str:
@@ -234,7 +234,7 @@ def of_child(environ: MutableMapping[str, str] = os.environ) -> dict[str, str]:
     """
     child = _QUIET | _THREADS | dict(environ) | _SAFE_PATH
     if CODE.name not in ("site-packages", "dist-packages"):  # Python looks there by itself, and should do so last
-        entries = [each for each in [environ.get("PYTHONPATH", "")] if each]
+        entries = [entry for entry in [environ.get("PYTHONPATH", "")] if entry]
         child["PYTHONPATH"] = os.pathsep.join([*entries, str(CODE)])
     return child
 
@@ -301,8 +301,8 @@ def server_login(environ: MutableMapping[str, str] = os.environ) -> str:
 
     It stands in `login` beside Prefect's own files, which only its owner may read.
     """
-    if given := environ.get("PREFECT_SERVER_API_AUTH_STRING", ""):
-        return given
+    if login := environ.get("PREFECT_SERVER_API_AUTH_STRING", ""):
+        return login
     home = _local_home(environ["PROSEMILL_STORE"])
     home.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):

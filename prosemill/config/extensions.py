@@ -71,8 +71,8 @@ class ByName:
         model = self.model()
         if not model.model_fields:
             raise PydanticOmit  # nothing to show
-        shown = handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))
-        return {key: value for key, value in shown.items() if key != "title"}  # the field has one
+        json_schema = handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))
+        return {key: value for key, value in json_schema.items() if key != "title"}  # the field has one
 
     def _validated(self, value: Any) -> Any:
         if not isinstance(value, Mapping) or not value:

@@ -82,7 +82,9 @@ def check_sources(recipe: Recipe) -> None:
 
 
 def _first_problem(error: ValidationError, fields: Mapping[str, Any]) -> str:
-    problems = sorted(error.errors(), key=lambda each: _ORDER.index(each["type"]) if each["type"] in _ORDER else 9)
+    problems = sorted(
+        error.errors(), key=lambda problem: _ORDER.index(problem["type"]) if problem["type"] in _ORDER else 9
+    )
     rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return _sentence(problems[0], fields) + rest
 
@@ -132,13 +134,13 @@ def _model_at(loc: tuple[int | str, ...], fields: Mapping[str, Any]) -> type[Bas
 
 
 def _class_of(field: FieldInfo) -> Any:
-    tables = [each.model() for each in field.metadata if isinstance(each, ByName)]
+    tables = [marker.model() for marker in field.metadata if isinstance(marker, ByName)]
     return tables[0] if tables else field.annotation
 
 
 def _is_hidden(field: FieldInfo) -> bool:
     """Whether a key is let through for recipes of former days, and told to nobody."""
-    return field.exclude_if is not None and not any(isinstance(each, ByName) for each in field.metadata)
+    return field.exclude_if is not None and not any(isinstance(marker, ByName) for marker in field.metadata)
 
 
 def _source_at(loc: tuple[int | str, ...], fields: Mapping[str, Any]) -> type[BaseModel]:

@@ -241,15 +241,15 @@ class _ByKind:
         this way the form names the field.
         """
         chosen: JsonSchemaValue = {}
-        shown = []
+        alternatives = []
         for kind, model in reversed(kinds().items()):
             strict = handler(model.__pydantic_core_schema__)
-            shown.append(_loose(handler.resolve_ref_schema(strict)))
+            alternatives.append(_loose(handler.resolve_ref_schema(strict)))
             is_it: JsonSchemaValue = {"properties": {"kind": {"const": kind}}}
             if kind != DEFAULT_KIND:
                 is_it["required"] = ["kind"]
             chosen = {"if": is_it, "then": strict} | ({"else": chosen} if chosen else {})
-        return {"anyOf": shown[::-1], **chosen}
+        return {"anyOf": alternatives[::-1], **chosen}
 
 
 def _loose(schema: JsonSchemaValue) -> JsonSchemaValue:

@@ -140,8 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_known(self, tag: str, last_modified: str) -> bool:
         """RFC 9110, 13.2.2: If-None-Match decides; If-Modified-Since only where there is none."""
-        if (given := self.headers.get("If-None-Match")) is not None:
-            return given.strip() == "*" or tag in re.findall(r'"[^"]*"', given)
+        if (tags := self.headers.get("If-None-Match")) is not None:
+            return tags.strip() == "*" or tag in re.findall(r'"[^"]*"', tags)
         since = self.headers.get("If-Modified-Since", "")
         try:
             return bool(since) and email.utils.parsedate_to_datetime(since) >= _moment(last_modified)
@@ -164,8 +164,8 @@ def _http_date(day: str) -> str:
 def _turn_calendar(body: bytes, query: str) -> bytes:
     """The calendar of the month (or day) that is asked for; there is always a next one."""
     fields = parse_qs(query)
-    asked = (fields.get("month") or fields.get("day") or [""])[0]
-    year, month = map(int, asked.split("-")[:2]) if re.match(r"\d{4}-\d\d", asked) else (1790, 1)
+    date = (fields.get("month") or fields.get("day") or [""])[0]
+    year, month = map(int, date.split("-")[:2]) if re.match(r"\d{4}-\d\d", date) else (1790, 1)
     count = year * 12 + month - 1
     for token, shift in ((b"@MONTH@", 0), (b"@BEFORE@", -1), (b"@AFTER@", 1)):
         body = body.replace(token, b"%04d-%02d" % ((count + shift) // 12, (count + shift) % 12 + 1))

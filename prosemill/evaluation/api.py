@@ -65,7 +65,7 @@ def score(
 
     settings = Evaluate()
     writer = Writer(bases.resolve(str(model)).folder)
-    ids = [[writer.end_of_text, *each] for each in writer.encode(texts)]
+    ids = [[writer.end_of_text, *tokens] for tokens in writer.encode(texts)]
     nats = score_ids(
         writer.model,
         ids,
@@ -74,4 +74,4 @@ def score(
         batch_windows=settings.batch_windows,
     )
     sizes = np.array([len(text.encode()) for text in texts])
-    return Scores(np.array(nats), np.array([len(each) - 1 for each in ids]), sizes)
+    return Scores(np.array(nats), np.array([len(tokens) - 1 for tokens in ids]), sizes)

@@ -54,13 +54,13 @@ def continue_all(
 ) -> list[Continuation]:
     """Continuations of all kinds by one model; documents too short for it are left out."""
     drawn = Write(max_new_tokens=settings.sample_tokens, repetition_penalty=1.0)
-    found = []
+    continuations = []
     for kind, manner in ((BEGUN, drawn), (RECITED, _greedy(settings.sample_tokens))):
         begun = {row["id"]: ids for row in documents[kind] if (ids := _prefix(writer, row, kind, chunk_tokens))}
         if begun:
             new = writer.continue_together(list(begun.values()), manner, seed=settings.sample_seed)
-            found += [Continuation(kind, id, writer.decode(ids)) for id, ids in zip(begun, new, strict=True)]
-    return [*found, *(_end_of(writer, canary) for canary in canaries)]
+            continuations += [Continuation(kind, id, writer.decode(ids)) for id, ids in zip(begun, new, strict=True)]
+    return [*continuations, *(_end_of(writer, canary) for canary in canaries)]
 
 
 def gives_away(canary: str, continuation: str) -> bool:

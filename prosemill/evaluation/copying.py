@@ -42,8 +42,8 @@ class CopyFinder:
         self._hashes: dict[str, int] = {}
         self._begins = np.cumsum([0, *map(len, self.texts)])
         keys, places = [], []
-        for begin, found in zip(self._begins, self.texts, strict=False):
-            grams = self._grams(found)
+        for begin, text_words in zip(self._begins, self.texts, strict=False):
+            grams = self._grams(text_words)
             keys.append(grams)
             places.append(begin + np.arange(len(grams)))
         joined = np.concatenate(keys) if keys else np.zeros(0, np.uint64)
@@ -76,8 +76,8 @@ class CopyFinder:
     def quote(self, run: CopiedRun) -> str:
         return " ".join(self.texts[run.text][run.start : run.start + run.size])
 
-    def _read(self, found: list[str], source: str) -> None:
-        grams = self._grams(found)
+    def _read(self, text_words: list[str], source: str) -> None:
+        grams = self._grams(text_words)
         low = np.searchsorted(self._keys, grams, "left")
         counts = np.searchsorted(self._keys, grams, "right") - low
         hits = np.flatnonzero(counts)
@@ -99,20 +99,20 @@ class CopyFinder:
             start = int(hits[0] - self._begins[text])
             self.runs.append(CopiedRun(text, start, len(hits) + SEED_WORDS - 1, source))
 
-    def _grams(self, found: Sequence[str]) -> Hashes:
+    def _grams(self, text_words: Sequence[str]) -> Hashes:
         """Hashes of all runs of SEED_WORDS words."""
-        count = len(found) - SEED_WORDS + 1
+        count = len(text_words) - SEED_WORDS + 1
         if count <= 0:
             return np.zeros(0, np.uint64)
-        each = np.array([self._hash(word) for word in found], dtype=np.uint64)
+        hashes = np.array([self._hash(word) for word in text_words], dtype=np.uint64)
         mixed = np.zeros(count, np.uint64)
         with np.errstate(over="ignore"):
             for place in range(SEED_WORDS):
-                mixed = mixed * _MIX + each[place : place + count]
+                mixed = mixed * _MIX + hashes[place : place + count]
         return mixed
 
     def _hash(self, word: str) -> int:
-        found = self._hashes.get(word)
-        if found is None:
-            found = self._hashes[word] = xxhash.xxh3_64_intdigest(word.encode())
-        return found
+        value = self._hashes.get(word)
+        if value is None:
+            value = self._hashes[word] = xxhash.xxh3_64_intdigest(word.encode())
+        return value

@@ -48,11 +48,11 @@ def scored_documents(store: Store, dedup: str, split: str, settings: Evaluate) -
 
 def first_seen(store: Store, split: str) -> dict[str, str]:
     """The date of the run that first met each document, by id."""
-    found: dict[str, str] = {}
+    dates: dict[str, str] = {}
     for shard in store.manifest(split).shards_of("assignments"):
         table = pq.read_table(store.local(shard.path), columns=["id", "first_seen"])
-        found.update(zip(table["id"].to_pylist(), table["first_seen"].to_pylist(), strict=True))
-    return found
+        dates.update(zip(table["id"].to_pylist(), table["first_seen"].to_pylist(), strict=True))
+    return dates
 
 
 def sample(read: Callable[[], Iterable[Row]], size_bytes: int) -> list[Row]:
@@ -66,9 +66,9 @@ def sample(read: Callable[[], Iterable[Row]], size_bytes: int) -> list[Row]:
         if size <= room:
             chosen.add(id)
             room -= size
-    chosen = chosen or {id for _, _, id in sorted(order, key=lambda each: each[1])[:1]}
-    found = {row["id"]: row | {"text": _beginning(row)} for row in read() if row["id"] in chosen}
-    return [found[id] for _, _, id in order if id in chosen]
+    chosen = chosen or {id for _, _, id in sorted(order, key=lambda entry: entry[1])[:1]}
+    rows = {row["id"]: row | {"text": _beginning(row)} for row in read() if row["id"] in chosen}
+    return [rows[id] for _, _, id in order if id in chosen]
 
 
 def _beginning(row: Row) -> str:

@@ -45,15 +45,15 @@ def _manual() -> Iterator[tuple[str, str]]:
 def _files(path: Path) -> Iterator[tuple[str, str]]:
     if not path.exists():
         raise RecipeError(f"evaluate.general_path = {str(path)!r}: does not exist; correct it in the recipe")
-    found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in SUFFIXES)
-    for each in found:
-        name = each.name if path.is_file() else each.relative_to(path).as_posix()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+    for file in files:
+        name = file.name if path.is_file() else file.relative_to(path).as_posix()
         try:
-            for number, text in enumerate(_texts(each)):
+            for number, text in enumerate(_texts(file)):
                 yield f"{name}#{number}", text
         except (ValueError, KeyError, OSError) as error:  # damaged files of any of the kinds
             reason = " ".join(str(error).split())[:160]
-            raise RecipeError(f"evaluate.general_path: {each} cannot be read ({reason})") from error
+            raise RecipeError(f"evaluate.general_path: {file} cannot be read ({reason})") from error
 
 
 def _texts(file: Path) -> Iterator[str]:

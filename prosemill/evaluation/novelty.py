@@ -80,7 +80,7 @@ def _nats(model: Path, texts: Sequence[str], settings: Evaluate, context_tokens:
         "stride": settings.stride,
         "batch_windows": settings.batch_windows,
     }
-    found: list[float] = []
-    hear: Callable[[Message], None] = lambda message: found.extend(message.get("nats", []))  # noqa: E731
+    nats: list[float] = []
+    hear: Callable[[Message], None] = lambda message: nats.extend(message.get("nats", []))  # noqa: E731
     run_child("prosemill.evaluation.child", job, timeout_seconds=TIMEOUT_SECONDS, on_line=hear)
-    return found
+    return nats

@@ -33,20 +33,24 @@ def quality_of(
     """
     test = [row for row in rows if row["part"] == TEST][: max(settings.continuations, 1)]
     natural = natural_texts(test, int(settings.sample_tokens * WORDS_A_TOKEN))
-    texts = [(label, each.kind, each.text) for label, found in continuations.items() for each in found]
+    texts = [
+        (label, continuation.kind, continuation.text)
+        for label, written in continuations.items()
+        for continuation in written
+    ]
     texts += [(NATURAL, NATURAL, text) for text in natural]
     verbatim = CopyFinder([text for _, _, text in texts])
     verbatim.read(training)
     style, about = _style(rows)
     sources = sorted({run.source for run in verbatim.runs})
     models = {}
-    for label, found in continuations.items():
+    for label, written in continuations.items():
         numbers = {kind: _numbers(texts, label, kind) for kind in (BEGUN, RECITED)}
-        begun = [each.text for each in found if each.kind == BEGUN]
+        begun = [continuation.text for continuation in written if continuation.kind == BEGUN]
         models[label] = {
             **writing_figures(begun, style),
             **_copying_of(verbatim, numbers, sources),
-            **_canaries_of(found),
+            **_canaries_of(written),
             "continuations": sum(map(len, numbers.values())),
         }
     own = {NATURAL: _numbers(texts, NATURAL, NATURAL)}
@@ -68,8 +72,8 @@ def writing_figures(texts: Sequence[str], style: Style | None) -> Row:
 
 def _copying_of(verbatim: CopyFinder, numbers: Mapping[str, Sequence[int]], sources: Sequence[str]) -> Row:
     """`copied` is that of the kind of continuation that copies more; the runs are those of all."""
-    shares = {kind: verbatim.copied(found) for kind, found in numbers.items()}
-    together = [number for found in numbers.values() for number in found]
+    shares = {kind: verbatim.copied(indices) for kind, indices in numbers.items()}
+    together = [number for indices in numbers.values() for number in indices]
     longest = verbatim.longest(together)
     by_source = {source: verbatim.copied(together, source) for source in sources}
     return {
@@ -82,10 +86,10 @@ def _copying_of(verbatim: CopyFinder, numbers: Mapping[str, Sequence[int]], sour
     }
 
 
-def _canaries_of(found: Sequence[Continuation]) -> Row:
-    canaries = [each for each in found if each.kind == CANARY]
-    given = [each.document for each in canaries if gives_away(each.document, each.text)]
-    return {"canaries": len(canaries), "canaries_given_away": given}
+def _canaries_of(continuations: Sequence[Continuation]) -> Row:
+    canaries = [canary for canary in continuations if canary.kind == CANARY]
+    given_away = [canary.document for canary in canaries if gives_away(canary.document, canary.text)]
+    return {"canaries": len(canaries), "canaries_given_away": given_away}
 
 
 def _numbers(texts: Sequence[tuple[str, str, str]], label: str, kind: str) -> list[int]:
@@ -111,7 +115,7 @@ def harness_scores(folders: Mapping[str, Path], settings: Evaluate) -> dict[str,
         return {"reason": reason}
     import lm_eval
 
-    found = {}
+    results = {}
     for label, folder in folders.items():
         done = lm_eval.simple_evaluate(
             model="hf",
@@ -119,11 +123,11 @@ def harness_scores(folders: Mapping[str, Path], settings: Evaluate) -> dict[str,
             tasks=list(settings.lm_eval_tasks),
             limit=settings.lm_eval_limit,
         )
-        found[label] = {
+        results[label] = {
             task: {name: value for name, value in scores.items() if isinstance(value, int | float)}
             for task, scores in done["results"].items()
         }
-    return found
+    return results
 
 
 def _is_installed(module: str) -> bool:

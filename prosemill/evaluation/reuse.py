@@ -40,16 +40,16 @@ def read_earlier(store: Store, previous: str, used: Mapping[str, Any], version: 
             for row in pq.read_table(store.local(shard.path)).to_pylist():
                 earlier.scores[row["model_id"], row["document"]] = (row["nats"], row["num_tokens"])
     if all(manifest.settings.get(name) == used[name] for name in SAMPLED_LIKE):
-        ids = {label: found["id"] for label, found in read_json(store, previous, "summary")["models"].items()}
+        ids = {label: row["id"] for label, row in read_json(store, previous, "summary")["models"].items()}
         for sample in read_json(store, previous, "samples"):
             for label, text in sample["texts"].items():
                 earlier.texts[ids[label], sample["prompt"]] = text
-        for model, found in read_json(store, previous, "continuations").items():
-            texts = [Continuation(**each) for each in found["texts"]]
-            earlier.continuations[model, found["asked"]] = texts
+        for model, record in read_json(store, previous, "continuations").items():
+            texts = [Continuation(**fields) for fields in record["texts"]]
+            earlier.continuations[model, record["asked"]] = texts
     return earlier
 
 
-def asked(documents: Mapping[str, Sequence[Mapping[str, Any]]], canaries: Sequence[str]) -> str:
+def continuation_key(documents: Mapping[str, Sequence[Mapping[str, Any]]], canaries: Sequence[str]) -> str:
     """A digest of what a model is to continue."""
     return digest([{kind: [row["id"] for row in rows] for kind, rows in documents.items()}, list(canaries)])

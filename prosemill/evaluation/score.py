@@ -71,10 +71,10 @@ def _nats(
     options = {"logits_to_keep": torch.arange(low, length, device=device)} if keeps_logits else {}
     logits = model(input_ids=inputs.to(device), use_cache=False, **options).logits
     offset = low if keeps_logits else 0
-    found = []
+    nats = []
     for row, window in enumerate(batch):
         targets = torch.tensor(documents[window.document][window.scored : window.end], device=device)
         scored = logits[row, window.scored - window.begin - 1 - offset : window.num_inputs - offset].float()
-        each = torch.nn.functional.cross_entropy(scored, targets, reduction="none")
-        found.append(float(each.double().sum()))
-    return found
+        losses = torch.nn.functional.cross_entropy(scored, targets, reduction="none")
+        nats.append(float(losses.double().sum()))
+    return nats

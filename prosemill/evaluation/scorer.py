@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prosemill.config.settings import Evaluate, Write
 from prosemill.evaluation.continuations import Continuation, continue_all, prompt_documents
-from prosemill.evaluation.reuse import PreviousScores, asked
+from prosemill.evaluation.reuse import PreviousScores, continuation_key
 
 if TYPE_CHECKING:
     from prosemill.models.generation import Writer
@@ -43,7 +43,7 @@ class Scorer:
         self.documents, self.prompts, self.settings = documents, prompts, settings
         self.context_tokens, self.earlier = context_tokens, earlier
         self.to_continue = prompt_documents(documents, settings.continuations)
-        self.asked = asked(self.to_continue, settings.canaries)
+        self.continuation_key = continuation_key(self.to_continue, settings.canaries)
         self.texts: dict[str, list[str]] = {}  # by label, in the order of the prompts
         self.continuations: dict[str, list[Continuation]] = {}  # by label
         self.num_new = 0
@@ -52,7 +52,7 @@ class Scorer:
         """Rows of records.SCORE; texts and continuations of the model are kept under its label."""
         scores = {row["id"]: self.earlier.scores.get((ref.id, row["id"])) for row in self.documents}
         texts = [self.earlier.texts.get((ref.id, prompt)) for prompt in self.prompts]
-        continued = self.earlier.continuations.get((ref.id, self.asked))
+        continued = self.earlier.continuations.get((ref.id, self.continuation_key))
         unknown = [row for row in self.documents if scores[row["id"]] is None]
         log.info("evaluate: %s on %d documents, %d of them new to it", label, len(self.documents), len(unknown))
         if unknown or None in texts or continued is None:
@@ -90,8 +90,8 @@ class Scorer:
     def continuations_json(self, models: Mapping[str, ModelRef]) -> dict[str, Any]:
         """continuations.json: by model id what it was asked to continue, and how it did."""
         return {
-            models[label].id: {"asked": self.asked, "texts": [asdict(each) for each in found]}
-            for label, found in self.continuations.items()
+            models[label].id: {"asked": self.continuation_key, "texts": list(map(asdict, continuations))}
+            for label, continuations in self.continuations.items()
         }
 
 

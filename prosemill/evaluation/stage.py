@@ -71,8 +71,8 @@ def evaluate(
         as_of=as_of,
         flow_run_id=flow_run_id,
     ) as writer:
-        found = [row for label in LABELS if label in models for row in scorer.score(label, models[label])]
-        table = pa.Table.from_pylist(found, SCORE)
+        scored = [row for label in LABELS if label in models for row in scorer.score(label, models[label])]
+        table = pa.Table.from_pylist(scored, SCORE)
         pq.write_table(table, writer.path("scores.parquet"))
         writer.add("scores.parquet", "scores", table.num_rows)
         training = corpus.documents_of(store, dedup, split, TRAIN)
@@ -85,7 +85,7 @@ def evaluate(
         _add_json(writer, "samples", samples_of(prompts, scorer.texts, settings.sample_seed), len(prompts))
         _add_json(writer, "continuations", scorer.continuations_json(models), len(models))
         writer.counts = Counts(len(test) + num_empty, len(test), {"empty": num_empty} if num_empty else {})
-        writer.totals = {"models": len(models), "scores": len(found), "new_scores": scorer.num_new}
+        writer.totals = {"models": len(models), "scores": len(scored), "new_scores": scorer.num_new}
     return snapshot
 
 

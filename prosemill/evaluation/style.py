@@ -54,13 +54,13 @@ class Style:
 
     def score(self, texts: Sequence[str]) -> float | None:
         """Mean probability (0 to 1) that passages of the texts are the corpus's; None when they make no passage."""
-        found = passages(texts)
-        if not found:
+        pieces = passages(texts)
+        if not pieces:
             return None
-        return float(self._model.predict_proba(self._features(found))[:, 1].mean())
+        return float(self._model.predict_proba(self._features(pieces))[:, 1].mean())
 
-    def _features(self, found: Sequence[Sequence[str]]) -> Floats:
-        counts = [Counter(passage) for passage in found]
+    def _features(self, pieces: Sequence[Sequence[str]]) -> Floats:
+        counts = [Counter(passage) for passage in pieces]
         return np.array([[count[word] / PASSAGE_WORDS for word in self.common] for count in counts])
 
 

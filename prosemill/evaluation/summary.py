@@ -32,13 +32,13 @@ def summarise(scores: pa.Table, *, share_tokenizer: bool, dates: Mapping[str, st
     """
     dates = dict(dates or {})
     whole = {label: scores.filter(pc.equal(scores["model"], label)) for label in LABELS}
-    found = {label: table for label, table in whole.items() if table.num_rows}
+    tables = {label: table for label, table in whole.items() if table.num_rows}
     known = dates.get("champion", "")
-    pairs = [(one, other) for one, other in AGAINST if one in found and other in found]
+    pairs = [(one, other) for one, other in AGAINST if one in tables and other in tables]
     return {
-        "models": {label: _of_model(table, known, dates.get(label, "")) for label, table in found.items()},
-        "differences": {f"{a}-{b}": difference(_test(found[a]), _test(found[b])) for a, b in pairs},
-        "slices": {f"{a}-{b}": _sliced(found[a], found[b], known) for a, b in pairs},
+        "models": {label: _of_model(table, known, dates.get(label, "")) for label, table in tables.items()},
+        "differences": {f"{a}-{b}": difference(_test(tables[a]), _test(tables[b])) for a, b in pairs},
+        "slices": {f"{a}-{b}": _sliced(tables[a], tables[b], known) for a, b in pairs},
         "dates": dates,
         "share_tokenizer": share_tokenizer,
     }
@@ -82,15 +82,15 @@ def _sliced(one: pa.Table, other: pa.Table, known: str) -> dict[str, Any]:
     """Differences by slice, and on the test documents of each source."""
     first, second = slices_of(one, known), slices_of(other, known)
     by_source = (_by(_test(one), "source"), _by(_test(other), "source"))
-    found = {name: difference(first[name], second[name]) for name in first}
-    return found | {f"source {name}": difference(part, by_source[1][name]) for name, part in by_source[0].items()}
+    differences = {name: difference(first[name], second[name]) for name in first}
+    return differences | {f"source {name}": difference(part, by_source[1][name]) for name, part in by_source[0].items()}
 
 
 def _of_model(table: pa.Table, known: str, date: str) -> dict[str, Any]:
     test = _test(table)
     nats, tokens, size = (floats(test, name) for name in ("nats", "num_tokens", "size_bytes"))
     parts = {part: table.filter(pc.equal(table["part"], part)) for part in PARTS}
-    weeks = test.append_column("week", pa.array([week_of(each) for each in test["first_seen"].to_pylist()]))
+    weeks = test.append_column("week", pa.array([week_of(day) for day in test["first_seen"].to_pylist()]))
     newer = test.filter(pc.greater(test["first_seen"], date))
     return {
         "id": table["model_id"][0].as_py(),

@@ -149,9 +149,9 @@ def varlen_attention(
     if scaling is not None and scaling != width**-0.5:  # the first versions of torch's function take no other
         query = query * (scaling * width**0.5)
     key, value = _as_many_heads(query, key), _as_many_heads(query, value)
-    flat = (each.transpose(1, 2).reshape(rows * tokens, heads, width) for each in (query, key, value))
+    flat = (tensor.transpose(1, 2).reshape(rows * tokens, heads, width) for tensor in (query, key, value))
     # Flash attention takes no fp32, which layer norms may leave behind under autocast.
-    half = (each.to(torch.bfloat16) if each.dtype == torch.float32 else each for each in flat)
+    half = (tensor.to(torch.bfloat16) if tensor.dtype == torch.float32 else tensor for tensor in flat)
     assert _varlen_attn is not None  # set_attention found it
     out = _varlen_attn(*half, boundaries, boundaries, tokens, tokens)
     return out.reshape(rows, tokens, heads, width), None

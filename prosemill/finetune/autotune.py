@@ -38,7 +38,7 @@ class Probe:
     """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
 
     mode: ComputeMode
-    seconds_per_chunk: float | None  # on the clock on the wall, busy as the machine was; None where nothing was timed
+    seconds_per_chunk: float | None  # wall-clock seconds, on a machine that may be busy; None where nothing was timed
     peak_flops: float
     timings: dict[str, float]  # seconds of a chunk for every way that was timed, as `_now` counts them
 
@@ -58,13 +58,13 @@ def choose(
     learner.train()
     preferred, is_as_plain = _first_faithful(learner, batch, dropout, on_gpu=on_gpu)
     timings: dict[str, float] = {}
-    on_the_wall: dict[ComputeMode, float] = {}
+    wall_seconds: dict[ComputeMode, float] = {}
 
     def seconds(mode: ComputeMode, again: bool = False) -> float:
         name = f"{mode.precision} {mode.attention} {mode.loss}"
         if name not in timings or again:
-            found, on_the_wall[mode] = _seconds_per_chunk(learner, mode, batch)
-            timings[name] = min(found, timings.get(name, math.inf))
+            fastest, wall_seconds[mode] = _seconds_per_chunk(learner, mode, batch)
+            timings[name] = min(fastest, timings.get(name, math.inf))
         return timings[name]
 
     def in_precision(name: str) -> ComputeMode:
@@ -86,11 +86,11 @@ def choose(
     learner.follow(mode)
     if is_timed:
         seconds(mode)
-    found = Probe(mode, on_the_wall.get(mode), peak_flops(device, mode.precision), timings)
+    probe = Probe(mode, wall_seconds.get(mode), peak_flops(device, mode.precision), timings)
     learner.zero_grad(set_to_none=True)
-    shown = ", ".join(f"{name} {1000 * each:.0f} ms" for name, each in timings.items()) or "(not timed)"
-    log.info("probe: a chunk takes %s; chosen: %s", shown, mode)
-    return found
+    durations = ", ".join(f"{name} {1000 * duration:.0f} ms" for name, duration in timings.items()) or "(not timed)"
+    log.info("probe: a chunk takes %s; chosen: %s", durations, mode)
+    return probe
 
 
 def _first_faithful(
@@ -126,14 +126,14 @@ def is_faithful(learner: SummedLoss, mode: ComputeMode, batch: Batch, expected: 
     Nor is one that cannot find its gradients.
     """
     try:
-        found = _loss(learner, mode, batch, backward=True)
+        loss = _loss(learner, mode, batch, backward=True)
         apart = mode.attention == MASKED or keeps_apart(learner, mode, batch)
     except Exception as error:  # noqa: BLE001 - whatever a model of somebody else's answers to what it does not know
         log.info(
             "probe: %s is not for this model (%s)", mode, str(error).splitlines()[0] if str(error) else type(error)
         )
         return False
-    return apart and abs(found - expected) <= TOLERANCE[mode.precision] * abs(expected)
+    return apart and abs(loss - expected) <= TOLERANCE[mode.precision] * abs(expected)
 
 
 def keeps_apart(learner: SummedLoss, mode: ComputeMode, batch: Batch) -> bool:
@@ -202,7 +202,7 @@ def faster(mode: ComputeMode, others: Iterable[ComputeMode], seconds: Callable[.
 
 
 def _seconds_per_chunk(learner: SummedLoss, mode: ComputeMode, batch: Batch) -> tuple[float, float]:
-    """Of a forward and a backward pass, the fastest of several: as `_now` counts, and on the clock on the wall."""
+    """Of a forward and a backward pass, the fastest of several: as `_now` counts, and in wall-clock seconds."""
     learner.follow(mode)
     device, rows = batch["input_ids"].device, len(batch["input_ids"])
     fastest = wall = math.inf

@@ -31,8 +31,8 @@ KEPT = 2  # the newest and, should the disk have lost that, the one before
 
 def complete(folder: Path) -> list[Path]:
     """Complete checkpoints below `folder`, oldest first."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if (path / "trainer_state.json").exists()]
-    return sorted(found, key=step_of)
+    folders = [path for path in folder.glob(f"{PREFIX}*") if (path / "trainer_state.json").exists()]
+    return sorted(folders, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -96,7 +96,7 @@ def save(folder: Path, weights: Tensors, optimizer: tuple[Tensors, list[Any]], s
 
 def load_optimizer(folder: Path, optimizer: Any, scheduler: Any) -> None:
     schedule = json.loads((folder / "schedule.json").read_text(encoding="utf-8"))
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         number, name = key.split(".", 1)

@@ -83,7 +83,7 @@ def energy_of(folder: Path, spent: Energy) -> dict[str, Any]:
     """What this process spent and, by their notes, those before it that were killed, in the manifest's terms."""
     notes = [path for path in folder.glob("energy-*.json") if path.name != f"energy-{os.getpid()}.json"]
     spent_kwh = [spent.kwh, *(float(path.read_text(encoding="utf-8")) for path in notes)]
-    known = [each for each in spent_kwh if each is not None]
+    known = [kwh for kwh in spent_kwh if kwh is not None]
     return {"energy_kwh": round(math.fsum(known), 9) if known else None, "energy_source": spent.source}
 
 
@@ -155,11 +155,11 @@ def _name_processor() -> None:
     names = re.findall(r"^model name\s*:\s*(.+)$", _read(CPUINFO), flags=re.MULTILINE)
     if not names:
         return
-    asked, cpuinfo.get_cpu_info = cpuinfo.get_cpu_info, lambda: {"brand_raw": names[0].strip()}
+    original, cpuinfo.get_cpu_info = cpuinfo.get_cpu_info, lambda: {"brand_raw": names[0].strip()}
     try:
         detect_cpu_model()  # CodeCarbon asks once and remembers
     finally:
-        cpuinfo.get_cpu_info = asked
+        cpuinfo.get_cpu_info = original
 
 
 def _read(path: Path) -> str:

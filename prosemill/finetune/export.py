@@ -56,9 +56,9 @@ def log_rows(history: list[LogRow]) -> list[LogRow]:
     kept = ("loss", "learning_rate", "grad_norm", "validation_loss", "tokens_per_second")
     rows: dict[int, LogRow] = {}
     for entry in history:
-        found = {name: entry[name] for name in kept if name in entry}
-        if found:
-            rows.setdefault(entry["step"], {"step": entry["step"]}).update(found)
+        values = {name: entry[name] for name in kept if name in entry}
+        if values:
+            rows.setdefault(entry["step"], {"step": entry["step"]}).update(values)
     return [rows[step] for step in sorted(rows)]
 
 

@@ -116,11 +116,11 @@ def num_examples(settings: Finetune, num_chunks: int) -> int:
 
 def affordable(settings: Finetune, tokens: npt.NDArray[np.int64], seconds_per_chunk: float | None) -> int:
     """How many examples the budgets of tokens and hours allow: at least one."""
-    found = len(tokens)
+    count = len(tokens)
     if settings.max_tokens:
-        found = int(tokens.cumsum().searchsorted(settings.max_tokens, side="right"))
+        count = int(tokens.cumsum().searchsorted(settings.max_tokens, side="right"))
     if settings.budget_hours and seconds_per_chunk:
         seconds = settings.budget_hours * 3600 * (1 - KEPT_FREE)
         steps = int(seconds / seconds_per_chunk * settings.num_processes) // settings.batch_chunks
-        found = min(found, max(1, steps) * settings.batch_chunks)
-    return max(1, found)
+        count = min(count, max(1, steps) * settings.batch_chunks)
+    return max(1, count)

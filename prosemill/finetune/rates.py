@@ -57,9 +57,9 @@ def find_rate(learner: SummedLoss, batches: Iterable[dict[str, Any]], *, weight_
             if name in kept:
                 weight.copy_(kept[name])
     learner.zero_grad(set_to_none=True)
-    found = best_rate(losses, growth)
-    log.info("learning rate: %.2g, after %d steps from %.0e up", found, len(losses), LOWEST)
-    return found
+    rate = best_rate(losses, growth)
+    log.info("learning rate: %.2g, after %d steps from %.0e up", rate, len(losses), LOWEST)
+    return rate
 
 
 def best_rate(losses: list[float], growth: float) -> float:

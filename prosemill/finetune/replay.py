@@ -56,8 +56,8 @@ def plan_replay(store: Store, chunk: str, settings: Finetune, start: str) -> Rep
 
 
 def _text_files(path: Path) -> list[Path]:
-    found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    texts = [each for each in found if each.suffix in SUFFIXES]
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    texts = [file for file in files if file.suffix in SUFFIXES]
     if not texts:
         raise TrainingError(
             f"finetune.replay {str(path)!r}: no text to replay; give a file or folder of {', '.join(SUFFIXES)}, the id "

@@ -22,7 +22,7 @@ def shard(learner: SummedLoss) -> None:
 
     device = next(learner.parameters()).device.type
     mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
-    for blocks in [each for each in learner.backbone().modules() if isinstance(each, nn.ModuleList)][:1]:
+    for blocks in [module for module in learner.backbone().modules() if isinstance(module, nn.ModuleList)][:1]:
         for block in blocks:
             fully_shard(block, mesh=mesh)
     fully_shard(learner, mesh=mesh, reshard_after_forward=False)

@@ -141,7 +141,7 @@ class ChunkTrainer(HookedTrainer):
         piece = {name: inputs[name][first : first + size] for name in ("input_ids", "position_ids", "labels")}
         lacking = size - len(piece["labels"])
         if lacking and self.plan.mode.compiled:
-            piece = {name: torch.cat([each, each[-1:].expand(lacking, -1)]) for name, each in piece.items()}
+            piece = {name: torch.cat([tensor, tensor[-1:].expand(lacking, -1)]) for name, tensor in piece.items()}
             piece["labels"][-lacking:] = -100
         if self.plan.mode.attention == VARLEN:
             piece["boundaries"] = boundaries_of(piece["position_ids"], self.plan.max_documents * len(piece["labels"]))
@@ -172,7 +172,7 @@ class ChunkTrainer(HookedTrainer):
         learner.eval()
         for first in range(0, len(self.eval_dataset), size * ranks):
             number = first + rank * size
-            rows = [self.eval_dataset[each] for each in range(number, min(number + size, len(self.eval_dataset)))]
+            rows = [self.eval_dataset[index] for index in range(number, min(number + size, len(self.eval_dataset)))]
             batch = collate(rows or [self.eval_dataset[0]])  # every process takes as many turns
             if not rows:
                 batch["labels"][:] = IGNORED
@@ -282,7 +282,7 @@ def training_arguments(plan: TrainingPlan, settings: Finetune, folder: Path, lea
 
 
 def _running_sum(numbers: Any) -> list[int]:
-    return [int(each) for each in numbers.cumsum()]
+    return [int(number) for number in numbers.cumsum()]
 
 
 def _printer() -> type:

@@ -134,7 +134,7 @@ def _training_chunks(job: subprocesses.Message, settings: Finetune, learner: Sum
     if job["replay_texts"]:
         file = Path(job["work"]) / "replay.arrow"
         first = new[0]["input_ids"]
-        texts = [Path(each) for each in job["replay_texts"]]
+        texts = [Path(path) for path in job["replay_texts"]]
         replay.write_chunks(texts, Path(job["tokenizer"]), file, len(first), learner.model.config.vocab_size)
         replayed.append(str(file))
     every = Chunks([*job["train"], *replayed])
@@ -211,8 +211,8 @@ def keep_freed_memory() -> None:
 
 def _run(trainer: ChunkTrainer, folder: Path, settings: Finetune) -> list[LogRow]:
     """Train to the end, from the newest checkpoint if there is one; the rows of the log."""
-    found = checkpoints.complete(folder)
-    newest = found[-1] if found else None
+    folders = checkpoints.complete(folder)
+    newest = folders[-1] if folders else None
     if newest is not None:
         state = TrainerState.load_from_json(str(newest / "trainer_state.json"))
         log.info("going on from step %d of %d", state.global_step, trainer.plan.steps)

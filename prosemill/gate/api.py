@@ -57,12 +57,12 @@ def decide(
     'reject'
     """
     settings = settings or Gate()
-    nats = [np.asarray(each, np.float64) for each in (challenger, champion)]
+    nats = [np.asarray(scores, np.float64) for scores in (challenger, champion)]
     sizes = np.asarray(size_bytes, np.float64)
     _check(nats[0], nats[1], sizes, use)
     one, other = (
-        [{"part": "test", "nats": value, "size_bytes": size} for value, size in zip(each, sizes, strict=True)]
-        for each in nats
+        [{"part": "test", "nats": value, "size_bytes": size} for value, size in zip(scores, sizes, strict=True)]
+        for scores in nats
     )
     confidence = confidence_of(use, settings.confidence)
     numbers = Superiority().answer(Evidence(one, other, "champion", confidence, {}, settings))
@@ -82,7 +82,7 @@ def _check(challenger: NDArray[Any], champion: NDArray[Any], sizes: NDArray[Any]
     shapes = challenger.shape, champion.shape, sizes.shape
     if len(set(shapes)) > 1 or sizes.ndim != 1 or not len(sizes):
         raise ValueError(f"challenger, champion and size_bytes have shapes {shapes}; give a number a document in each")
-    if not all(np.isfinite(each).all() for each in (challenger, champion, sizes)) or sizes.min() <= 0:
+    if not all(np.isfinite(values).all() for values in (challenger, champion, sizes)) or sizes.min() <= 0:
         raise ValueError("every score must be a finite number, and every document have at least a byte")
     if use < 1:
         raise ValueError(f"use = {use}: the first decision on these documents is 1")

@@ -78,9 +78,9 @@ def ask(store: Store, name: str, *, model: str, challenger: str, gate: str, hour
         "asked_at": moment(now), "until": moment(now + timedelta(hours=hours)),
     }  # fmt: skip
     write_once.write(store, _path(name, gate, "asked"), question)
-    found = read_state(store, name, gate)
-    assert found is not None  # just written
-    return found
+    state = read_state(store, name, gate)
+    assert state is not None  # just written
+    return state
 
 
 def read_state(store: Store, name: str, gate: str, now: str = "") -> ApprovalState | None:
@@ -99,12 +99,12 @@ def read_state(store: Store, name: str, gate: str, now: str = "") -> ApprovalSta
 def open_question(store: Store, registry: Registry, name: str) -> ApprovalState:
     """The question about the newest challenger of `name`; ApprovalError where there is none to answer."""
     newest = _newest(registry, name)
-    found = read_state(store, name, newest.gate) if newest else None
-    if found is None:
+    question = read_state(store, name, newest.gate) if newest else None
+    if question is None:
         raise ApprovalError(
             f"no challenger of {name} waits for approval; `prosemill models {name}` lists what there is"
         )
-    return found
+    return question
 
 
 def answer(
@@ -130,8 +130,8 @@ def answer(
     if is_superseded(store, registry, before):
         before = replace(before, state=SUPERSEDED)
         raise ApprovalError(f"{before.sentence}; `prosemill models {before.name}` shows the newest")
-    given = {"approved": approve, "who": who, "comment": comment, "at": at or moment()}
-    stands, ours = write_once.write(store, _path(before.name, before.gate, "answer"), given)
+    record = {"approved": approve, "who": who, "comment": comment, "at": at or moment()}
+    stands, ours = write_once.write(store, _path(before.name, before.gate, "answer"), record)
     after = read_state(store, before.name, before.gate)
     assert after is not None
     if not ours and stands["approved"] != approve:
@@ -142,8 +142,10 @@ def answer(
 
 def current(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
     """How the question stands now; superseded where an answer would no longer count."""
-    found = read_state(store, question.name, question.gate) or question
-    return replace(found, state=SUPERSEDED) if found.state == ASKED and is_superseded(store, registry, found) else found
+    stored = read_state(store, question.name, question.gate) or question
+    if stored.state == ASKED and is_superseded(store, registry, stored):
+        return replace(stored, state=SUPERSEDED)
+    return stored
 
 
 def enact(store: Store, registry: Registry, question: ApprovalState) -> ApprovalState:
@@ -172,7 +174,9 @@ def is_superseded(store: Store, registry: Registry, question: ApprovalState) -> 
 
 
 def _newest(registry: Registry, name: str) -> ModelVersion | None:
-    versions: Mapping[str, Any] = {alias: each for each in registry.list_versions(name) for alias in each.aliases}
+    versions: Mapping[str, Any] = {
+        alias: version for version in registry.list_versions(name) for alias in version.aliases
+    }
     return versions.get(CHALLENGER)
 
 

@@ -45,11 +45,11 @@ def assess(store: Store, chunk: str, champion: str, recipe: Recipe) -> NewText:
     if store.manifest(champion).settings != training_settings(recipe):
         return NewText(documents, tokens, True, "the [finetune] settings differ from the champion's")
     wanted = max(1, recipe.gate.min_new_documents)
-    found = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
+    amount = f"{documents} new training documents ({tokens} tokens)" if documents else "no new training document"
     if documents < wanted or tokens < recipe.gate.min_new_tokens:
         short = f"{recipe.gate.min_new_tokens} tokens" if documents >= wanted else str(wanted)
-        return NewText(documents, tokens, False, f"{found} since the champion was trained; it takes {short}")
-    return NewText(documents, tokens, True, found, frozenset(new))
+        return NewText(documents, tokens, False, f"{amount} since the champion was trained; it takes {short}")
+    return NewText(documents, tokens, True, amount, frozenset(new))
 
 
 def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: NewText) -> NewText:
@@ -57,14 +57,15 @@ def ask_champion(store: Store, chunk: str, champion: str, recipe: Recipe, news: 
 
     Runs the champion in a child process: seconds for a small model, minutes for a large one.
     """
-    asked = _known(store, chunk, champion, recipe, news) if news.ids and recipe.gate.known_margin else None
-    if asked is None:
+    interval = _known(store, chunk, champion, recipe, news) if news.ids and recipe.gate.known_margin else None
+    if interval is None:
         return news
+    direction = "less" if interval.difference < 0 else "more"
     comparison = (
-        f"the champion needs {abs(asked.difference):.3f} bits per byte {'less' if asked.difference < 0 else 'more'} "
-        f"for them than for its test pages (95% interval {asked.low:+.3f} to {asked.high:+.3f})"
+        f"the champion needs {abs(interval.difference):.3f} bits per byte {direction} "
+        f"for them than for its test pages (95% interval {interval.low:+.3f} to {interval.high:+.3f})"
     )
-    if asked.high < -recipe.gate.known_margin:
+    if interval.high < -recipe.gate.known_margin:
         return replace(news, worth_training=False, reason=f"{news.reason} hold little that is new: {comparison}")
     return replace(news, reason=f"{news.reason}; {comparison}")
 

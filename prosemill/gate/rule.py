@@ -20,9 +20,9 @@ PROMOTE, REJECT, NOT_ENOUGH_EVIDENCE = "promote", "reject", "not-enough-evidence
 def combine(slices: Sequence[Row], against: str) -> Row:
     """decision, reason (one sentence that names the slices it rests on) and `refused`, the names of failed slices."""
     first, rest = slices[0], slices[1:]
-    failed = [each for each in rest if each["answer"] == FAILED]
-    unsure = [each for each in rest if each["answer"] == UNDECIDED]
-    refused = [each["slice"] for each in slices if each["answer"] == FAILED]
+    failed = [row for row in rest if row["answer"] == FAILED]
+    unsure = [row for row in rest if row["answer"] == UNDECIDED]
+    refused = [row["slice"] for row in slices if row["answer"] == FAILED]
     if first["answer"] == TOO_FEW:
         decision, why = NOT_ENOUGH_EVIDENCE, first["why"]
     elif failed:
@@ -39,7 +39,7 @@ def combine(slices: Sequence[Row], against: str) -> Row:
 
 
 def _list(slices: Sequence[Row]) -> str:
-    return "; ".join(f"{each['slice']} ({each['why']})" for each in slices)
+    return "; ".join(f"{row['slice']} ({row['why']})" for row in slices)
 
 
 def _sentence(numbers: Row, against: str, why: str) -> str:

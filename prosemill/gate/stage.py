@@ -72,7 +72,7 @@ def earlier_uses(store: Store, evaluation: str) -> list[set[str]]:
     """The test documents of each evaluation that a decision in the store was taken on, this one left out."""
     decisions = [id for id in store.snapshots() if stage_of(id) == STAGE.name]
     decided_on = {parent for id in decisions for parent in store.manifest(id).parents} - {evaluation}
-    return [_test_documents(store, each) for each in sorted(decided_on) if store.has(each)]
+    return [_test_documents(store, id) for id in sorted(decided_on) if store.has(id)]
 
 
 def decide(scores: Scores, settings: Gate, *, summary: Mapping[str, Any] | None = None, use: int = 1) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def decide(scores: Scores, settings: Gate, *, summary: Mapping[str, Any] | None 
     if [row["document"] for row in one] != [row["document"] for row in other]:
         raise ProsemillError(f"challenger and {against} were scored on different documents; evaluate them together")
     evidence = Evidence(one, other, against, confidence_of(use, settings.confidence), summary or {}, settings)
-    answers = [each.answer(evidence) for each in slices_of(frozenset(settings.slices))]
+    answers = [slice.answer(evidence) for slice in slices_of(frozenset(settings.slices))]
     slices = [row for row in answers if row is not None]
     figures = {name: value for name, value in slices[0].items() if name not in ("slice", "asks", "answer", "why")}
     return {
@@ -112,10 +112,10 @@ def _test_sizes(scores: Scores) -> dict[str, float]:
 
 
 def _test_documents(store: Store, evaluation: str) -> set[str]:
-    found: set[str] = set()
+    ids: set[str] = set()
     for shard in store.manifest(evaluation).shards_of("scores"):
         path = store.local(shard.path)
         columns = [name for name in ("document", "part") if name in pq.read_schema(path).names]  # version 1 had no part
         rows = pq.read_table(path, columns=columns).to_pylist()
-        found.update(row["document"] for row in rows if row.get("part", "test") == "test")
-    return found
+        ids.update(row["document"] for row in rows if row.get("part", "test") == "test")
+    return ids

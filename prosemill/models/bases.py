@@ -99,17 +99,17 @@ def end_of_text_id(folder: Path) -> int:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         token = _read_json(folder / name).get("eos_token") if (folder / name).is_file() else None
         text = token.get("content") if isinstance(token, Mapping) else token
-        if isinstance(text, str) and (found := tokenizer.token_to_id(text)) is not None:
-            return found
+        if isinstance(text, str) and (token_id := tokenizer.token_to_id(text)) is not None:
+            return token_id
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     stated = _text_config(config).get("eos_token_id")
     first = stated[0] if isinstance(stated, list) and stated else stated  # several: the first ends a text
     if isinstance(first, int):
         return first
-    found = tokenizer.token_to_id("<|endoftext|>")
-    if found is None:
+    token_id = tokenizer.token_to_id("<|endoftext|>")
+    if token_id is None:
         raise BaseModelError(f"{folder}: no end-of-text token; add eos_token_id to config.json")
-    return found
+    return token_id
 
 
 # --- finding -------------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def _check_causal(folder: Path, config: dict[str, Any]) -> None:
 
 def _context_tokens(config: dict[str, Any]) -> int:
     stated = _text_config(config)
-    found = [stated[key] for key in CONTEXT_KEYS if isinstance(stated.get(key), int) and stated[key] > 0]
-    return found[0] if found else UNLIMITED_CONTEXT
+    lengths = [stated[key] for key in CONTEXT_KEYS if isinstance(stated.get(key), int) and stated[key] > 0]
+    return lengths[0] if lengths else UNLIMITED_CONTEXT
 
 
 def _vocabulary_size(folder: Path, config: dict[str, Any]) -> int:

@@ -83,8 +83,8 @@ class Writer:
                 done |= chosen[:, 0] == self.end_of_text
                 if bool(done.all()):
                     break
-                given = getattr(output, "past_key_values", None)
-                cache = with_room(given) if cache is None else given
+                output_cache = getattr(output, "past_key_values", None)
+                cache = with_room(output_cache) if cache is None else output_cache
                 unread = window if cache is None else chosen
         return [self._until_end(new) for new in text[:, len(rows[0]) :].tolist()]
 

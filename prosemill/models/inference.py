@@ -44,7 +44,7 @@ def for_inference(model: Any) -> Any:
     blocks (which read their children's weights), and where the model would say something else afterwards.
     """
     fuse_activations(model)
-    kinds = {(each.device.type, each.dtype) for each in model.parameters()}
+    kinds = {(parameter.device.type, parameter.dtype) for parameter in model.parameters()}
     if kinds != {("cpu", torch.float32)}:
         return model
     layers = list(_linear_layers(model))
@@ -53,11 +53,11 @@ def for_inference(model: Any) -> Any:
         try:
             for parent, name, layer in layers:
                 setattr(parent, name, _packed(layer))
-            found = _probe(model)
+            output = _probe(model)
         except (AttributeError, RuntimeError) as error:  # an operator that this torch lacks; a model that reads weights
             log.info("linear layers are not packed: %s", str(error).splitlines()[0])
         else:
-            if float((found - expected).abs().max()) <= AGREE * float(expected.abs().max()):
+            if float((output - expected).abs().max()) <= AGREE * float(expected.abs().max()):
                 return model
             log.warning("linear layers are not packed: on this machine the model would write something else")
     for parent, name, layer in layers:

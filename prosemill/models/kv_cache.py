@@ -38,7 +38,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 def with_room(cache: Any) -> Any:
     """The cache that a model gave after its first tokens, its plain layers made roomy; another kind as it is."""
     if isinstance(cache, DynamicCache):
-        cache.layers = [RoomyLayer(each) if type(each) is DynamicLayer else each for each in cache.layers]
+        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 
 

@@ -31,19 +31,19 @@ def sentence_markdown(store: Store, evaluation: str, model: str = "challenger") 
 
 def sentences_of(text: str) -> list[str]:
     """Sentences of at least four words (or characters, where words run on), whitespace made single spaces."""
-    found = (" ".join(each.split()) for each in _END.split(text))
-    return [each for each in found if len(words(each)) >= LEAST_WORDS]
+    sentences = (" ".join(sentence.split()) for sentence in _END.split(text))
+    return [sentence for sentence in sentences if len(words(sentence)) >= LEAST_WORDS]
 
 
 def _section(tracer: Tracer, sentence: str) -> Iterator[str]:
     yield f"> {_escaped(sentence)}\n"
-    found = list(tracer.closest(sentence))
-    if not found:
+    passages = list(tracer.closest(sentence))
+    if not passages:
         yield "No training page shares two words in a row with it.\n"
         return
     yield "| closest page | shared | split | document | chunk |\n|---|---|---|---|---|"
-    for each in found:
-        for page in each.leads_to:
+    for passage in passages:
+        for page in passage.leads_to:
             yield from (_row(page, document) for document in page.leads_to)
     yield ""
 

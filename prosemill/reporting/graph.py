@@ -27,7 +27,7 @@ class Node:
     id: str
     stage: str
     as_of: str = ""
-    made: str = ""  # "52 documents, 12 new documents"
+    output: str = ""  # "52 documents, 12 new documents"
     run: str = ""  # the flow run that made it
     number: int = 0
     origins: Sequence[str] = ()  # what a scrape read: start URLs, a path
@@ -45,7 +45,7 @@ class Graph:
 
     def add(self, node: Node) -> bool:
         """Whether it is new."""
-        if any(each.id == node.id for each in self.nodes):
+        if any(other.id == node.id for other in self.nodes):
             return False
         self.nodes.append(node)
         return True
@@ -80,23 +80,23 @@ def _draw(store: Store, graph: Graph, snapshot: str) -> list[str]:
 
 
 def _by_stage(parents: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_stage: dict[str, list[str]] = {}
     for parent in parents:
-        found.setdefault(stage_of(parent), []).append(parent)
-    return found
+        by_stage.setdefault(stage_of(parent), []).append(parent)
+    return by_stage
 
 
 def _node(snapshot: str, manifest: Manifest | None) -> Node:
     stage = stage_of(snapshot)
     if manifest is None:
-        return Node(snapshot, stage, made="deleted")
+        return Node(snapshot, stage, output="deleted")
     source = manifest.settings.get("source", {}) if stage == "scrape" else {}
-    made = _made(manifest)
+    output = _output_of(manifest)
     return Node(
         snapshot,
         f"{stage} {source['name']}" if source else stage,
         manifest.as_of,
-        made,
+        output,
         manifest.flow_run_id,
         origins=[*source.get("urls", ()), source["path"]] if source.get("path") else _start(source),
     )
@@ -107,6 +107,6 @@ def _start(source: Mapping[str, Any]) -> list[str]:
     return list(source.get("urls", ())) or ([f"{source['kind']} {source['name']}"] if source else [])
 
 
-def _made(manifest: Manifest) -> str:
+def _output_of(manifest: Manifest) -> str:
     """The figures that tell most of it."""
-    return summary.made({"stage": manifest.stage, **manifest.totals}) or f"{manifest.counts.kept:,} kept"
+    return summary.output_of({"stage": manifest.stage, **manifest.totals}) or f"{manifest.counts.kept:,} kept"

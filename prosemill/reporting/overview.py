@@ -30,12 +30,12 @@ def landing_markdown(
 ) -> str:
     """`versions`: newest first, as the registry lists them. `current`: the id of the run that writes this page."""
     logs = run_log.read_all(store, name)
-    top = [each for each in logs if not each.parent and each.flow in MAKERS]
-    rows = [_version_row(store, each, logs) for each in versions[:MOST_ROWS]]
+    top = [log for log in logs if not log.parent and log.flow in MAKERS]
+    rows = [_version_row(store, version, logs) for version in versions[:MOST_ROWS]]
     increments = _increments(store, name)
     over_time = plots.markdown(plots.over_versions(rows[::-1]), "Perplexity of each version of the model")
     corpus = plots.markdown(plots.growth(increments), "Documents of the corpus, run by run")
-    last = next((each for each in top if each.id == current), top[0] if top else None)
+    last = next((log for log in top if log.id == current), top[0] if top else None)
     parts = [f"# {name}", "", plain(description), "", _last_run(last), "", pages.links_to_others(name)]
     parts += ["", "## Models", "", over_time, "", _models(rows) if rows else "No model yet."]
     if over_time:
@@ -68,10 +68,10 @@ def _version_row(store: Store, version: ModelVersion, logs: Sequence[RunLog]) ->
     """For the table and the plot; the interval is missing where the evaluation was deleted."""
     scores: dict[str, Any] = {"perplexity": version.metrics.get("perplexity")}
     if version.evaluation and store.has(version.evaluation):
-        found = {row["model"]: row for row in summary.score_table(store, version.evaluation)}
-        scores |= found.get("challenger", {})
+        rows = {row["model"]: row for row in summary.score_table(store, version.evaluation)}
+        scores |= rows.get("challenger", {})
     title = f"{version.name}/{version.version}"
-    run = next((each for each in logs if each.model == title and not each.parent), None)
+    run = next((log for log in logs if log.model == title and not log.parent), None)
     return {
         **scores,
         "model": title,
@@ -105,16 +105,16 @@ def _models(rows: Sequence[dict[str, Any]]) -> str:
 
 def _increments(store: Store, name: str) -> list[dict[str, Any]]:
     """One row for each date whose snapshots are still there, oldest first."""
-    found = []
+    rows = []
     for as_of, record in list(store.runs(name).items())[-MOST_ROWS:]:
         manifests = [run_log.manifest_or_none(store, record[stage]) for stage in ("dedup", "chunk") if stage in record]
         if len(manifests) == 2 and manifests[0] and manifests[1]:
-            dedup, chunk = (each.totals for each in manifests if each)
-            found.append({
+            dedup, chunk = (manifest.totals for manifest in manifests if manifest)
+            rows.append({
                 "as_of": as_of, "documents": dedup["documents"], "new_documents": dedup["new_documents"],
                 "train_tokens": chunk["train_tokens"], "new_train_tokens": chunk["new_train_tokens"],
             })  # fmt: skip
-    return found
+    return rows
 
 
 def _corpus(increments: Sequence[dict[str, Any]]) -> str:

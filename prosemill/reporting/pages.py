@@ -83,7 +83,7 @@ def lineage_markdown(store: Store, graph: Graph) -> str:
         [
             f"`{node.id}`",
             unbroken(node.as_of),
-            plain(node.made),
+            plain(node.output),
             "<br>".join(f"`{parent}`" for parent in graph.parents_of(node.id)) or _origins(node.origins),
             run_link(node.run, log.title if (log := runs[node.run]) else "its run") if node.run else "",
         ]
@@ -99,8 +99,8 @@ def _mermaid(graph: Graph) -> str:
     lines = ["```mermaid", "graph TB"]  # top to bottom: left to right, nine stages are shrunk to the width of the page
     for node in graph.nodes:
         title = f"{node.number:,} × {node.stage}" if node.number else node.stage
-        made = node.made.split(", ")[0]
-        lines.append(f'    {short[node.id]}["<b>{title}</b>{f"<br/>{_label(made)}" if made else ""}"]')
+        output = node.output.split(", ")[0]
+        lines.append(f'    {short[node.id]}["<b>{title}</b>{f"<br/>{_label(output)}" if output else ""}"]')
         if node.run:
             lines.append(f'    click {short[node.id]} "/v2/runs/flow-run/{node.run}" "{node.id}"')
         if node.origins:
@@ -117,8 +117,8 @@ def _label(text: str) -> str:
 
 
 def _origins(origins: Sequence[str]) -> str:
-    shown = [f"<{each}>" if re.fullmatch(r"https?://[^\s<>]+", each) else plain(each) for each in origins[:5]]
-    return "<br>".join([*shown, *([f"and {len(origins) - 5:,} more"] if len(origins) > 5 else [])])
+    links = [f"<{origin}>" if re.fullmatch(r"https?://[^\s<>]+", origin) else plain(origin) for origin in origins[:5]]
+    return "<br>".join([*links, *([f"and {len(origins) - 5:,} more"] if len(origins) > 5 else [])])
 
 
 def samples_markdown(store: Store, evaluation: str) -> str:
@@ -156,9 +156,7 @@ def decision_markdown(store: Store, gate: str, model: str) -> str:
     picture = plots.by_document(read_scores(store, evaluation), fields["against"])
     against = fields["against"]
     parts = [f"## {plain(model)}: {fields['decision']}", "", plain(fields["reason"]), "", table(("number", ""), rows)]
-    slices = [
-        [each["slice"], _cell(each["asks"]), each["answer"], _cell(each["why"])] for each in fields.get("slices", [])
-    ]
+    slices = [[row["slice"], _cell(row["asks"]), row["answer"], _cell(row["why"])] for row in fields.get("slices", [])]
     if slices:
         parts += ["", table(("slice", "asked", "answer", "why"), slices)]
     parts += ["", "### Document by document", ""]
@@ -191,7 +189,7 @@ def funnel_markdown(funnel: Sequence[Mapping[str, Any]]) -> str:
 
 def stages_markdown(stages: Sequence[StageRecord]) -> str:
     """Which stages were cache hits and which were made anew."""
-    rows = [[each.stage, each.cache, f"{each.seconds:,.1f}", f"`{each.snapshot}`"] for each in stages]
+    rows = [[record.stage, record.cache, f"{record.seconds:,.1f}", f"`{record.snapshot}`"] for record in stages]
     return table(("stage", "cache", "seconds", "snapshot"), rows, numbers=("seconds",)) if rows else ""
 
 
@@ -213,7 +211,7 @@ def funnel_rows(funnel: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "seen": row["seen"],
             "kept": row["kept"],
             "dropped": summary.reasons(row["dropped"]),
-            "made": summary.made(row),
+            "made": summary.output_of(row),
         }
         for row in funnel
     ]
@@ -250,7 +248,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         if not value or isinstance(value[0], str):
             return ", ".join(value) or "none"
-        return " to ".join(_cell(each) for each in value)
+        return " to ".join(_cell(item) for item in value)
     if isinstance(value, float):
         return f"{value:.4f}"
     return plain(str(value))

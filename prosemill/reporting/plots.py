@@ -45,7 +45,7 @@ def loss_curve(rows: Sequence[Row]) -> str:
             axes.plot(*zip(*train, strict=True), color=BEFORE, linewidth=1.2, label="training")
         if held_out:
             axes.plot(*zip(*held_out, strict=True), color=AFTER, linewidth=1.6, marker="o", label="validation")
-            step, least = min(held_out, key=lambda each: each[1])
+            step, least = min(held_out, key=lambda point: point[1])
             axes.annotate(f"{least:.3f}", (step, least), (0, 8), textcoords="offset points", color=AFTER, ha="center")
         axes.set_xlabel("step")
         axes.locator_params("x", integer=True)
@@ -86,8 +86,8 @@ def over_versions(versions: Sequence[Row]) -> str:
         for place, row in enumerate(drawn):
             _with_interval(axes, row, place, AFTER if row["is_champion"] else SOFT, horizontal=False)
         step = math.ceil(len(drawn) / 8)
-        shown = range(0, len(drawn), step)
-        axes.set_xticks(shown, [f"{drawn[each]['model']}\n{drawn[each]['as_of']}" for each in shown], fontsize=8)
+        ticks = range(0, len(drawn), step)
+        axes.set_xticks(ticks, [f"{drawn[place]['model']}\n{drawn[place]['as_of']}" for place in ticks], fontsize=8)
         axes.set_xlim(-0.6, len(drawn) - 0.4)
         axes.set_ylabel("perplexity, 95 % interval")
         if any(row["is_champion"] for row in drawn):
@@ -111,14 +111,14 @@ def freshness(models: Mapping[str, Row], dates: Mapping[str, str]) -> str:
         for label, row in models.items():
             points = [(place, row["weeks"][week]) for place, week in enumerate(weeks) if week in row["weeks"]]
             color, dashes = LINES.get(label, (SOFT, "-"))
-            across, up = [place for place, _ in points], [each["bits_per_byte"] for _, each in points]
+            across, up = [place for place, _ in points], [figures["bits_per_byte"] for _, figures in points]
             axes.plot(across, up, color=color, linestyle=dashes, linewidth=1.4, label=label)
             for (place, _), value in zip(points, up, strict=True):
                 is_newer = bool(known[label]) and weeks[place] > known[label]
                 axes.plot(place, value, "o", color=color, markerfacecolor="white" if is_newer else color)
         axes.plot([], [], "o", color=SOFT, markerfacecolor="white", label="newer than the model")
-        shown = range(0, len(weeks), math.ceil(len(weeks) / 8))
-        axes.set_xticks(shown, [weeks[each] for each in shown], fontsize=8)
+        ticks = range(0, len(weeks), math.ceil(len(weeks) / 8))
+        axes.set_xticks(ticks, [weeks[place] for place in ticks], fontsize=8)
         axes.set_xlim(-0.4, len(weeks) - 0.6)
         axes.set(xlabel="week in which the test pages were first seen", ylabel="bits per byte")
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -137,8 +137,8 @@ def growth(increments: Sequence[Row]) -> str:
         new = [row["new_documents"] for row in increments]
         axes.bar(range(len(increments)), new, bottom=old, color=AFTER, width=0.7,
                  label="new")  # fmt: skip
-        shown = range(0, len(increments), math.ceil(len(increments) / 8))
-        axes.set_xticks(shown, [increments[each]["as_of"] for each in shown], fontsize=8)
+        ticks = range(0, len(increments), math.ceil(len(increments) / 8))
+        axes.set_xticks(ticks, [increments[place]["as_of"] for place in ticks], fontsize=8)
         axes.set_xlim(-0.6, max(len(increments), 4) - 0.4)
         axes.set_ylabel("documents")
         axes.set_ylim(0, 1.25 * max(row["documents"] for row in increments) or 1)

@@ -38,15 +38,15 @@ def page(drawn: Sample) -> str:
     )
 
 
-def _article(shown: ShownDocument) -> str:
-    if shown.beside is None:
-        return f"<article>{_inside(shown)}</article>"
-    return f'<article class="pair"><div>{_inside(shown)}</div><div>{_inside(shown.beside)}</div></article>'
+def _article(document: ShownDocument) -> str:
+    if document.beside is None:
+        return f"<article>{_inside(document)}</article>"
+    return f'<article class="pair"><div>{_inside(document)}</div><div>{_inside(document.beside)}</div></article>'
 
 
-def _inside(shown: ShownDocument) -> str:
-    url = escape(shown.url, quote=True)
-    link = f'<a href="{url}">{url}</a>' if shown.url.startswith(("http://", "https://")) else url
-    heading = f"<h3>{escape(shown.title)}</h3>" if shown.title else ""
-    text = f'<p class="text">{escape(shown.text)}</p>' if shown.text else ""
-    return f'{heading}<p class="note">{link}<br>{escape(shown.note)}</p>{text}'
+def _inside(document: ShownDocument) -> str:
+    url = escape(document.url, quote=True)
+    link = f'<a href="{url}">{url}</a>' if document.url.startswith(("http://", "https://")) else url
+    heading = f"<h3>{escape(document.title)}</h3>" if document.title else ""
+    text = f'<p class="text">{escape(document.text)}</p>' if document.text else ""
+    return f'{heading}<p class="note">{link}<br>{escape(document.note)}</p>{text}'

@@ -118,7 +118,7 @@ def stage_name(row: Mapping[str, Any]) -> str:
     return f"{row['stage']} {row['source']}" if "source" in row else str(row["stage"])
 
 
-def made(row: Mapping[str, Any]) -> str:
+def output_of(row: Mapping[str, Any]) -> str:
     """The figures that tell most of a stage, for example "445 train chunks, 454,152 train tokens"."""
     totals = with_new_names(row)
     figures = [(key, totals[key]) for key in stages.of(row["stage"]).figures if totals.get(key)]
@@ -129,7 +129,7 @@ def made(row: Mapping[str, Any]) -> str:
 
 def reasons(dropped: Mapping[str, int]) -> str:
     """ "3 thin, 1 language": the most frequent first."""
-    return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda each: -each[1]))
+    return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items(), key=lambda item: -item[1]))
 
 
 def stage_line(store: Store, row: StageRecord) -> str:
@@ -137,9 +137,9 @@ def stage_line(store: Store, row: StageRecord) -> str:
     how = f"made in {row.seconds:.1f} s" if row.cache == MISS else "found in the store"
     if not store.has(row.snapshot):
         return f"{row.stage}: a result is cached, but its snapshot was deleted: {row.snapshot}"
-    found = _funnel_row(store.manifest(row.snapshot))
-    dropped = f" ({reasons(found['dropped'])})" if found["dropped"] else ""
-    return f"{stage_name(found)}: {found['kept']:,} of {found['seen']:,} kept{dropped}, {how}: {row.snapshot}"
+    funnel = _funnel_row(store.manifest(row.snapshot))
+    dropped = f" ({reasons(funnel['dropped'])})" if funnel["dropped"] else ""
+    return f"{stage_name(funnel)}: {funnel['kept']:,} of {funnel['seen']:,} kept{dropped}, {how}: {row.snapshot}"
 
 
 def ledger_summary(store: Store, corpus: Corpus) -> list[dict[str, Any]]:

@@ -84,8 +84,8 @@ def _acquire(lock: BaseFileLock, path: Path, card: str) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return f"{found['what']} has held since {found['since']} (process {found['pid']})"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return f"{record['what']} has held since {record['since']} (process {record['pid']})"
     except (ValueError, KeyError):  # it is writing just now
         return "another process has just taken"
 
@@ -100,10 +100,10 @@ def _lock_file(folder: Path, card: str) -> Path:
 
 def _uuids(driver: Path) -> dict[str, str]:
     """UUID by index (the driver's minor number), and by itself."""
-    found: dict[str, str] = {}
+    uuids: dict[str, str] = {}
     for information in sorted(driver.glob("*/information")):
         lines = information.read_text(encoding="utf-8").splitlines()
         facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         if uuid := facts.get("GPU UUID"):
-            found |= {facts.get("Device Minor", str(len(found))): uuid, uuid: uuid}
-    return found
+            uuids |= {facts.get("Device Minor", str(len(uuids))): uuid, uuid: uuid}
+    return uuids

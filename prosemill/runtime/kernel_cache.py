@@ -56,7 +56,7 @@ class Kernel:
     @functools.cached_property
     def file_name(self) -> str:
         made_by = [metadata.version("numba"), llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name()]
-        source = [each.read_text("utf-8") for each in self.sources]
+        source = [path.read_text("utf-8") for path in self.sources]
         depends = [*made_by, llvm.get_host_cpu_features().flatten(), self.arguments, *source]
         return f"{self.name}.{hashlib.sha256(chr(0).join(depends).encode()).hexdigest()[:16]}.object"
 
@@ -77,11 +77,11 @@ def kept(kernel: Kernel, folders: Iterable[Path]) -> bytes | None:
     """The code that one of the folders has, whole."""
     for folder in folders:
         try:
-            found = (folder / kernel.file_name).read_bytes()
+            content = (folder / kernel.file_name).read_bytes()
         except OSError:
             continue
-        if hashlib.sha256(found[DIGEST_BYTES:]).digest() == found[:DIGEST_BYTES]:
-            return found[DIGEST_BYTES:]
+        if hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES]:
+            return content[DIGEST_BYTES:]
     return None
 
 
@@ -125,7 +125,7 @@ def compiled(kernel: Kernel) -> bytes:
 
 
 def _check(module: llvm.ModuleRef) -> None:
-    needed = {each.name for each in (*module.functions, *module.global_variables) if each.is_declaration}
+    needed = {symbol.name for symbol in (*module.functions, *module.global_variables) if symbol.is_declaration}
     missing = sorted(name for name in needed - OF_THE_C_LIBRARY if not name.startswith("llvm."))
     if missing:
         raise RuntimeError(f"the kernel needs {', '.join(missing)} of numba")
@@ -145,8 +145,8 @@ def loaded(code: bytes) -> Function:
             ctypes.byref(room),
             ctypes.byref(room, 8),
             *(
-                ctypes.c_void_p(each.ctypes.data) if isinstance(each, np.ndarray) else ctypes.c_int64(each)
-                for each in arguments
+                ctypes.c_void_p(argument.ctypes.data) if isinstance(argument, np.ndarray) else ctypes.c_int64(argument)
+                for argument in arguments
             ),
         )
         if status not in OKAY:

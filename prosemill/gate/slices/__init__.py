@@ -96,5 +96,5 @@ def slices_of(named: frozenset[str]) -> tuple[Slice, ...]:
         plugins.load()
     if missing := sorted(named - _SLICES.keys()):
         raise RecipeError(f"gate.slices.{missing[0]}: has settings, but no slice; define one of that name")
-    chosen = [each for each in _SLICES.values() if each.__module__ in own or each.name in named]
-    return tuple(each() for each in sorted(chosen, key=lambda each: (each.name != LEADING, each.position, each.name)))
+    chosen = [kind for kind in _SLICES.values() if kind.__module__ in own or kind.name in named]
+    return tuple(kind() for kind in sorted(chosen, key=lambda kind: (kind.name != LEADING, kind.position, kind.name)))

@@ -54,17 +54,17 @@ def as_embedding(vectors: tuple[list[str], Floats], tokenizer: Tokenizer, random
     for spelling in (words, [f" {word}" for word in words]):
         encoded = tokenizer.encode_batch_fast(spelling, add_special_tokens=False)
         ids = [np.array(encoding.ids, np.int64) for encoding in encoded]
-        places = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
-        shares = np.repeat([1 / max(1, len(each)) for each in ids], [len(each) for each in ids])
+        places = np.repeat(np.arange(len(ids)), [len(word_ids) for word_ids in ids])
+        shares = np.repeat([1 / max(1, len(word_ids)) for word_ids in ids], [len(word_ids) for word_ids in ids])
         tokens = np.concatenate(ids) if ids else np.zeros(0, np.int64)
         np.add.at(sums, tokens, fitted[places] * shares[:, None])
         np.add.at(weights, tokens, shares)
     known = weights > 0
-    found = sums[known] / weights[known, None]
-    found -= found.mean(axis=0)
-    found *= random.std() / max(float(found.std()), 1e-12)
+    means = sums[known] / weights[known, None]
+    means -= means.mean(axis=0)
+    means *= random.std() / max(float(means.std()), 1e-12)
     embedding = random.copy()
-    embedding[known] = found.astype(np.float32)
+    embedding[known] = means.astype(np.float32)
     return embedding
 
 
