@@ -55,19 +55,19 @@ def engine_for(tokenizer: Tokenizer, threads: int | None = None) -> Encode:
         return slow
 
     def encode(texts: Sequence[str]) -> list[Ids]:
-        found = fast(texts)
+        ids = fast(texts)
         probe = min(range(len(texts)), key=lambda text: abs(len(texts[text]) - PROBE_CHARACTERS), default=None)
-        if probe is None or _agree([found[probe]], slow([texts[probe]])):
-            return found
+        if probe is None or _agree([ids[probe]], slow([texts[probe]])):
+            return ids
         logging.getLogger(__name__).warning("tiktoken gave other ids than the tokenizer; the tokenizer is used instead")
         return slow(texts)
 
     return encode
 
 
-WORTH_CHARACTERS = 2_000_000  # to know the classes of all characters takes what 4 million characters make good
+WORTH_CHARACTERS = 2_000_000  # finding the classes of all characters takes the time that 4 million characters save
 SLICES = 4  # of a batch for each thread: few hand-overs, and no thread waits long for another that has longer texts
-PROBE_CHARACTERS = 400  # of the document of a batch that is encoded twice: enough to tell, too little to cost
+PROBE_CHARACTERS = 400  # of the document of a batch that is encoded twice: enough to show a difference, at little cost
 
 
 def is_fast(tokenizer: Tokenizer) -> bool:
@@ -102,8 +102,8 @@ def _tiktoken(tokenizer: Tokenizer, threads: int) -> Encode | None:
     words = _Words(encoding, threads) if pattern == GPT2_PATTERN else None
 
     def encode_all(texts: Sequence[str]) -> list[Ids]:
-        found = words.encode(texts) if words else None
-        return [encoding.encode_to_numpy(text) for text in texts] if found is None else found
+        ids = words.encode(texts) if words else None
+        return [encoding.encode_to_numpy(text) for text in texts] if ids is None else ids
 
     if threads == 1:
         return encode_all
@@ -112,7 +112,7 @@ def _tiktoken(tokenizer: Tokenizer, threads: int) -> Encode | None:
     def encode(texts: Sequence[str]) -> list[Ids]:
         size = max(1, -(-len(texts) // (SLICES * threads)))
         slices = [texts[first : first + size] for first in range(0, len(texts), size)]
-        return [ids for each in pool.map(encode_all, slices) for ids in each]
+        return [ids for encoded in pool.map(encode_all, slices) for ids in encoded]
 
     return encode
 
@@ -133,17 +133,17 @@ class _Words:
                 self._characters += sum(map(len, texts))
                 if self._characters < WORTH_CHARACTERS:
                     return None
-                self._idle = self._made()
+                self._idle = self._new_tables()
         try:
             table = self._idle.get_nowait()
         except queue.Empty:
             return None
-        found = table.encode([text.encode() for text in texts])
+        ids = table.encode([text.encode() for text in texts])
         if table.is_of_use:
             self._idle.put(table)
-        return found
+        return ids
 
-    def _made(self) -> queue.SimpleQueue[WordTable]:
+    def _new_tables(self) -> queue.SimpleQueue[WordTable]:
         idle: queue.SimpleQueue[WordTable] = queue.SimpleQueue()
         try:
             from prosemill.chunk.words import FIND_WORDS, WordTable, character_kinds
@@ -202,7 +202,7 @@ def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str | None:
 
 
 def _bytes_of_letters() -> dict[str, int]:
-    """The letter by which a byte-level vocabulary writes each byte (GPT-2's `bytes_to_unicode`), the other way."""
+    """The letter by which a byte-level vocabulary writes each byte (GPT-2's `bytes_to_unicode`), inverted."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}

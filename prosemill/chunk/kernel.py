@@ -66,7 +66,7 @@ def _end_of_word(data, at, stop, kinds):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _hash(data, start, end):  # type: ignore[no-untyped-def]
-    """FNV-1a (Fowler, Noll, Vo), mixed so that its low bits tell; never 0, which is an empty slot."""
+    """FNV-1a (Fowler, Noll, Vo), mixed so that its low bits vary; never 0, which is an empty slot."""
     value = _FNV_OFFSET
     for at in range(start, end):
         value = (value ^ np.uint64(data[at])) * _FNV_PRIME
@@ -130,8 +130,8 @@ def find_words(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def ids_of(slots, counts, texts, entries, ids, sizes, found):  # type: ignore[no-untyped-def]
-    """Write the ids of the words in `slots`, of which each text has `counts`; add to the `sizes` of the texts."""
+def ids_of(slots, counts, texts, entries, ids, sizes, out):  # type: ignore[no-untyped-def]
+    """Write to `out` the ids of the words in `slots`, of which each text has `counts`; add to the texts' `sizes`."""
     word, written = 0, 0
     for text in range(texts):
         before = written
@@ -139,7 +139,7 @@ def ids_of(slots, counts, texts, entries, ids, sizes, found):  # type: ignore[no
             entry = 4 * np.int64(slots[word])
             first = entries[entry + IDS_AT]
             for number in range(entries[entry + IDS_SIZE]):
-                found[written] = ids[first + number]
+                out[written] = ids[first + number]
                 written += 1
             word += 1
         sizes[text] += written - before

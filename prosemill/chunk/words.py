@@ -55,8 +55,8 @@ def character_kinds(encoding_of: Callable[..., Any]) -> NDArray[np.uint8]:
     kinds = np.full(0x110000, OTHER, np.uint8)
     for kind, pattern in CLASSES:
         ids = encoding_of(pat_str=pattern, mergeable_ranks=single_bytes).encode_to_numpy(every)
-        found = ids.astype(np.uint8).tobytes().decode("utf-8")
-        kinds[np.frombuffer(found.encode("utf-32-le"), np.uint32)] = kind
+        members = ids.astype(np.uint8).tobytes().decode("utf-8")
+        kinds[np.frombuffer(members.encode("utf-32-le"), np.uint32)] = kind
     return kinds
 
 
@@ -76,19 +76,19 @@ class WordTable:
 
     def encode(self, texts: Sequence[bytes]) -> list[Ids]:
         """The ids of each UTF-8 text."""
-        found: list[Ids] = []
+        encoded: list[Ids] = []
         first, size = 0, 0
         for number, text in enumerate(texts):
             if size and size + len(text) > GROUP_BYTES:
-                found += self._encode(texts[first:number])
+                encoded += self._encode(texts[first:number])
                 first, size = number, 0
             size += len(text)
-        return found + self._encode(texts[first:])
+        return encoded + self._encode(texts[first:])
 
     def _encode(self, texts: Sequence[bytes]) -> list[Ids]:
         data = np.frombuffer(b"".join(texts), np.uint8)
         ends = np.cumsum([len(text) for text in texts])
-        found, sizes = [np.empty(0, np.uint32)], np.zeros(len(texts), np.int64)
+        parts, sizes = [np.empty(0, np.uint32)], np.zeros(len(texts), np.int64)
         state = np.zeros(3, np.int64)  # bytes read, texts read, words found
         slots = np.empty(len(data), np.int32)  # no word is shorter than a byte
         while state[1] < len(texts):
@@ -106,9 +106,9 @@ class WordTable:
             self._learn(new[: self._used[0] - before])
             self._seen += int(state[2])
             self._new += int(self._used[0] - before)
-            found.append(np.empty(int(self._entries[slots[: state[2]], IDS_SIZE].sum(dtype=np.int64)), np.uint32))
-            function(IDS_OF)(slots, counts, len(counts), self._entries.ravel(), self._ids, sizes, found[-1])
-        return np.split(np.concatenate(found), np.cumsum(sizes)[:-1]) if len(texts) else []
+            parts.append(np.empty(int(self._entries[slots[: state[2]], IDS_SIZE].sum(dtype=np.int64)), np.uint32))
+            function(IDS_OF)(slots, counts, len(counts), self._entries.ravel(), self._ids, sizes, parts[-1])
+        return np.split(np.concatenate(parts), np.cumsum(sizes)[:-1]) if len(texts) else []
 
     def _learn(self, slots: NDArray[np.int32]) -> None:
         """Have the words in these slots encoded."""
@@ -119,7 +119,7 @@ class WordTable:
         pieces = self._pieces[first : self._used[1]].tobytes()
         places = zip((starts - first).tolist(), sizes.tolist(), strict=True)
         ids = [self._encode_piece(pieces[at : at + size]) for at, size in places]
-        sizes = np.array([len(each) for each in ids], np.int32)
+        sizes = np.array([len(word_ids) for word_ids in ids], np.int32)
         self._entries[slots, IDS_AT] = len(self._ids) + np.cumsum(sizes) - sizes
         self._entries[slots, IDS_SIZE] = sizes
         self._ids = np.concatenate([self._ids, np.fromiter(itertools.chain.from_iterable(ids), np.uint32)])

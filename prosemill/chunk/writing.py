@@ -50,12 +50,12 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of each text, the end-of-text id included."""
-        found = []
+        documents = []
         for ids in self.ids_of(texts):
             ended = np.empty(len(ids) + 1, self.dtype)
             ended[:-1], ended[-1] = ids, self.end_of_text
-            found.append(ended)
-        return found
+            documents.append(ended)
+        return documents
 
 
 def batches(items: Iterable[T], size: int = BATCH_DOCUMENTS) -> Iterator[list[T]]:

@@ -37,7 +37,7 @@ def media_type(content_type: str) -> str:
 
 
 def is_page_type(content_type: str) -> bool:
-    """A missing type is given the benefit of the doubt until the body is seen."""
+    """A missing type counts as a page's until the body is seen."""
     return not content_type.strip() or media_type(content_type) in _PAGE_TYPES
 
 
@@ -74,7 +74,7 @@ def _inflate(body: bytes, window_bits: int, limit: int) -> bytes:
         raise UnusableBody("too_large")
     if not inflater.eof:
         raise UnusableBody("truncated")
-    return out  # trailing garbage after the stream is not ours
+    return out  # bytes after the stream are ignored
 
 
 def check_page(content_type: str, body: bytes) -> None:

@@ -47,5 +47,5 @@ def crawl(job: Job, work: Path) -> CrawlReport:
     except subprocesses.ChildDied as died:
         raise CrawlerDied(f"source {job.source}: {died}; its log: {log}") from died
     if not done:
-        raise CrawlerDied(f"source {job.source}: the crawling process ended without a word; its log: {log}")
+        raise CrawlerDied(f"source {job.source}: the crawling process ended without a report; its log: {log}")
     return done[0]

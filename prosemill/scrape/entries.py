@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from prosemill.scrape.ledger import LedgerRow
 from prosemill.scrape.links import PageOutline
 
-REFUSALS = frozenset({"connection_refused", "dns_error", "tls_error"})  # the host as a whole does not talk to us
+REFUSALS = frozenset({"connection_refused", "dns_error", "tls_error"})  # of the host, not of one page
 TRANSPORT = REFUSALS | {"timeout", "connection_lost", "truncated"}
-# The site may be well again tomorrow: a page that was live before stays.
+# Reasons that may pass: a page that was live before stays live.
 TRANSIENT = TRANSPORT | {"deferred", "robots_unavailable", "host_down", "time_limit", "page_limit"}
 # Answers whose decision stands as long as the server says "not modified".
 PERMANENT = frozenset({"non_html", "empty", "noindex", "ai_opt_out", "same_content"})
@@ -43,7 +43,6 @@ class Entry:
     is_start: bool = False
     chain: tuple[int, ...] = ()  # entries that redirected here
     index: int = 0
-    asked: bool = False
     is_decided: bool = False
     conditional: bool = True
     answer: Answer | None = None

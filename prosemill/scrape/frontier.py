@@ -23,7 +23,7 @@ from prosemill.scrape.links import PageOutline
 from prosemill.storage.warc import RecordLocation
 
 WINDOW = 64
-MAX_REDIRECTS = 10  # browsers allow 20; an honest page needs two
+MAX_REDIRECTS = 10  # browsers allow 20; two are usual
 MAX_CLAIMS = 10  # pages that name one and the same canonical address; more is a broken template, not one page
 REFUSED_LIMIT = 3  # refused connections in a row until a host counts as down …
 ERROR_LIMIT = 10  # … and time-outs, resets and 5xx, which single bad pages give too
@@ -38,7 +38,6 @@ class Frontier:
         self.prior = {row.url: row for row in prior}
         self.entries: list[Entry] = []
         self.links_left_out = 0
-        self.asked = 0  # answered or on its way, this scrape
         self._known: dict[str, Entry] = {}
         self._filter = urls.Filter.of(job.source, job.include, job.exclude)
         self._scope = {urls.scope_of(url) for url in job.urls}
@@ -75,7 +74,6 @@ class Frontier:
             entry = self.entries[self._next]
             self._next += 1
             if not entry.is_decided:
-                entry.asked = True
                 self._pending += 1
                 yield entry
 
@@ -116,7 +114,7 @@ class Frontier:
 
     @property
     def is_partial(self) -> bool:
-        """Something that may be there tomorrow was not seen today."""
+        """Whether some URL gave no page for a reason that may pass (entries.TRANSIENT)."""
         reasons = {entry.row.reason for entry in self.entries}
         kept = any(entry.row.is_live and entry.row.reason not in ("", "page_limit") for entry in self.entries)
         return kept or bool(reasons & (TRANSIENT - {"page_limit", "truncated"}))
@@ -149,7 +147,7 @@ class Frontier:
             self._add_old_pages()
 
     def _add_old_pages(self) -> None:
-        """Pages of the last scrape that nothing links to any more: an archive forgets its front page, not its pages."""
+        """Pages of the last scrape that no page links to any more; they are asked again."""
         for row in self.prior.values():
             if row.is_live and row.url not in self._known:
                 entry = self._discover(row.url, depth=row.depth, referrer=row.referrer, is_old=True)

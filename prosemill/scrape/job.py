@@ -55,5 +55,5 @@ class Job:
     @classmethod
     def of_fields(cls, fields: Mapping[str, Any]) -> Job:
         """Out of JSON, which has no tuples."""
-        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in fields.items()}
-        return cls(**given)
+        values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in fields.items()}
+        return cls(**values)

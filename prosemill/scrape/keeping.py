@@ -1,4 +1,4 @@
-"""Items of a source kept as pages and ledger: what is new is stored, what is known is not, what is no more is gone."""
+"""Items of a source kept as pages and ledger: new bodies are stored, missing pages are marked gone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def keep(
 def nothing_in(source: Source, rows: list[LedgerRow], what: str) -> SourceEmpty:
     """What to raise when no row is live: `what` was looked for, with the commonest reasons and what to do."""
     reasons = Counter(row.reason for row in rows if not row.is_live)
-    found = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(5)) or "nothing there"
+    commonest = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common(5)) or "nothing there"
     hints = {
         "private_address": "set allow_private_addresses = true under [scrape] for a site of your own",
         "robots_disallowed": "its robots.txt does not let us in; obey_robots = false is for a site of your own",
@@ -49,7 +49,7 @@ def nothing_in(source: Source, rows: list[LedgerRow], what: str) -> SourceEmpty:
         CUT_OFF: "it is damaged; fetch it again or remove it",
     }
     hint = hints.get(reasons.most_common(1)[0][0] if reasons else "", "check the address, include and exclude")
-    return SourceEmpty(f"source {source.name}: {what} ({found}); {hint}")
+    return SourceEmpty(f"source {source.name}: {what} ({commonest}); {hint}")
 
 
 def _keep(

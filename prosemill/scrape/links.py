@@ -11,7 +11,7 @@ from lxml import etree
 from prosemill.scrape.compat import Element
 from prosemill.storage.charsets import codec_of
 
-MAX_LINKS = 5000  # of one page; a page with more is a machine's list, and the rest is counted, not followed
+MAX_LINKS = 5000  # of one page; the rest is counted, not followed
 _REFRESH = re.compile(r"^\s*[\d.]+\s*[;,]\s*url\s*=\s*['\"]?([^'\"]+)", re.IGNORECASE)
 _QUIET_SCHEMES = ("mailto:", "javascript:", "tel:", "data:", "sms:", "about:", "blob:", "#")
 

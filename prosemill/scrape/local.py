@@ -45,12 +45,12 @@ def list_files(source: str, path: str) -> list[File]:
         return [File(root, root.name)]
     if not root.is_dir():
         raise SourceError(f"source {source}: {root}: no such file or folder; correct `path` in the recipe")
-    found = []
+    files = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [File(path, path.relative_to(root).as_posix()) for path in paths]
-    return sorted(found, key=lambda file: file.name)
+        files += [File(path, path.relative_to(root).as_posix()) for path in paths]
+    return sorted(files, key=lambda file: file.name)
 
 
 def fingerprint(files: list[File]) -> str:

@@ -69,15 +69,15 @@ def _ai_rules(body: bytes) -> Protego | None:
 
 def directives(values: Iterable[str], token: str) -> frozenset[str]:
     """The directives that hold for us in `X-Robots-Tag` headers such as "noai, noindex" and "googlebot: noindex"."""
-    found: set[str] = set()
+    held: set[str] = set()
     for value in values:
         agent, colon, rest = value.partition(":")
         names_agent = bool(colon) and not any(word in agent.lower() for word in (*_DIRECTIVES, "unavailable_after"))
         if names_agent and agent.strip().lower() not in (token.lower(), "*", "robots"):
             continue
         words = re.split(r"[\s,;]+", (rest if names_agent else value).lower())
-        found.update(word for word in words if word in _DIRECTIVES)
-    return frozenset(found | ({"noindex", "nofollow"} if "none" in found else set()))
+        held.update(word for word in words if word in _DIRECTIVES)
+    return frozenset(held | ({"noindex", "nofollow"} if "none" in held else set()))
 
 
 @dataclass(frozen=True)

@@ -215,12 +215,12 @@ class PageSpider(Spider):  # type: ignore[misc]
         yield from self._side_done(origin, path, response.status, response.body)
 
     def on_side_failure(self, failure: Failure) -> Iterator[Request]:
-        given = failure.request.cb_kwargs
+        arguments = failure.request.cb_kwargs
         reason = _reason(failure)
-        if given["path"] == "/robots.txt":
+        if arguments["path"] == "/robots.txt":
             self.trouble = self.trouble or reason
-            self.origins[given["origin"]].robots = Robots(self.token, unavailable=reason)
-        yield from self._side_done(given["origin"], given["path"], 0, b"")
+            self.origins[arguments["origin"]].robots = Robots(self.token, unavailable=reason)
+        yield from self._side_done(arguments["origin"], arguments["path"], 0, b"")
 
     def _side_done(self, name: str, path: str, status: int, body: bytes) -> Iterator[Request]:
         """Note one file; ask for the next, or let the entries that waited go."""

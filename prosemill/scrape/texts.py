@@ -73,5 +73,5 @@ def _strings(value: Any) -> Iterator[str | None]:
 
 
 def _joined(titles: tuple[str, ...]) -> str:
-    """The nearest two titles: a poem and its book, not the whole shelf."""
+    """The nearest two titles, such as a poem's and its book's."""
     return " · ".join(dict.fromkeys(titles[-2:]))

@@ -21,9 +21,9 @@ _NOISE = re.compile(
 )
 _PATH_SESSION = re.compile(r";(?:jsessionid|phpsessid|sid)=[^/?#]*", re.IGNORECASE)
 
-MAX_URL_LENGTH = 2000  # longer ones are made by machines for machines
+MAX_URL_LENGTH = 2000  # longer ones come from programs
 MAX_SEGMENTS = 16  # of a path
-MAX_REPEATS = 2  # /a/b/a/b/ is thinkable, /a/a/a/ is a relative link gone wrong
+MAX_REPEATS = 2  # /a/b/a/b/ may exist, /a/a/a/ is a relative link gone wrong
 MAX_QUERIES = 200  # of one path: a calendar or a filter, not an archive
 
 

@@ -42,19 +42,19 @@ _LOOKED_UP = np.r_[0:0x20000, 0x2F800:0x2FA20, 0xE0000:0xE1000]
 @functools.cache
 def kinds() -> NDArray[np.uint8]:
     """The class of every code point [0x110000]."""
-    found = np.full(NUM_CODE_POINTS, SEPARATOR, np.uint8)
-    found[_IDEOGRAPHS] = ALONE
+    classes = np.full(NUM_CODE_POINTS, SEPARATOR, np.uint8)
+    classes[_IDEOGRAPHS] = ALONE
     for kind, characters in _CLASSES:
-        found[_having(characters)] = kind
-    return found
+        classes[_having(characters)] = kind
+    return classes
 
 
 @functools.cache
 def unsettled() -> NDArray[np.bool_]:
     """Which code points NFC may change, join or put in another order [0x110000]; a text without any is in NFC."""
-    found = np.zeros(NUM_CODE_POINTS, bool)
-    found[_having(r"\p{NFC_QC=M}\p{NFC_QC=N}\P{ccc=0}")] = True
-    return found
+    is_unsettled = np.zeros(NUM_CODE_POINTS, bool)
+    is_unsettled[_having(r"\p{NFC_QC=M}\p{NFC_QC=N}\P{ccc=0}")] = True
+    return is_unsettled
 
 
 def _having(characters: str) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ class Reader(ABC):
     def read(self, store: Store, writer: SnapshotWriter, previous: str, as_of: str) -> list[LedgerRow]:
         """Write the ledger and what is new or changed since `previous`; the ledger's rows."""
         fetched_at = as_of if "T" in as_of else f"{as_of}T00:00:00Z"
-        limit = self.settings.max_pages if self.is_remote else None  # what lies on disk costs nobody else anything
+        limit = self.settings.max_pages if self.is_remote else None  # files on disk cost no server anything
         rows = keeping.keep(self.items(fetched_at), self.source, store, writer, previous, max_pages=limit)
         if not any(row.is_live for row in rows):
             raise keeping.nothing_in(self.source, rows, f"no text in {getattr(self.source, 'path', '') or 'it'}")

@@ -70,25 +70,25 @@ class SiteReader(Reader):
 
 def _start_urls(source: SiteSource | UrlsSource) -> list[str]:
     """Canonical start URLs, of the recipe and of the list file, each once, in order."""
-    given = list(source.urls)
+    addresses = list(source.urls)
     if source.path:
         path = Path(source.path)
         if not path.is_file():
             raise SourceError(f"source {source.name}: {path}: no such file of URLs; correct `path` in the recipe")
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        given += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    found: dict[str, None] = {}
-    for url in given:
+        addresses += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    starts: dict[str, None] = {}
+    for url in addresses:
         try:
-            found[urls.canonical(url)] = None
+            starts[urls.canonical(url)] = None
         except ValueError as error:
             raise SourceError(
                 f"source {source.name}: {url!r} is not an address that can be read ({error}); "
                 'give http:// or https:// URLs, or kind = "folder" for files'
             ) from None
-    if not found:
+    if not starts:
         raise SourceEmpty(f"source {source.name}: the list of URLs is empty; add some or remove the source")
-    return list(found)
+    return list(starts)
 
 
 def _nothing(
