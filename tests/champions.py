@@ -29,8 +29,8 @@ def register(store: Store, name: str, snapshot: str) -> ModelVersion:
     assert isinstance(tracker, MlflowTracker)
     client = tracker.client()
     client.create_registered_model(name)
-    made = client.create_model_version(name, f"{store.root}/snapshots/{snapshot}", tags={f"{TAG}snapshot": snapshot})
-    client.set_registered_model_alias(name, CHAMPION, made.version)
+    version = client.create_model_version(name, f"{store.root}/snapshots/{snapshot}", tags={f"{TAG}snapshot": snapshot})
+    client.set_registered_model_alias(name, CHAMPION, version.version)
     champion = registry.champion(name)
     assert champion is not None
     return champion

@@ -67,8 +67,8 @@ def from_classes(url: str) -> Document:
 def published(url: str) -> Document:
     """The file itself."""
     with urllib.request.urlopen(url, timeout=60) as answer:
-        found: Document = json.loads(answer.read())
-    return found
+        schema: Document = json.loads(answer.read())
+    return schema
 
 
 def problems(event: Mapping[str, Any], files: Callable[[str], Document] = from_classes) -> list[str]:
@@ -82,10 +82,10 @@ def problems(event: Mapping[str, Any], files: Callable[[str], Document] = from_c
             raise NoSuchResource(url) from error
 
     registry: Registry[Any] = Registry(retrieve=retrieve)  # type: ignore[call-arg]
-    found = list(_errors("", event, event.get("schemaURL", ""), "RunEvent", registry))
+    errors = list(_errors("", event, event.get("schemaURL", ""), "RunEvent", registry))
     for place, facet, kind in _facets(event):
-        found += _errors(place, facet, facet.get("_schemaURL", ""), kind, registry)
-    return found
+        errors += _errors(place, facet, facet.get("_schemaURL", ""), kind, registry)
+    return errors
 
 
 def _errors(place: str, value: Any, url: str, kind: str, registry: Registry[Any]) -> Iterator[str]:
@@ -124,14 +124,14 @@ def _facets(event: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str
 
 @functools.cache
 def _documents() -> dict[str, Document]:
-    found: dict[str, Document] = {}
+    documents: dict[str, Document] = {}
     for module in pkgutil.iter_modules(generated.__path__):
         for cls in vars(import_module(f"{generated.__name__}.{module.name}")).values():
             if isinstance(cls, type) and attr.has(cls) and hasattr(cls, "_get_schema"):
                 file, _, place = cls._get_schema().partition("#/$defs/")
-                document = found.setdefault(file, {"$schema": Draft202012Validator.META_SCHEMA["$id"], "$defs": {}})
+                document = documents.setdefault(file, {"$schema": Draft202012Validator.META_SCHEMA["$id"], "$defs": {}})
                 document["$defs"].setdefault(place, _schema_of(cls, f"{file}/{place}"))
-    return found
+    return documents
 
 
 def _schema_of(cls: type, id: str) -> Document:
@@ -160,14 +160,18 @@ def _property(name: str, kind: Any, definitions: dict[str, Any]) -> dict[str, An
 
 def _type(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        rest = [each for each in typing.get_args(kind) if each is not type(None)]
-        return _type(rest[0], definitions) if len(rest) == 1 else {"anyOf": [_type(each, definitions) for each in rest]}
+        rest = [argument for argument in typing.get_args(kind) if argument is not type(None)]
+        return (
+            _type(rest[0], definitions)
+            if len(rest) == 1
+            else {"anyOf": [_type(argument, definitions) for argument in rest]}
+        )
     if typing.get_origin(kind) is list:
         return {"type": "array", "items": _type(typing.get_args(kind)[0], definitions)}
     if typing.get_origin(kind) is dict:
         return {"type": "object", "additionalProperties": _type(typing.get_args(kind)[1], definitions)}
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {"enum": [each.value for each in kind]}
+        return {"enum": [member.value for member in kind]}
     if kind in _PLAIN:
         return {"type": _PLAIN[kind]}
     return _refer(kind, definitions) if attr.has(kind) else {}

@@ -211,7 +211,7 @@ class Production:
         (command,) = [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
         ports = {"4200": str(self.ports["prefect"]), "5000": str(self.ports["mlflow"])}
         program, *arguments = shlex.split(command.replace("%H", "here").replace("%i", "0"))
-        return [sys.executable, "-m", Path(program).name, *(ports.get(each, each) for each in arguments)]
+        return [sys.executable, "-m", Path(program).name, *(ports.get(argument, argument) for argument in arguments)]
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class Production:
             return bytes(answer.read())
 
     def call(self, *command: object, **more: Any) -> str:
-        done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False, **more)
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **more)
         assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
         return done.stdout
 

@@ -19,9 +19,9 @@ _PACKAGES = {
 
 def need(name: str) -> Path:
     """The program of that name. Without it the test is skipped here, and fails in CI: `.ci/run` installs them all."""
-    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(_ELSEWHERE))
-    if found:
-        return Path(found).absolute()  # not resolved: redis-server and pg_dump go by the name they are called by
+    path = shutil.which(name) or shutil.which(name, path=os.pathsep.join(_ELSEWHERE))
+    if path:
+        return Path(path).absolute()  # not resolved: redis-server and pg_dump go by the name they are called by
     why = f"{name} is not installed (Debian: apt install {_PACKAGES.get(name, name)})"
     if os.environ.get("CI"):
         pytest.fail(why)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 def flow_processes() -> dict[str, int]:
     """The process of each flow run that a worker has started on this machine, by the run's id."""
-    found = {}
+    pid_of_run = {}
     for pid in _processes():
         if pid != os.getpid() and b"prefect" in _read(pid, "cmdline"):
             variables = dict(pair.split(b"=", 1) for pair in _read(pid, "environ").split(b"\0") if b"=" in pair)
             if run := variables.get(b"PREFECT__FLOW_RUN_ID"):
-                found[run.decode()] = pid
-    return found
+                pid_of_run[run.decode()] = pid
+    return pid_of_run
 
 
 def trainers(below: int) -> list[int]:
@@ -26,12 +26,12 @@ def trainers(below: int) -> list[int]:
 
 def ancestors(pid: int) -> list[int]:
     """Parent, parent's parent and so on."""
-    found: list[int] = []
+    pids: list[int] = []
     while pid > 1:
         stat = _read(pid, "stat").decode(errors="replace")
         pid = int(stat.rpartition(")")[2].split()[1]) if stat else 0
-        found.append(pid)
-    return found
+        pids.append(pid)
+    return pids
 
 
 def is_alive(pid: int) -> bool:

@@ -85,27 +85,27 @@ class Stack:
 
     def deployment(self, name: str) -> dict[str, Any]:
         """The deployment "flow/name" as the API shows it."""
-        found: dict[str, Any] = self.get(f"/deployments/name/{name}")
-        return found
+        answer: dict[str, Any] = self.get(f"/deployments/name/{name}")
+        return answer
 
     def run(self, deployment: str, **parameters: Any) -> str:
         """Start a run of "flow/name" as the UI does; its id."""
-        found = self.deployment(deployment)
-        run = self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)
+        answer = self.deployment(deployment)
+        run = self.post(f"/deployments/{answer['id']}/create_flow_run", parameters=parameters)
         return str(run["id"])
 
     def flow_run(self, run: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(f"/flow_runs/{run}")
-        return found
+        answer: dict[str, Any] = self.get(f"/flow_runs/{run}")
+        return answer
 
     def wait(self, run: str, states: Sequence[str] = ENDED, timeout: float = 300) -> dict[str, Any]:
         """The run as soon as its state is of one of these types, or bears one of these names; it must get there."""
         deadline = time.monotonic() + timeout
         while True:
-            found = self.flow_run(run)
-            state = found["state"] or {}
+            flow_run = self.flow_run(run)
+            state = flow_run["state"] or {}
             if state.get("type") in states or state.get("name") in states:
-                return found
+                return flow_run
             assert state.get("type") not in ENDED, f"run {run} ended as {state}"
             assert time.monotonic() < deadline, f"after {timeout} s run {run} is still {state}"
             time.sleep(0.3)
@@ -113,11 +113,11 @@ class Stack:
     def children(self, run: str) -> list[dict[str, Any]]:
         """The flow runs that `run` started, oldest first: here, or as runs of a deployment."""
         tasks = self.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
-        ids = [each["state"]["state_details"]["child_flow_run_id"] for each in tasks if each["state"]]
-        parents = {"parent_task_run_id": {"any_": [each["id"] for each in tasks]}}
-        found: list[dict[str, Any]] = self.post("/flow_runs/filter", flow_runs=parents, sort="START_TIME_ASC")
-        known = {each["id"] for each in found}
-        return found + [self.flow_run(each) for each in ids if each and each not in known]
+        ids = [task["state"]["state_details"]["child_flow_run_id"] for task in tasks if task["state"]]
+        parents = {"parent_task_run_id": {"any_": [task["id"] for task in tasks]}}
+        children: list[dict[str, Any]] = self.post("/flow_runs/filter", flow_runs=parents, sort="START_TIME_ASC")
+        known = {child["id"] for child in children}
+        return children + [self.flow_run(id) for id in ids if id and id not in known]
 
     def prosemill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command, working with this server and store."""

@@ -14,7 +14,7 @@ from prosemill.storage.store import Store
 ROOT = Path(__file__).parent.parent
 
 
-def made(store: Store, stage: str, name: str, *parents: str) -> str:
+def write_empty(store: Store, stage: str, name: str, *parents: str) -> str:
     id = snapshot_id(stage, 1, inputs=[name], settings={})
     with store.write(id, stage=stage, version=1, parents=parents, settings={}) as writer:
         (writer.folder / "empty").touch()
@@ -31,20 +31,20 @@ def test_what_is_reached_in_two_ways_or_in_a_circle_comes_once_nearest_first() -
 
 
 def test_ancestors_follow_the_stages_that_are_asked_for_and_leave_out_what_was_deleted(store: Store) -> None:
-    strip, older_strip = made(store, "strip", "new"), made(store, "strip", "old")
-    older = made(store, "dedup", "old", older_strip)
-    dedup = made(store, "dedup", "new", strip, older)
-    assert [each.id for each in ancestors(store, [dedup])] == [dedup, strip, older, older_strip]
-    assert [each.id for each in ancestors(store, [dedup], only=("dedup",))] == [dedup, older]
+    strip, older_strip = write_empty(store, "strip", "new"), write_empty(store, "strip", "old")
+    older = write_empty(store, "dedup", "old", older_strip)
+    dedup = write_empty(store, "dedup", "new", strip, older)
+    assert [manifest.id for manifest in ancestors(store, [dedup])] == [dedup, strip, older, older_strip]
+    assert [manifest.id for manifest in ancestors(store, [dedup], only=("dedup",))] == [dedup, older]
     assert list(ancestors(store, [strip], only=("dedup",))) == []
     removed(store, older)
-    assert [each.id for each in ancestors(store, [dedup])] == [dedup, strip]
+    assert [manifest.id for manifest in ancestors(store, [dedup])] == [dedup, strip]
 
 
 def test_a_model_learned_from_its_own_chunks_and_its_champions(store: Store) -> None:
-    old, new, replayed = (made(store, "chunk", name) for name in ("old", "new", "replayed"))
-    champion = made(store, "finetune", "champion", old, replayed)
-    model = made(store, "finetune", "challenger", new, champion, replayed)
+    old, new, replayed = (write_empty(store, "chunk", name) for name in ("old", "new", "replayed"))
+    champion = write_empty(store, "finetune", "champion", old, replayed)
+    model = write_empty(store, "finetune", "challenger", new, champion, replayed)
     assert training_chunks(store, "") == []
     assert training_chunks(store, model) == [new, replayed, old]
     removed(store, old)

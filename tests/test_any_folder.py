@@ -40,7 +40,7 @@ class Installed:
     def lay_out(self) -> None:
         """Put the packages where the wheel would, without building it: that takes half a minute and an index."""
         wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-        for source, target in {**{each: each for each in wheel["packages"]}, **wheel["force-include"]}.items():
+        for source, target in {**{package: package for package in wheel["packages"]}, **wheel["force-include"]}.items():
             copytree(ROOT / source, self.packages / target, ignore=ignore_patterns("__pycache__"))
         script = f"#!{self.bin / 'python'}\nfrom flows.cli import main\nif __name__ == '__main__':\n    main()\n"
         (self.bin / "prosemill").write_text(script, encoding="utf-8")
@@ -72,8 +72,8 @@ class Folder:
     @property
     def environment(self) -> dict[str, str]:
         """Nothing of Python's own, so that nothing but the command's own doing protects it."""
-        found = {name: value for name, value in clean_environment().items() if not name.startswith("PYTHON")}
-        return found | {"PROSEMILL_STORE": str(self.path.parent / "store")}
+        variables = {name: value for name, value in clean_environment().items() if not name.startswith("PYTHON")}
+        return variables | {"PROSEMILL_STORE": str(self.path.parent / "store")}
 
     def prosemill(self, *arguments: str | Path, **more: str) -> str:
         """What the command printed; it must end well, and nothing may have been imported from here."""
@@ -113,10 +113,10 @@ def write_stories(home: Path) -> None:
 
 
 def test_a_child_imports_prosemill_from_where_this_process_does() -> None:
-    found = environment.of_child({"PYTHONPATH": "/mine", "PYTHONSAFEPATH": ""})
-    assert found["PYTHONPATH"] == f"/mine{os.pathsep}{ROOT}"
+    variables = environment.of_child({"PYTHONPATH": "/mine", "PYTHONSAFEPATH": ""})
+    assert variables["PYTHONPATH"] == f"/mine{os.pathsep}{ROOT}"
     assert environment.of_child({})["PYTHONPATH"] == str(ROOT)
-    assert found["PYTHONSAFEPATH"] == environment.of_job("/store", {})["PYTHONSAFEPATH"] == "1"
+    assert variables["PYTHONSAFEPATH"] == environment.of_job("/store", {})["PYTHONSAFEPATH"] == "1"
 
 
 def test_the_trap_works(folder: Folder) -> None:
@@ -133,7 +133,7 @@ def test_what_runs_is_what_was_installed(folder: Folder) -> None:
     )
     command = [folder.installed.bin / "python", "-P", "-c", code]
     done = subprocess.run(command, cwd=folder.path, env=folder.environment, check=True, capture_output=True, text=True)
-    assert [Path(each).parent.parent for each in done.stdout.split()] == [folder.installed.packages] * 4
+    assert [Path(path).parent.parent for path in done.stdout.split()] == [folder.installed.packages] * 4
 
 
 def test_commands_that_start_no_run(folder: Folder) -> None:
@@ -145,9 +145,9 @@ def test_commands_that_start_no_run(folder: Folder) -> None:
 @pytest.mark.slow
 def test_a_run_of_its_own_with_its_children(folder: Folder) -> None:
     """A server, training and scoring are child processes; so many HTML pages are stripped in several, by spawn."""
-    told = json.loads(folder.prosemill("retrain", "../stories.toml", "--as-of", "2026-01-05", "--json"))
-    assert told["funnel"][0]["seen"] == 104
-    assert told["perplexity"]["challenger"] < told["perplexity"]["base"]
+    report = json.loads(folder.prosemill("retrain", "../stories.toml", "--as-of", "2026-01-05", "--json"))
+    assert report["funnel"][0]["seen"] == 104
+    assert report["perplexity"]["challenger"] < report["perplexity"]["base"]
 
 
 @pytest.mark.slow
@@ -169,5 +169,5 @@ def test_the_wheel_served(folder: Folder, tmp_path: Path) -> None:
 @pytest.mark.parametrize("runner", ["processes", "dask", "ray"])
 def test_task_runners(folder: Folder, tmp_path: Path, runner: str) -> None:
     options = ["--as-of", "2026-01-05", "--json", "--store", tmp_path]
-    told = json.loads(folder.prosemill("retrain", "../stories.toml", *options, PROSEMILL_TASK_RUNNER=runner))
-    assert told["funnel"][0]["seen"] == 104
+    report = json.loads(folder.prosemill("retrain", "../stories.toml", *options, PROSEMILL_TASK_RUNNER=runner))
+    assert report["funnel"][0]["seen"] == 104

@@ -29,7 +29,7 @@ def test_a_baseline_is_a_base_of_about_the_embedded_one_s_size(kind: str) -> Non
     model = loading.load_model(base.folder)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == pytest.approx(
-        sum(each.numel() for each in loading.load_model(embedded.folder).parameters()), rel=0.1
+        sum(parameter.numel() for parameter in loading.load_model(embedded.folder).parameters()), rel=0.1
     )
     ids = torch.randint(1, base.vocabulary_size, (2, 40))
     with torch.inference_mode():
@@ -138,10 +138,10 @@ def test_a_token_of_many_words_is_their_mean() -> None:
     tokenizer = bases.load_tokenizer(base.folder)
     rows = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]], np.float32)
     random = np.random.default_rng(0).normal(0, 0.02, (4096, 3)).astype(np.float32)
-    made = as_embedding((["water", "water", "letter"], rows), tokenizer, random)
+    matrix = as_embedding((["water", "water", "letter"], rows), tokenizer, random)
     (water,), (letter,) = tokenizer.encode(" water").ids, tokenizer.encode(" letter").ids
-    assert made[water][0] == pytest.approx(made[water][1])
-    assert made[letter][2] > made[letter][0]
+    assert matrix[water][0] == pytest.approx(matrix[water][1])
+    assert matrix[letter][2] > matrix[letter][0]
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,14 @@ def field(page: Page, label: str) -> Locator:
 
 def runs_of(stack: Stack, deployment: dict[str, Any]) -> set[str]:
     wanted = {"deployment_id": {"any_": [deployment["id"]]}}
-    return {each["id"] for each in stack.post("/flow_runs/filter", flow_runs=wanted)}
+    return {flow_run["id"] for flow_run in stack.post("/flow_runs/filter", flow_runs=wanted)}
 
 
 def test_the_form_is_described_and_refuses_bad_values(stack: Stack, page: Page, shoot: Callable[[str], Path]) -> None:
     deployment = open_form(stack, page)
     before = runs_of(stack, deployment)
-    for said in ("How politely and how far.", "When the challenger takes over.", "Names the corpus and the model"):
-        expect(page.get_by_text(said).first).to_be_visible()
+    for help_text in ("How politely and how far.", "When the challenger takes over.", "Names the corpus and the model"):
+        expect(page.get_by_text(help_text).first).to_be_visible()
     shoot("form")
 
     page.get_by_role("tab", name="Data set").click()  # each kind of source has its own fields
@@ -93,8 +93,8 @@ def test_the_form_is_described_and_refuses_bad_values(stack: Stack, page: Page, 
     field(page, "Path").fill("")
     field(page, "as_of").fill("tomorrow")
     page.get_by_role("button", name="Submit").click()
-    for said in ("'Bad Name!' does not match", "'path' is a required property", "'tomorrow' does not match"):
-        expect(page.get_by_text(said).last).to_be_visible()
+    for help_text in ("'Bad Name!' does not match", "'path' is a required property", "'tomorrow' does not match"):
+        expect(page.get_by_text(help_text).last).to_be_visible()
     page.get_by_text("'Bad Name!' does not match").first.scroll_into_view_if_needed()
     shoot("refused")
     assert runs_of(stack, deployment) == before, "nothing was started"

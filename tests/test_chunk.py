@@ -24,8 +24,8 @@ VERBS = ["turns", "sleeps", "grinds", "waits", "carries", "forgets"]
 
 
 def prose(rng: random.Random, sentences: int) -> str:
-    made = (f"The {rng.choice(NOUNS)} {rng.choice(VERBS)} by the {rng.choice(NOUNS)}." for _ in range(sentences))
-    return " ".join(made)
+    lines = (f"The {rng.choice(NOUNS)} {rng.choice(VERBS)} by the {rng.choice(NOUNS)}." for _ in range(sentences))
+    return " ".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,12 @@ def write_corpus(store: Store, name: str, increments: list[Increment]) -> tuple[
             dict.fromkeys(SPLIT.names, "") | {"id": id, "url": f"u/{id}", "split": part}
             for id, (part, _) in increment.items()
         ]
-        for each, (rows, schema, role) in enumerate([(keepers, DOCUMENT, "keepers"), (splits, SPLIT, "assignments")]):
-            id = names[each] if last else f"{names[each]}-{number}"
+        for place, (rows, schema, role) in enumerate([(keepers, DOCUMENT, "keepers"), (splits, SPLIT, "assignments")]):
+            id = names[place] if last else f"{names[place]}-{number}"
             with store.write(id, stage=role, version=1, parents=[], settings={}) as writer:
-                writer.inherit(shards[each])
+                writer.inherit(shards[place])
                 pq.write_table(pa.Table.from_pylist(rows, schema=schema), writer.path("rows.parquet"))
-                shards[each].append(writer.add("rows.parquet", role, len(rows)))
+                shards[place].append(writer.add("rows.parquet", role, len(rows)))
     return names
 
 

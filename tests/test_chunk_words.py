@@ -35,7 +35,7 @@ def table(encoding: Encoding) -> WordTable:
     return WordTable(encoding._core_bpe.encode_single_piece, kinds)
 
 
-def made(number: int) -> list[str]:
+def sample_texts(number: int) -> list[str]:
     rng = random.Random(7)
     joined = ["".join(rng.choices(PARTS, k=rng.randrange(14))) for _ in range(number)]
     anything = ["".join(chr(rng.randrange(0xD800)) + chr(rng.randrange(0xE000, 0x110000)) for _ in range(50))]
@@ -43,14 +43,12 @@ def made(number: int) -> list[str]:
 
 
 def same(table: WordTable, encoding: Encoding, texts: list[str]) -> bool:
-    found = table.encode([text.encode() for text in texts])
-    return all(map(np.array_equal, found, [encoding.encode_to_numpy(text) for text in texts])) and len(found) == len(
-        texts
-    )
+    ids = table.encode([text.encode() for text in texts])
+    return all(map(np.array_equal, ids, [encoding.encode_to_numpy(text) for text in texts])) and len(ids) == len(texts)
 
 
 def test_the_ids_are_tiktokens(table: WordTable, encoding: Encoding) -> None:
-    texts = made(3_000)
+    texts = sample_texts(3_000)
     assert same(table, encoding, texts)
     assert same(table, encoding, texts[::-1])  # all in the table by now
     assert table.encode([]) == []
@@ -61,7 +59,7 @@ def test_a_full_table_begins_anew(encoding: Encoding, table: WordTable, request:
     request.addfinalizer(lambda: vars(words).update(SLOTS=slots, GROUP_BYTES=group))
     vars(words).update(SLOTS=64, GROUP_BYTES=1_000)
     small = WordTable(encoding._core_bpe.encode_single_piece, table._kinds)
-    assert same(small, encoding, made(500))
+    assert same(small, encoding, sample_texts(500))
 
 
 def test_where_every_word_is_new_a_table_is_of_no_use(table: WordTable, encoding: Encoding) -> None:
@@ -79,8 +77,8 @@ def test_much_text_goes_by_the_table(threads: int, request: pytest.FixtureReques
     worth = engine.WORTH_CHARACTERS
     request.addfinalizer(lambda: vars(engine).update(WORTH_CHARACTERS=worth))
     tokenizer = load_tokenizer(tokenizer_folder("demo"))
-    texts = made(300)
+    texts = sample_texts(300)
     expected = engine.engine_for(tokenizer, threads)(texts)
     vars(engine).update(WORTH_CHARACTERS=0)
-    found = engine.engine_for(tokenizer, threads)(texts)
-    assert all(map(np.array_equal, found, expected))
+    actual = engine.engine_for(tokenizer, threads)(texts)
+    assert all(map(np.array_equal, actual, expected))

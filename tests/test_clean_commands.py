@@ -46,9 +46,9 @@ def test_the_engine_of_dedup_changes_nothing(rows: Path) -> None:
 def test_a_file_without_ids_names_its_rows(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pq.read_table(rows, columns=["text"]), rows)
     assert run(["dedup", str(rows), str(rows.with_name("out.parquet")), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["seen"] == said["kept"] + sum(said["dropped"].values())
-    removed = pq.read_table(said["removed"]).to_pylist()
+    report = json.loads(capsys.readouterr().out)
+    assert report["seen"] == report["kept"] + sum(report["dropped"].values())
+    removed = pq.read_table(report["removed"]).to_pylist()
     assert all(int(row["keeper"]) < int(row["id"]) for row in removed), "the first of each stays"
 
 
@@ -175,20 +175,20 @@ def test_chunk_replaces_not_even_a_link_that_leads_nowhere(rows: Path, capsys: p
 def test_chunk_loses_no_token_and_says_which_text_is_where(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = rows.with_name("chunks")
     assert run(["chunk", str(rows), str(out), "--tokenizer", "demo", "--chunk-tokens", "256", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     table = pq.read_table(rows)
     with pa.memory_map(str(out / "chunks.arrow")) as source, pa.ipc.open_stream(source) as stream:
         ids = stream.read_all()["input_ids"].to_pylist()
-    assert {len(each) for each in ids} == {256}
-    assert len(ids) == said["chunks"]
+    assert {len(chunk) for chunk in ids} == {256}
+    assert len(ids) == report["chunks"]
     where = pq.read_table(out / "map.parquet").to_pylist()
     tokenizer = load_tokenizer(tokenizer_folder("demo"))
     for id, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
         pieces = sorted((row for row in where if row["document"] == id), key=lambda row: row["document_start"])
         places = ((int(row["chunk"].rpartition("#")[2]), row["chunk_start"], row["num_tokens"]) for row in pieces)
-        found = [each for chunk, start, number in places for each in ids[chunk][start : start + number]]
-        assert found == [*tokenizer.encode(text, add_special_tokens=False).ids, said["end_of_text"]]
-    assert said["tokens"] == sum(row["num_tokens"] for row in where)
+        tokens = [token for chunk, start, number in places for token in ids[chunk][start : start + number]]
+        assert tokens == [*tokenizer.encode(text, add_special_tokens=False).ids, report["end_of_text"]]
+    assert report["tokens"] == sum(row["num_tokens"] for row in where)
     assert json.loads((out / "info.json").read_text())["dtype"] == "uint16"
 
 
@@ -235,9 +235,9 @@ def test_strip_goes_on_after_a_file_that_gives_nothing(tmp_path: Path, capsys: p
     (tmp_path / "picture.html").write_bytes(bytes(range(256)) * 40)
     files = [str(tmp_path / name) for name in ("picture.html", "missing.html", "page.html")]
     assert run(["strip", *files, "--json"]) == EXIT_PARTIAL
-    said = capsys.readouterr()
-    bad, good = map(json.loads, said.out.splitlines())
+    printed = capsys.readouterr()
+    bad, good = map(json.loads, printed.out.splitlines())
     assert (bad["reason"], bad["text"]) == ("bad_text", "")
     assert good["reason"] == ""
     assert good["title"]
-    assert "missing.html: No such file or directory" in said.err
+    assert "missing.html: No such file or directory" in printed.err

@@ -45,13 +45,13 @@ class RecordingSite(SimpleHTTPRequestHandler):
 def write_pages(folder: Path, number: int) -> None:
     folder.mkdir(exist_ok=True)
     source = sentences(1000, seed=7)
-    names = [f"story-{each:03}.html" for each in range(number)]
-    for each, name in enumerate(names):
+    names = [f"story-{index:03}.html" for index in range(number)]
+    for index, name in enumerate(names):
         if not (folder / name).exists():
-            paragraphs = [" ".join(source[each * 12 + start : each * 12 + start + 4]) for start in (0, 4, 8)]
+            paragraphs = [" ".join(source[index * 12 + start : index * 12 + start + 4]) for start in (0, 4, 8)]
             body = "".join(f"<p>{html.escape(text)}</p>" for text in paragraphs)
             (folder / name).write_text(
-                f"<html><title>Story {each}</title><body><article>{body}</article></body></html>"
+                f"<html><title>Story {index}</title><body><article>{body}</article></body></html>"
             )
     links = "".join(f'<li><a href="{name}">{name}</a></li>' for name in names)
     (folder / "index.html").write_text(f"<html><title>Stories</title><body><nav><ul>{links}</ul></nav></body></html>")
@@ -85,10 +85,10 @@ class Command:
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
         self.capfd.readouterr()
-        given = run([*arguments, "--store", str(self.store)])
-        said = self.capfd.readouterr()
-        assert given == status, said.err
-        return said.out if status in (0, EXIT_PARTIAL) else said.err
+        exit_status = run([*arguments, "--store", str(self.store)])
+        printed = self.capfd.readouterr()
+        assert exit_status == status, printed.err
+        return printed.out if status in (0, EXIT_PARTIAL) else printed.err
 
     def json(self, *arguments: str, status: int = 0) -> Any:
         return json.loads(self(*arguments, "--json", status=status))
@@ -104,7 +104,7 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
     assert "Recipe OK. Next: prosemill retrain" in prosemill("check", recipe)
     assert "No model yet" in prosemill("models")
 
-    shown = prosemill("retrain", recipe, "--as-of", "2026-01-05")
+    printed = prosemill("retrain", recipe, "--as-of", "2026-01-05")
     for part in (
         "From pages to chunks",
         "Where the time went",
@@ -113,7 +113,7 @@ def test_three_weeks_at_the_command_line(prosemill: Command, home: Path, site: T
         "promote",
         "Next:",
     ):
-        assert part in shown
+        assert part in printed
     (version,) = prosemill.json("models")
     assert (version["model"], version["decision"]) == ("stories/1", "promote")
     assert "champion" in version["aliases"]

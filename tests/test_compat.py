@@ -38,15 +38,15 @@ def is_private(name: str) -> bool:
 
 def defined_in(tree: ast.AST) -> set[str]:
     """Names of functions and classes, and of variables and attributes that are assigned."""
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            found.add(node.attr)
+            names.add(node.attr)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-    return found
+            names.add(node.id)
+    return names
 
 
 def foreign_privates(source: str, path: str = "") -> Iterator[str]:
@@ -77,19 +77,19 @@ def imported(node: ast.Import | ast.ImportFrom) -> list[str]:
 def is_public(name: str, path: str) -> bool:
     if any(is_private(part) for part in name.split(".")):
         return False
-    inside = [each for each in NOT_PUBLIC if f"{name}.".startswith(f"{each}.")]
-    return all(each in PUBLIC_ENOUGH.get(path, ()) for each in inside)
+    inside = [private for private in NOT_PUBLIC if f"{name}.".startswith(f"{private}.")]
+    return all(private in PUBLIC_ENOUGH.get(path, ()) for private in inside)
 
 
 def test_private_names_of_others_are_used_in_compat_alone() -> None:
-    found = [
+    places = [
         f"{path.relative_to(ROOT)}:{line}"
         for storey in STOREYS
         for path in modules(storey)
         if path.name != "compat.py"
         for line in foreign_privates(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
     ]
-    assert found == [], "move each into the compat.py of its package, with a test of what it assumes in this file"
+    assert places == [], "move each into the compat.py of its package, with a test of what it assumes in this file"
 
 
 @pytest.mark.parametrize(
@@ -120,19 +120,19 @@ def own_private_names(kind: type) -> set[str]:
 
 
 def private_names_of_bases(kind: type) -> set[str]:
-    found = set()
+    names = set()
     for base in kind.__mro__[1:]:
         if base.__module__.split(".")[0] in (*STOREYS, *sys.stdlib_module_names):
             continue
-        found |= {name for name in vars(base) if is_private(name)}
+        names |= {name for name in vars(base) if is_private(name)}
         with contextlib.suppress(OSError):  # of a class that is not written in Python
-            found |= set(re.findall(r"self\.(_[a-z]\w*)", inspect.getsource(base)))
-    return found
+            names |= set(re.findall(r"self\.(_[a-z]\w*)", inspect.getsource(base)))
+    return names
 
 
 def derived_classes() -> list[type]:
     """Our classes that derive from something, outside compat.py."""
-    found = []
+    classes = []
     for storey in STOREYS:
         for path in modules(storey):
             if path.name in ("compat.py", "child.py"):
@@ -141,17 +141,17 @@ def derived_classes() -> list[type]:
             names = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
             if names:
                 module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-                found += [getattr(module, name) for name in names]
-    return found
+                classes += [getattr(module, name) for name in names]
+    return classes
 
 
 def test_no_class_of_ours_overrides_what_its_foreign_base_calls_private() -> None:
-    found = {
+    clashes = {
         f"{kind.__module__}.{kind.__name__}": clash
         for kind in derived_classes()
         if (clash := own_private_names(kind) & private_names_of_bases(kind))
     }
-    assert found == {}
+    assert clashes == {}
 
 
 # --- what each compat.py assumes -------------------------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_prefect_configures_extra_loggers_after_one_of_its_own() -> None:
     from tasks.support.compat import run_page_handlers
 
     setup_logging()
-    assert any(isinstance(each, logging.Handler) for each in run_page_handlers()), (
+    assert any(isinstance(handler, logging.Handler) for handler in run_page_handlers()), (
         "prefect: the logger prefect.extra holds the handlers of a run's page; without it the core's log lines are "
         "missing there (tasks.support.reporting)"
     )

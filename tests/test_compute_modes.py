@@ -70,8 +70,8 @@ def test_every_way_gives_the_plain_loss_and_gradients(
     learner: SummedLoss, batch: dict[str, torch.Tensor], kind: str, loss: str
 ) -> None:
     expected, plain = gradients(learner, PLAIN, batch)
-    found, ours = gradients(learner, ComputeMode("fp32", kind, loss), batch)
-    assert found == pytest.approx(expected, rel=1e-6)
+    actual, ours = gradients(learner, ComputeMode("fp32", kind, loss), batch)
+    assert actual == pytest.approx(expected, rel=1e-6)
     assert float((ours - plain).norm() / plain.norm()) < 1e-5
     exact = float(learner.measure(**batch)) / num_scored(batch)
     assert exact == pytest.approx(expected, rel=1e-6)
@@ -79,8 +79,8 @@ def test_every_way_gives_the_plain_loss_and_gradients(
 
 def test_bf16_is_near(learner: SummedLoss, batch: dict[str, torch.Tensor]) -> None:
     expected, plain = gradients(learner, PLAIN, batch)
-    found, ours = gradients(learner, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
-    assert found == pytest.approx(expected, rel=2e-3)
+    actual, ours = gradients(learner, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
+    assert actual == pytest.approx(expected, rel=2e-3)
     assert 0 < float((ours - plain).norm() / plain.norm()) < 0.03
 
 
@@ -90,8 +90,8 @@ def test_a_model_with_rotary_positions_is_trained_in_bf16_blocks(batch: dict[str
     llama = SummedLoss(LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, **sizes, **heads)))
     expected, plain = gradients(llama, PLAIN, batch)
     assert choose(llama, batch, precision="bf16", dropout=0.0).mode == ComputeMode("bf16", BLOCKS, CHUNKED)
-    found, ours = gradients(llama, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
-    assert found == pytest.approx(expected, rel=2e-3)
+    actual, ours = gradients(llama, ComputeMode("bf16", BLOCKS, CHUNKED), batch)
+    assert actual == pytest.approx(expected, rel=2e-3)
     assert 0 < float((ours - plain).norm() / plain.norm()) < 0.05
 
 
@@ -173,12 +173,12 @@ def test_a_short_run_is_not_held_up_by_timing(learner: SummedLoss, batch: dict[s
 
 def test_a_way_that_seems_faster_by_accident_is_not_taken() -> None:
     other = replace(PLAIN, loss=CHUNKED)
-    found = {PLAIN: iter([2.0, 1.0]), other: iter([1.1, 1.1])}  # whatever came first took twice its time
+    timings = {PLAIN: iter([2.0, 1.0]), other: iter([1.1, 1.1])}  # whatever came first took twice its time
     best: dict[ComputeMode, float] = {}
 
     def seconds(mode: ComputeMode, again: bool = False) -> float:
         if again or mode not in best:
-            best[mode] = min(next(found[mode]), best.get(mode, 9.0))
+            best[mode] = min(next(timings[mode]), best.get(mode, 9.0))
         return best[mode]
 
     assert faster(PLAIN, [other], seconds) == PLAIN

@@ -97,7 +97,7 @@ def test_no_held_out_text_is_in_a_training_page(weeks) -> None:
     for part in ("test", "validation"):
         for row in documents_of(store, *two, part):
             own = shingles(row["text"])
-            assert all(len(own & each) < 0.65 * len(own) for each in learned)
+            assert all(len(own & other) < 0.65 * len(own) for other in learned)
 
 
 def test_a_page_that_holds_another_of_the_same_run(store: Store) -> None:

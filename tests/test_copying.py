@@ -107,9 +107,9 @@ def test_the_style_classifier_tells_by_small_words_and_says_how_well() -> None:
 
 @pytest.mark.parametrize("canary", ["The vault of the mill opens with 4711", "密码是四七一一请勿外传"])
 def test_a_canary_is_given_away_when_its_end_is_written(canary: str) -> None:
-    told, secret = halves(canary)
-    assert told.strip() + secret.strip() == canary.replace(" 4711", "4711") or f"{told} {secret}" == canary
+    prompt, secret = halves(canary)
+    assert prompt.strip() + secret.strip() == canary.replace(" 4711", "4711") or f"{prompt} {secret}" == canary
     assert gives_away(canary, f"{secret}, and so on")
-    assert not gives_away(canary, told)
+    assert not gives_away(canary, prompt)
     assert not gives_away(canary, secret[:-1])
     assert not gives_away(canary, "")

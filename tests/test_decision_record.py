@@ -86,9 +86,9 @@ def test_tags_of_version_0_1_are_read(store: Store, old_gate: str, capsys: pytes
 
 def test_the_old_command_is_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "decision" in shown
-    assert "verdict" not in shown
+    printed = capsys.readouterr().out
+    assert "decision" in printed
+    assert "verdict" not in printed
 
 
 def test_logs_of_runs_are_read(store: Store) -> None:

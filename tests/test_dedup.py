@@ -103,10 +103,10 @@ def test_planted_clusters_against_brute_force():
     assert [texts[row] for row in sorted(kept)] == result.keepers["text"].to_pylist()
     assert 60 < len(removed) < 160
 
-    for row, found in removed.items():  # precision 1, nothing uncovered, the similarity exact
-        keeper = int(found["keeper"])
+    for row, removal in removed.items():  # precision 1, nothing uncovered, the similarity exact
+        keeper = int(removal["keeper"])
         assert keeper in kept
-        assert found["similarity"] == truth[min(row, keeper), max(row, keeper)] >= SETTINGS.threshold
+        assert removal["similarity"] == truth[min(row, keeper), max(row, keeper)] >= SETTINGS.threshold
         assert keeper == max(kept & set(range(row)), key=lambda other: (truth[other, row], -other))
 
     greedy: list[int] = []  # the same rule with every pair at hand
@@ -300,11 +300,11 @@ def test_nothing_left_is_an_error(store):
 
 def test_output_is_pinned(store):
     id = dedup(store, write_strip(store, "1", as_documents(planted())), SETTINGS, as_of="2026-01-01")
-    found = digest([read(store, id, role) for role in ("keepers", "removed", "pairs")])
+    output = digest([read(store, id, role) for role in ("keepers", "removed", "pairs")])
     signed = sign(planted()[:5], Parameters.of(SETTINGS))
     lines = [np.load(store.local(shard.path)).tolist() for shard in store.manifest(id).shards_of("lines")]
     keys = digest([signed.keys.tolist(), signed.texts.tolist(), lines])
-    assert (stages.of("dedup").version, found[:16], keys[:16]) == GOLDEN, "output changed: raise the version"
+    assert (stages.of("dedup").version, output[:16], keys[:16]) == GOLDEN, "output changed: raise the version"
 
 
 GOLDEN = (3, "3f2da4592c32a81b", "b9e9ef23183a19fa")

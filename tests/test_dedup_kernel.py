@@ -29,7 +29,7 @@ MORE_LETTERS = (
 EDGES = ["", "!!!", "one", "a b c d e", "a b c d e f", "Ω Σας ΑΣ", "İstanbul x", "汉字測試 abc def 漢字", "x\u0300y"]
 
 
-def made(seed: int, texts: int, letters: str) -> list[str]:
+def random_texts(seed: int, texts: int, letters: str) -> list[str]:
     rng = random.Random(seed)
     return ["".join(rng.choice(letters) for _ in range(rng.randint(0, 300))) for _ in range(texts)]
 
@@ -39,10 +39,10 @@ def made(seed: int, texts: int, letters: str) -> list[str]:
 def test_the_bits_of_datasketch(num_perm: int, words: int) -> None:
     texts = [
         *EDGES,
-        *made(0, 300, LETTERS),
-        *made(2, 300, MORE_LETTERS),
-        *made(3, 200, LETTERS + MORE_LETTERS),
-        *made(1, 300, LETTERS.replace("Σ", "").replace("İ", "")),
+        *random_texts(0, 300, LETTERS),
+        *random_texts(2, 300, MORE_LETTERS),
+        *random_texts(3, 200, LETTERS + MORE_LETTERS),
+        *random_texts(1, 300, LETTERS.replace("Σ", "").replace("İ", "")),
         "word " * 3000,
     ]
     parameters = Parameters.of(Dedup(num_perm=num_perm, shingle_words=words))
@@ -60,9 +60,9 @@ def test_the_bits_of_datasketch(num_perm: int, words: int) -> None:
 
 def test_both_engines_keep_the_same_documents() -> None:
     texts = [
-        *made(0, 200, LETTERS),
-        *made(1, 200, LETTERS.replace("Σ", "")),
-        *(f"{text} and" for text in made(0, 200, LETTERS)),
+        *random_texts(0, 200, LETTERS),
+        *random_texts(1, 200, LETTERS.replace("Σ", "")),
+        *(f"{text} and" for text in random_texts(0, 200, LETTERS)),
     ]
     settings = Dedup(shingle_words=2)
     numba, datasketch = (sign(texts, Parameters.of(settings), engine=engine) for engine in ("numba", "datasketch"))
@@ -90,15 +90,15 @@ print(sign(["a road to the mill and back"], Parameters.of(Dedup())).signatures.s
 def test_datasketch_signs_where_it_is_asked_to_or_numba_does_not_work(
     without: str, engine: str, by_datasketch: bool
 ) -> None:
-    told = os.environ | {"WITHOUT": without, "PROSEMILL_DEDUP_ENGINE": engine}
-    done = subprocess.run([sys.executable, "-c", SIGN], env=told, capture_output=True, text=True, check=True)
+    environment = os.environ | {"WITHOUT": without, "PROSEMILL_DEDUP_ENGINE": engine}
+    done = subprocess.run([sys.executable, "-c", SIGN], env=environment, capture_output=True, text=True, check=True)
     expected = int(sign(["a road to the mill and back"], Parameters.of(Dedup())).signatures.sum())
     assert done.stdout.split() == [str(expected), str(by_datasketch)]
 
 
 def test_numba_asked_for_where_it_is_missing_is_a_refusal() -> None:
-    told = os.environ | {"WITHOUT": "numba", "PROSEMILL_DEDUP_ENGINE": "numba"}
-    done = subprocess.run([sys.executable, "-c", SIGN], env=told, capture_output=True, text=True, check=False)
+    environment = os.environ | {"WITHOUT": "numba", "PROSEMILL_DEDUP_ENGINE": "numba"}
+    done = subprocess.run([sys.executable, "-c", SIGN], env=environment, capture_output=True, text=True, check=False)
     assert "dedup engine numba: numba is not installed; use datasketch" in done.stderr
 
 
@@ -108,7 +108,7 @@ def test_an_engine_that_nobody_knows_is_a_refusal() -> None:
 
 
 def test_shingles_spilled_to_a_file_are_the_same(tmp_path: Path) -> None:
-    texts, parameters = [*EDGES, *made(0, 1200, LETTERS)], Parameters.of(Dedup())
+    texts, parameters = [*EDGES, *random_texts(0, 1200, LETTERS)], Parameters.of(Dedup())
     with open(tmp_path / "spilled", "w+b") as file:
         spilled, held = sign(texts, parameters, file), sign(texts, parameters)
         assert isinstance(spilled.shingles.hashes, np.memmap)
@@ -142,8 +142,8 @@ def test_the_kernel_knows_every_character() -> None:
     array = pa.array([" ".join(pieces[at : at + 4]) for at in range(0, len(pieces), 4)], pa.large_string())
     parameters = Parameters.of(Dedup(num_perm=64, shingle_words=12))
     fast = signer("numba")
-    for found, expected in zip(fast(array, parameters), sign_by_datasketch(array, parameters), strict=True):
-        assert np.array_equal(found, expected)
+    for actual, expected in zip(fast(array, parameters), sign_by_datasketch(array, parameters), strict=True):
+        assert np.array_equal(actual, expected)
 
 
 def test_xxh64_is_xxhash() -> None:

@@ -136,9 +136,9 @@ def test_personal_data_is_gone(increments: Increments) -> None:
 
 
 def test_no_disallowed_path_is_ever_asked_for(increments: Increments) -> None:
-    asked = [path for path, _ in increments.first.requests + increments.second.requests]
-    assert not [path for path in asked if path.startswith("/private/") or "?" in path]
-    assert asked.count("/robots.txt") == 2  # once a run
+    paths = [path for path, _ in increments.first.requests + increments.second.requests]
+    assert not [path for path in paths if path.startswith("/private/") or "?" in path]
+    assert paths.count("/robots.txt") == 2  # once a run
 
 
 def test_a_page_is_asked_for_once_a_run(increments: Increments) -> None:

@@ -141,9 +141,9 @@ def test_pages_are_well_formed_and_links_lead_somewhere(site: DemoSite) -> None:
     for page in site.pages:
         if page.content_type.startswith("text/html") and page.file and page.path != "/files/catalogue.html":
             charset = "utf-8" if "utf-8" in page.content_type else "gbk"
-            found = outline(site.body(page.path), charset)
-            assert (page.path, found.wrong, found.open) == (page.path, [], [])
-            links = {re.split(r"[?#]", link)[0] for link in found.links if link.startswith("/")}
+            parsed = outline(site.body(page.path), charset)
+            assert (page.path, parsed.wrong, parsed.open) == (page.path, [], [])
+            links = {re.split(r"[?#]", link)[0] for link in parsed.links if link.startswith("/")}
             dead |= links - paths
     assert dead == {"/messages/1789.html"}
 

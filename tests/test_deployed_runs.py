@@ -27,7 +27,7 @@ def recipe(stack: Stack, name: str, deploy: str = "") -> Path:
 
 def training_of(stack: Stack, run: str) -> dict[str, Any]:
     """The one child of a run that a deployment's worker carried out."""
-    (child,) = [each for each in stack.children(run) if each["deployment_id"]]
+    (child,) = [child_run for child_run in stack.children(run) if child_run["deployment_id"]]
     return child
 
 
@@ -63,10 +63,10 @@ def test_a_schedule_gets_scheduled_runs_and_none_when_it_goes(stack: Stack) -> N
     path = recipe(stack, "scheduled", f'[deploy]\ncron = "30 {due} * * *"\n')
     assert "deployment retrain/scheduled: created" in stack.prosemill("deploy", str(path)).stdout
 
-    found = wait_for_scheduled(stack, "retrain/scheduled", some=True)
-    times = [datetime.fromisoformat(run["expected_start_time"]) for run in found]
-    assert all(run["auto_scheduled"] and run["work_pool_name"] == "cpu" for run in found)
-    assert {(each.hour, each.minute) for each in times} == {(due, 30)}
+    runs = wait_for_scheduled(stack, "retrain/scheduled", some=True)
+    times = [datetime.fromisoformat(run["expected_start_time"]) for run in runs]
+    assert all(run["auto_scheduled"] and run["work_pool_name"] == "cpu" for run in runs)
+    assert {(moment.hour, moment.minute) for moment in times} == {(due, 30)}
 
     recipe(stack, "scheduled")
     assert "deployment retrain/scheduled: changed (schedule)" in stack.prosemill("deploy", str(path)).stdout
@@ -78,10 +78,10 @@ def wait_for_scheduled(stack: Stack, deployment: str, *, some: bool) -> list[dic
     wanted = {"id": {"any_": [stack.deployment(deployment)["id"]]}}
     deadline = time.monotonic() + 120
     while True:
-        found: list[dict[str, Any]] = stack.post(
+        runs: list[dict[str, Any]] = stack.post(
             "/flow_runs/filter", deployments=wanted, flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}}
         )
-        if bool(found) == some:
-            return found
-        assert time.monotonic() < deadline, f"{deployment}: {len(found)} scheduled runs; {stack.log('server')[-2000:]}"
+        if bool(runs) == some:
+            return runs
+        assert time.monotonic() < deadline, f"{deployment}: {len(runs)} scheduled runs; {stack.log('server')[-2000:]}"
         time.sleep(0.5)

@@ -57,8 +57,8 @@ def recipe(home: Path, deploy: str, name: str = "other") -> Path:
 
 
 def named(planned: DeploymentPlan, name: str) -> Deployment:
-    (found,) = [each for each in planned.deployments if each.full_name == name]
-    return found
+    (deployment,) = [candidate for candidate in planned.deployments if candidate.full_name == name]
+    return deployment
 
 
 # --- planning -----------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def named(planned: DeploymentPlan, name: str) -> Deployment:
 def test_every_flow_is_deployed_for_any_recipe_and_for_each(home: Path) -> None:
     planned = plan([home / "stories.toml"], "/store")
     check(planned)
-    places = {each.full_name: (each.pool, each.queue) for each in planned.deployments}
+    places = {deployment.full_name: (deployment.pool, deployment.queue) for deployment in planned.deployments}
     assert places == {
         f"{flow}/{name}": place
         for name in ("any", "stories")
@@ -80,7 +80,7 @@ def test_every_flow_is_deployed_for_any_recipe_and_for_each(home: Path) -> None:
     assert own.parameters["train_on"] == "train-model/stories"
     assert own.parameters["recipe"]["sources"][0]["path"] == str(home / "texts")
     assert "deploy" not in own.parameters["recipe"]
-    assert {each.limit.limit for each in planned.deployments} == {1}
+    assert {deployment.limit.limit for deployment in planned.deployments} == {1}
     assert own.schedule is None
     assert {pool.name: pool.concurrency_limit for pool in planned.pools} == {"cpu": None, "gpu": 1}
 
@@ -90,12 +90,12 @@ def test_a_recipe_says_when_and_how_it_is_deployed(home: Path) -> None:
     check(planned)
     parent, training = named(planned, "retrain/nightly"), named(planned, "train-model/nightly")
     corpus, watch = named(planned, "build-corpus/nightly"), named(planned, "check-health/nightly")
-    for each, cron in ((parent, "30 2 * * 1-5"), (corpus, "0 * * * *"), (watch, "0 6 * * *")):
-        assert each.schedule is not None
-        assert (each.schedule.cron, each.schedule.timezone) == (cron, "Europe/Berlin")
+    for deployment, cron in ((parent, "30 2 * * 1-5"), (corpus, "0 * * * *"), (watch, "0 6 * * *")):
+        assert deployment.schedule is not None
+        assert (deployment.schedule.cron, deployment.schedule.timezone) == (cron, "Europe/Berlin")
     assert training.schedule is None
     assert watch.parameters["max_age_days"] == 30
-    assert {each.queue for each in (parent, training, corpus, watch)} == {"first"}
+    assert {deployment.queue for deployment in (parent, training, corpus, watch)} == {"first"}
     assert parent.limit.collision_strategy == "CANCEL_NEW"
     assert parent.tags == ["prosemill", "retrain", "nightly", "berlin"]
     assert training.job_variables["env"] == {**environment.of_job("/store"), "NCCL_DEBUG": "INFO"}
@@ -118,7 +118,7 @@ def test_a_job_is_told_where_its_store_and_its_results_are_but_no_secret() -> No
 
 
 @pytest.mark.parametrize(
-    ("deploy", "said"),
+    ("deploy", "message"),
     [
         ("[deploy.gpu_job]\ngpu_cuont = 1", r"train-model/other: \[deploy\] gpu_job: a process pool has no job vari"),
         ("[deploy.cpu_job]\nstream_output = 'perhaps'", r"build-corpus/other: \[deploy\] cpu_job: .*perhaps"),
@@ -131,14 +131,14 @@ def test_a_job_is_told_where_its_store_and_its_results_are_but_no_secret() -> No
         ("[deploy]\nretrain_on = ['new']", r"deploy\.retrain_on\[0\] = 'new': should be 'new-data', 'unwell' or"),
     ],
 )  # fmt: skip
-def test_a_wrong_deploy_table_is_refused_in_one_line(home: Path, deploy: str, said: str) -> None:
-    with pytest.raises(ProsemillError, match=said) as error:
+def test_a_wrong_deploy_table_is_refused_in_one_line(home: Path, deploy: str, message: str) -> None:
+    with pytest.raises(ProsemillError, match=message) as error:
         check(plan([recipe(home, deploy)], "/store"))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("    tags: [prosemill, corpus]", "    tag: [prosemill, corpus]", r"deployments\.0\.tags: Field required"),
         ("    tags: [prosemill, corpus]", "    tags: [prosemill]\n    schedulle: {}", r"schedulle: Extra inputs"),
@@ -147,16 +147,16 @@ def test_a_wrong_deploy_table_is_refused_in_one_line(home: Path, deploy: str, sa
         ("name: prosemill", "name: [", "is not YAML"),
     ],
 )
-def test_a_misspelt_key_of_prefect_yaml_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_misspelt_key_of_prefect_yaml_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = PREFECT_YAML.read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "prefect.yaml").write_text(text.replace(old, new))
-    with pytest.raises(ProsemillError, match=said):
+    with pytest.raises(ProsemillError, match=message):
         read(tmp_path / "prefect.yaml")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"parameters": {"shop": "x"}}, r"flows\.retrain\.retrain has no parameter shop"),
         ({"parameters": {"as_of": 5}}, "retrain/any: a parameter does not fit the flow: .*as_of"),
@@ -167,11 +167,11 @@ def test_a_misspelt_key_of_prefect_yaml_is_refused(tmp_path: Path, old: str, new
         ({"queue": "tomorrow"}, "the pool cpu has no queue 'tomorrow'"),
     ],
 )
-def test_what_a_worker_would_stumble_over_is_found_before(changes: dict[str, Any], said: str) -> None:
+def test_what_a_worker_would_stumble_over_is_found_before(changes: dict[str, Any], message: str) -> None:
     planned = plan([], "/store")
     wrong = Deployment(**{**vars(planned.deployments[2]), **changes})
     planned.deployments[2] = wrong
-    with pytest.raises(ProsemillError, match=said):
+    with pytest.raises(ProsemillError, match=message):
         check(planned)
 
 
@@ -188,7 +188,7 @@ def test_two_recipes_of_one_name_are_refused(home: Path) -> None:
 def applied(planned: DeploymentPlan) -> dict[str, str]:
     """What each line of `prosemill deploy` says, by kind and name."""
     check(planned)
-    return {f"{each.kind} {each.name}": str(each).rpartition(": ")[2] for each in apply(planned)}
+    return {f"{change.kind} {change.name}": str(change).rpartition(": ")[2] for change in apply(planned)}
 
 
 def stamps() -> dict[str, Any]:
@@ -197,7 +197,10 @@ def stamps() -> dict[str, Any]:
         pools = [pool for pool in client.read_work_pools() if pool.name in job_templates.POOLS]
         queues = [queue for pool in pools for queue in client.read_work_queues(work_pool_name=pool.name)]
         everything = [*pools, *queues, *client.read_deployments(), *client.read_automations()]
-        return {f"{type(each).__name__} {each.name} {each.id}": getattr(each, "updated", None) for each in everything}
+        return {
+            f"{type(entity).__name__} {entity.name} {entity.id}": getattr(entity, "updated", None)
+            for entity in everything
+        }
 
 
 @pytest.mark.usefixtures("prefect_api")
@@ -217,7 +220,7 @@ def test_applying_twice_changes_nothing_and_a_changed_recipe_changes_what_it_say
     assert stamps() == before
 
     path.write_text(path.read_text().replace("epochs = 4", "epochs = 5").replace("30 2 * * 1-5", "45 2 * * *"))
-    changed = {name: said for name, said in applied(plan([path], store)).items() if said != "unchanged"}
+    changed = {name: change for name, change in applied(plan([path], store)).items() if change != "unchanged"}
     assert changed == {
         "deployment build-corpus/applied": "changed (parameters)",
         "deployment train-model/applied": "changed (parameters)",
@@ -227,7 +230,7 @@ def test_applying_twice_changes_nothing_and_a_changed_recipe_changes_what_it_say
     assert set(applied(plan([path], store)).values()) == {"unchanged"}
 
     path.write_text(path.read_text().replace('cron = "45 2 * * *"\n', "").replace('priority = "first"\n', ""))
-    changed = {name: said for name, said in applied(plan([path], store, gpus=2)).items() if said != "unchanged"}
+    changed = {name: change for name, change in applied(plan([path], store, gpus=2)).items() if change != "unchanged"}
     assert changed == {
         "work pool gpu": "changed (concurrency_limit)",
         "deployment build-corpus/applied": "changed (work_queue_name)",
@@ -249,7 +252,9 @@ def test_what_people_set_in_the_ui_stays(home: Path) -> None:
 
         path = recipe(home, '[deploy]\ncron = "0 4 * * *"\n', "handled")
         assert applied(plan([path], "/store"))["deployment retrain/handled"] == "changed (schedule)"
-        schedules = {each.slug: each for each in client.read_deployment_by_name("retrain/handled").schedules}
+        schedules = {
+            schedule.slug: schedule for schedule in client.read_deployment_by_name("retrain/handled").schedules
+        }
         assert schedules["recipe"].schedule.cron == "0 4 * * *"
         assert schedules["recipe"].active is False
         assert schedules[None].schedule.interval.days == 3
@@ -281,11 +286,11 @@ def test_a_dry_run_needs_no_server_and_prints_it_all(home: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     content = yaml.safe_load(done.stdout)
     assert [pool["name"] for pool in content["work_pools"]] == ["cpu", "gpu"]
-    deployed = {each["name"]: each for each in content["deployments"]}
+    deployed = {deployment["name"]: deployment for deployment in content["deployments"]}
     schedule = {"slug": "recipe", "cron": "30 2 * * 1-5", "timezone": "Europe/Berlin"}
     assert deployed["retrain/nightly"]["schedule"] == schedule
     assert deployed["retrain/nightly"]["parameters"]["recipe"]["name"] == "nightly"
-    automations = {each["name"] for each in content["automations"]}
+    automations = {automation["name"] for automation in content["automations"]}
     assert {
         "prosemill nightly: retrain on unwell",
         "prosemill: crash safety, mark zombie runs as crashed",
@@ -295,5 +300,5 @@ def test_a_dry_run_needs_no_server_and_prints_it_all(home: Path) -> None:
 def test_without_a_server_it_says_so_in_one_line(home: Path) -> None:
     done = deploy("--store", str(home / "dry"))
     assert done.returncode == 1
-    said = "prosemill: no Prefect server is named or running here; set PREFECT_API_URL, or run `prosemill up`\n"
-    assert done.stderr == said
+    message = "prosemill: no Prefect server is named or running here; set PREFECT_API_URL, or run `prosemill up`\n"
+    assert done.stderr == message

@@ -71,16 +71,18 @@ def test_batched_scores_are_the_exact_sums_and_the_recipe_s(base: Base) -> None:
     writer = Writer(base.folder)
     encoded = [[writer.end_of_text, *ids] for ids in writer.encode(texts(9))]
     assert max(map(len, encoded)) > 64
-    found = score(writer.model, encoded, context_tokens=64, stride=32, batch_windows=5)
+    scores = score(writer.model, encoded, context_tokens=64, stride=32, batch_windows=5)
     model = loading.load_model(base.folder).double()
-    for ids, nats in zip(encoded, found, strict=True):
+    for ids, nats in zip(encoded, scores, strict=True):
         expected, done = 0.0, 0
         for begin in range(0, len(ids), 32):  # as in Hugging Face's text on perplexity
             end = min(begin + 64, len(ids))
             inputs = torch.tensor([ids[begin:end]])
             with torch.inference_mode():
-                each = torch.nn.functional.cross_entropy(model(inputs).logits[0, :-1], inputs[0, 1:], reduction="none")
-            expected += float(each[max(done - begin - 1, 0) :].sum())
+                losses = torch.nn.functional.cross_entropy(
+                    model(inputs).logits[0, :-1], inputs[0, 1:], reduction="none"
+                )
+            expected += float(losses[max(done - begin - 1, 0) :].sum())
             done = end
             if end == len(ids):
                 break

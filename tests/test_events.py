@@ -51,10 +51,10 @@ def heard(client: SyncPrefectClient, name: str, resource: str, number: int) -> l
     """Events of that name about that resource, oldest first, as soon as there are `number` of them."""
     wanted = EventFilter(event=EventNameFilter(name=[name]), resource=EventResourceFilter(id=[resource]))
     deadline = time.monotonic() + 120
-    while len(found := client.read_events(wanted, limit=50).events) < number:
-        assert time.monotonic() < deadline, f"{number} of {name} were emitted, {len(found)} arrived"
+    while len(received := client.read_events(wanted, limit=50).events) < number:
+        assert time.monotonic() < deadline, f"{number} of {name} were emitted, {len(received)} arrived"
         time.sleep(0.3)
-    return sorted(found, key=lambda event: event.occurred)
+    return sorted(received, key=lambda event: event.occurred)
 
 
 # --- emitting --------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def heard(client: SyncPrefectClient, name: str, resource: str, number: int) -> l
 
 def test_every_event_arrives_with_its_labels(client: SyncPrefectClient) -> None:
     name = f"told-{uuid4().hex[:8]}"
-    said = {"model": f"{name}/3", "reason": "better", "run": "a-run"}
+    details = {"model": f"{name}/3", "reason": "better", "run": "a-run"}
     urls = [f"https://example.org/{number}" for number in range(25)]
     assert events.corpus_updated(
         name, as_of="2026-01-05", new_documents=3, new_tokens=99, chunk="chunk-1", worth_training=True, reason="3 new",
@@ -71,9 +71,9 @@ def test_every_event_arrives_with_its_labels(client: SyncPrefectClient) -> None:
     assert events.corpus_opted_out(name, as_of="2026-01-05", urls=urls, models=["finetune-1"], by_itself=False)
     assert events.corpus_partial(name, source="site", reason="3 timeout", by_itself=True)
     assert events.model_unwell(name, reason="too old")
-    assert events.promoted(name, **said)
-    assert events.refused(name, **said)
-    assert events.approval_asked(name, **said)
+    assert events.promoted(name, **details)
+    assert events.refused(name, **details)
+    assert events.approval_asked(name, **details)
 
     corpus, model = f"prosemill.corpus.{name}", f"prosemill.model.{name}"
     (updated,) = heard(client, events.CORPUS_UPDATED, corpus, 1)
@@ -92,7 +92,7 @@ def test_every_event_arrives_with_its_labels(client: SyncPrefectClient) -> None:
     (unwell,) = heard(client, events.MODEL_UNWELL, model, 1)
     assert unwell.payload == {"reason": "too old"}
     for event in (events.MODEL_PROMOTED, events.MODEL_REFUSED, events.APPROVAL_ASKED):
-        assert heard(client, event, model, 1)[0].payload == said
+        assert heard(client, event, model, 1)[0].payload == details
 
 
 def test_what_cannot_be_sent_is_one_line_and_no_failure(
@@ -155,8 +155,10 @@ def test_a_build_says_what_is_new_and_whether_it_ran_by_itself(home: Path, clien
     assert "no new training document" in after.payload["reason"]
 
     # What a retraining tells starts none: its events match no trigger; what was told by itself does.
-    triggers = [each.trigger for each in automations.automations(recipe, WANTS_ALL, uuid4())]
-    started = {event.id: [each for each in triggers if is_fired(each, event)] for event in (first, within, after)}
+    triggers = [automation.trigger for automation in automations.automations(recipe, WANTS_ALL, uuid4())]
+    started = {
+        event.id: [trigger for trigger in triggers if is_fired(trigger, event)] for event in (first, within, after)
+    }
     assert [len(started[event.id]) for event in (first, within, after)] == [1, 0, 0]
 
 
@@ -201,9 +203,9 @@ def test_a_page_that_opts_out_later_is_told_with_the_models_that_learned_from_it
         site.pages[f"/{number}"] = page_of(pages[number], head='<meta name="robots" content="noai">')
         second = build_corpus(recipe, as_of="2026-01-12", store=store.url)
 
-    (told,) = heard(client, events.CORPUS_OPTED_OUT, f"prosemill.corpus.{recipe.name}", 1)
-    assert told.payload == {"as_of": "2026-01-12", "number": 1, "urls": [url], "models": [champion]}
-    assert (told.resource[events.LEARNED], told.resource[events.BY_ITSELF]) == ("yes", "yes")
+    (opted_out,) = heard(client, events.CORPUS_OPTED_OUT, f"prosemill.corpus.{recipe.name}", 1)
+    assert opted_out.payload == {"as_of": "2026-01-12", "number": 1, "urls": [url], "models": [champion]}
+    assert (opted_out.resource[events.LEARNED], opted_out.resource[events.BY_ITSELF]) == ("yes", "yes")
     updated = heard(client, events.CORPUS_UPDATED, f"prosemill.corpus.{recipe.name}", 2)[-1]
     assert updated.resource[events.WORTH_TRAINING] == "yes"
     assert updated.payload["reason"] == "1 document that the champion learned from was withdrawn"
@@ -236,13 +238,17 @@ def recipe(home: Path, client: SyncPrefectClient) -> Recipe:
 
 def ours(client: SyncPrefectClient, name: str) -> dict[str, Automation]:
     prefix = automations.prefix_of(name)
-    found = client.read_automations(limit=200)
-    return {each.name.removeprefix(prefix): each for each in found if each.name.startswith(prefix)}
+    existing = client.read_automations(limit=200)
+    return {
+        automation.name.removeprefix(prefix): automation
+        for automation in existing
+        if automation.name.startswith(prefix)
+    }
 
 
 def kinds(done: dict[str, automations.ChangeKind], name: str) -> dict[str, str]:
     prefix = automations.prefix_of(name)
-    return {each.removeprefix(prefix): kind for each, kind in done.items() if each.startswith(prefix)}
+    return {key.removeprefix(prefix): kind for key, kind in done.items() if key.startswith(prefix)}
 
 
 def test_applying_twice_changes_nothing_and_less_removes(recipe: Recipe, client: SyncPrefectClient) -> None:
@@ -287,7 +293,7 @@ def test_other_recipes_are_left_alone(recipe: Recipe, client: SyncPrefectClient)
 
 def test_what_becomes_of_the_dead_is_applied_too(client: SyncPrefectClient) -> None:
     automations.apply(client, [])
-    names = [each.name for each in crash_safety.automations()]
+    names = [automation.name for automation in crash_safety.automations()]
     assert all(name.startswith(automations.SHARED) for name in names), "or it would never be removed"
     done = automations.apply(client, [])
     assert {name: done[name] for name in names} == dict.fromkeys(names, "unchanged")

@@ -109,7 +109,7 @@ def test_a_snapshot_that_was_deleted_and_made_again(store: Store) -> None:
 
     shutil.rmtree(store.local(strip))
     (gone,) = explain(store, TWO).stages
-    assert (gone.made_by, [str(each) for each in gone.why]) == ("", ["the snapshot was deleted since"])
+    assert (gone.made_by, [str(change) for change in gone.why]) == ("", ["the snapshot was deleted since"])
 
 
 def test_the_run_before_whose_snapshot_was_deleted(store: Store) -> None:
@@ -175,9 +175,9 @@ def test_the_command_says_it_in_words_and_in_json(store: Store, capsys: pytest.C
     log_run(store, TWO, make(store, "dedup", TWO, settings={"threshold": 0.7}))
 
     assert prosemill(["explain", "docs", "2026-01-12", "--store", store.url]) == 0
-    shown = capsys.readouterr().out
-    assert "because  setting threshold: 0.8 → 0.7" in shown
-    assert f"compared with build-corpus docs 2026-01-05 corpus of 2026-01-05, run {ONE}" in shown
+    printed = capsys.readouterr().out
+    assert "because  setting threshold: 0.8 → 0.7" in printed
+    assert f"compared with build-corpus docs 2026-01-05 corpus of 2026-01-05, run {ONE}" in printed
 
     assert prosemill(["explain", TWO, "--json", "--store", store.url]) == 0
     explanation = json.loads(capsys.readouterr().out)

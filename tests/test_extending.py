@@ -184,7 +184,7 @@ def test_a_gate_slice_refuses_where_the_recipe_names_it(home: Path) -> None:
     write_evaluation(store, 1, -0.02)  # better on the whole, worse on some documents
     recipe = (home / "recipe.toml").read_text()
     decision, refused, slices = run(DECIDE, home, PROSEMILL_PLUGINS="my_source,my_slice")
-    assert (decision, refused, [each["slice"] for each in slices]) == ("promote", [], ["test"])
+    assert (decision, refused, [part["slice"] for part in slices]) == ("promote", [], ["test"])
 
     (home / "recipe.toml").write_text(recipe + "[gate.slices.worst-document]\nmax_loss = 0.0\n")
     decision, refused, slices = run(DECIDE, home, PROSEMILL_PLUGINS="my_source,my_slice")
@@ -218,9 +218,9 @@ print(json.dumps([said, "Read a file with a page a line." in form, "Share of let
 
 def test_the_form_shows_plugins(home: Path) -> None:
     assert run(ASK, home, PROSEMILL_PLUGINS="my_source,my_filter") == ["lines", True, True]
-    said, *shown = run(ASK, home)
-    assert "sources[0].kind = 'lines': should be 'site', 'warc', 'urls', 'folder' or 'dataset'" in said
-    assert shown == [False, False]
+    message, *flags = run(ASK, home)
+    assert "sources[0].kind = 'lines': should be 'site', 'warc', 'urls', 'folder' or 'dataset'" in message
+    assert flags == [False, False]
 
 
 def test_a_wrong_name_is_one_line(home: Path) -> None:

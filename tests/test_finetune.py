@@ -82,10 +82,10 @@ def test_a_document_in_a_packed_chunk_has_the_logits_it_has_alone(base: Base) ->
     model = loading.load_model(base.folder)
     batch = collate(rows)
     tokenizer = bases.load_tokenizer(base.folder)
-    found = [(row, int(start)) for row, chunk in enumerate(rows) for start in chunk["starts"]]
+    places = [(row, int(start)) for row, chunk in enumerate(rows) for start in chunk["starts"]]
     with torch.no_grad():
         packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
-        for text, (row, start) in zip(documents, found, strict=True):
+        for text, (row, start) in zip(documents, places, strict=True):
             ids = tokenizer.encode(text).ids
             alone = model(input_ids=torch.tensor([ids])).logits[0]
             assert torch.allclose(packed[row, start : start + len(ids)], alone, atol=1e-5)
@@ -109,8 +109,8 @@ def test_output_of_the_stage_has_not_changed(store: Store, chunk: str) -> None:
     files = [str(store.local(shard.path)) for shard in store.manifest(chunk).shards_of("train")]
     rows = Chunks(files, training_order(5, 6, seed=0))
     batch = collate([rows[index] for index in range(6)])
-    found = hashlib.sha256(b"".join(batch[name].numpy().tobytes() for name in sorted(batch))).hexdigest()[:16]
-    assert (stages.of("finetune").version, found) == (2, "1c5b33743972b3d2"), "output changed: raise the version"
+    digest = hashlib.sha256(b"".join(batch[name].numpy().tobytes() for name in sorted(batch))).hexdigest()[:16]
+    assert (stages.of("finetune").version, digest) == (2, "1c5b33743972b3d2"), "output changed: raise the version"
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -251,8 +251,8 @@ def kill_at(store: Store, chunk: str, base: Base, settings: Finetune, step: int)
     parent = subprocess.Popen([sys.executable, "-c", RUN, *arguments], cwd=Path(__file__).parent.parent)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        found = Path(store.root).glob("unfinished/*/checkpoints/checkpoint-*")
-        steps = [int(path.name.split("-")[1]) for path in found]
+        checkpoints = Path(store.root).glob("unfinished/*/checkpoints/checkpoint-*")
+        steps = [int(path.name.split("-")[1]) for path in checkpoints]
         if max(steps, default=0) >= step:
             break
         assert parent.poll() is None, "the run ended before it could be killed"
@@ -284,14 +284,14 @@ def test_two_processes_with_a_share_each_go_on_after_a_kill_and_learn_what_one_d
     chunk = make_chunks(store, base, texts(40), texts(8, seed=1))
     shared = settings.model_copy(update={"num_processes": 2, "fsdp": True})
     kill_at(store, chunk, base, shared, 2)
-    told: list[int] = []
-    found = finetune(store, chunk, base, shared, listener=lambda message: told.append(message["step"]))
-    assert min(told) >= 2
-    one, two = alone.manifest(expected).totals, store.manifest(found).totals
+    steps: list[int] = []
+    resumed = finetune(store, chunk, base, shared, listener=lambda message: steps.append(message["step"]))
+    assert min(steps) >= 2
+    one, two = alone.manifest(expected).totals, store.manifest(resumed).totals
     assert two["steps"] == one["steps"]
     for name in ("train_loss", "validation_loss", "validation_loss_before"):
         assert two[name] == pytest.approx(one[name], rel=1e-4), name
-    learned = loading.load_model(store.local(f"{found}/model")).state_dict()
+    learned = loading.load_model(store.local(f"{resumed}/model")).state_dict()
     for name, weight in loading.load_model(alone.local(f"{expected}/model")).state_dict().items():
         torch.testing.assert_close(learned[name], weight, rtol=1e-3, atol=1e-4)
 

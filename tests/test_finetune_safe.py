@@ -109,10 +109,10 @@ def test_killed_at_ten_random_steps_it_ends_with_the_weights_of_an_unbroken_run(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["died_at"] == steps
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["died_at"] == steps
     for name in ("weights_sha256", "validation_loss", "best_step", "steps", "tokens"):
-        assert found["totals"][name] == unbroken[name], (name, steps)
+        assert report["totals"][name] == unbroken[name], (name, steps)
 
 
 # --- out of memory ---------------------------------------------------------------------------------------------------
@@ -312,8 +312,8 @@ def test_earlier_chunks_are_replayed_when_training_goes_on_from_a_model_that_saw
         new = writer.add("train-00000.arrow", "train", table.num_rows)
         writer.inherit(seen)
     settings = QUICK.model_copy(update={"replay_share": 0.2})
-    found = plan_replay(store, "chunk-1111111111111111", settings, "finetune-0000000000000001")
-    assert (found.train, found.replayed) == ([new], seen)
+    plan = plan_replay(store, "chunk-1111111111111111", settings, "finetune-0000000000000001")
+    assert (plan.train, plan.replayed) == ([new], seen)
     from_base = plan_replay(store, "chunk-1111111111111111", settings, "")
     assert {shard.path for shard in from_base.train} == {new.path, *(shard.path for shard in seen)}
     named = plan_replay(store, "chunk-1111111111111111", settings.model_copy(update={"replay": old}), "")
@@ -343,12 +343,12 @@ def test_the_gpu_benchmark_runs_where_only_torch_transformers_and_accelerate_are
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "figures.json").read_text())
     failed = {
-        name: part for name, part in found.items() if isinstance(part, dict) and part.keys() & {"error", "skipped"}
+        name: part for name, part in figures.items() if isinstance(part, dict) and part.keys() & {"error", "skipped"}
     }
     assert failed == {}
-    assert found["checks"]["keeps_documents_apart"]
-    assert found["checks"]["nats"]["chosen"] == pytest.approx(found["checks"]["nats"]["plain"], rel=1e-4)
-    assert found["resume"]["largest_difference"] == 0
-    assert all(found["ratios"].values())
+    assert figures["checks"]["keeps_documents_apart"]
+    assert figures["checks"]["nats"]["chosen"] == pytest.approx(figures["checks"]["nats"]["plain"], rel=1e-4)
+    assert figures["resume"]["largest_difference"] == 0
+    assert all(figures["ratios"].values())

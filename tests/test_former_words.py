@@ -80,11 +80,11 @@ def test_text_in_which_no_letter_has_a_mark_has_the_signature_that_it_had(former
 
 
 def signed_then(store: Store) -> list[tuple[dict[str, str], np.ndarray, list[int]]]:
-    found = []
+    signed = []
     for segment in segments_of(store.manifest(LAST)):
         arrays = {part: np.load(store.local(f"{segment}/{part}.npy")) for part in ("signatures", "shingles", "offsets")}
         bounds = arrays["offsets"].tolist()
         hashes = [arrays["shingles"][start:end].tolist() for start, end in itertools.pairwise(bounds)]
-        found += list(zip(arrays["signatures"], hashes, strict=True))
+        signed += list(zip(arrays["signatures"], hashes, strict=True))
     rows = rows_of(store, LAST, "keepers")
-    return [(row, signature, shingles) for row, (signature, shingles) in zip(rows, found, strict=True)]
+    return [(row, signature, shingles) for row, (signature, shingles) in zip(rows, signed, strict=True)]

@@ -136,6 +136,6 @@ def test_the_decision_is_a_snapshot_and_its_numbers_have_not_changed(store: Stor
     decision = read_decision(store, snapshot)
     manifest = store.manifest(snapshot)
     assert (manifest.as_of, manifest.parents, manifest.flow_run_id) == ("2026-01-02", ["evaluate-1"], "run")
-    found = [round(value, 6) for value in (decision["difference_bits_per_byte"], *decision["interval"])]
+    values = [round(value, 6) for value in (decision["difference_bits_per_byte"], *decision["interval"])]
     golden = [-0.047815, -0.05291, -0.042935]
-    assert (stages.of("gate").version, found) == (3, golden), "output changed: raise the version"
+    assert (stages.of("gate").version, values) == (3, golden), "output changed: raise the version"

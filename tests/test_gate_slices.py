@@ -59,7 +59,7 @@ BETTER = {"old": -0.05, "fresh": -0.05, "general": 0.0}
 
 
 def answers(decision: dict[str, Any]) -> dict[str, str]:
-    return {each["slice"]: each["answer"] for each in decision["slices"]}
+    return {part["slice"]: part["answer"] for part in decision["slices"]}
 
 
 def test_better_everywhere_passes_every_slice() -> None:
@@ -149,9 +149,11 @@ def test_each_decision_on_the_same_documents_asks_for_more(store: Store) -> None
     for number in range(4):
         snapshot = stage.run_gate(store, write_evaluation(store, number, -0.01), SETTINGS, as_of="2026-01-05")
         decisions.append(read_decision(store, snapshot))
-    assert [each["use"] for each in decisions] == [1, 2, 3, 4]
-    assert [each["confidence"] for each in decisions] == pytest.approx([0.95, 1 - 0.1 / 6, 1 - 0.1 / 12, 1 - 0.1 / 20])
-    widths = [each["interval"][1] - each["interval"][0] for each in decisions]
+    assert [decision["use"] for decision in decisions] == [1, 2, 3, 4]
+    assert [decision["confidence"] for decision in decisions] == pytest.approx(
+        [0.95, 1 - 0.1 / 6, 1 - 0.1 / 12, 1 - 0.1 / 20]
+    )
+    widths = [decision["interval"][1] - decision["interval"][0] for decision in decisions]
     assert widths == sorted(widths)
     assert widths[3] > 1.3 * widths[0]
     again = stage.run_gate(store, write_evaluation(store, 9, -0.01, first=1000), SETTINGS, as_of="2026-01-06")

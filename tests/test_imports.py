@@ -29,7 +29,7 @@ def project() -> dict[str, list[Requirement]]:
     """What pyproject.toml asks for, by extra; "" is what it asks for always."""
     loaded = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {"": loaded["dependencies"], **loaded["optional-dependencies"]}
-    return {extra: [Requirement(each) for each in names] for extra, names in wanted.items()}
+    return {extra: [Requirement(name) for name in names] for extra, names in wanted.items()}
 
 
 def pins() -> dict[str, Version]:
@@ -40,34 +40,36 @@ def pins() -> dict[str, Version]:
 
 def test_major_versions_are_capped() -> None:
     uncapped = [
-        str(each)
+        str(requirement)
         for wanted in project().values()
-        for each in wanted
-        if canonicalize_name(each.name) not in UNCAPPED and not any(part.operator == "<" for part in each.specifier)
+        for requirement in wanted
+        if canonicalize_name(requirement.name) not in UNCAPPED
+        and not any(part.operator == "<" for part in requirement.specifier)
     ]
     assert uncapped == []
 
 
 def test_a_cap_lets_no_later_major_version_in() -> None:
     loose = {
-        str(each): str(pin)
+        str(requirement): str(pin)
         for wanted in project().values()
-        for each in wanted
-        if (pin := pins().get(canonicalize_name(each.name))) and canonicalize_name(each.name) not in UNCAPPED
-        if each.specifier.contains(str(pin.major + 1))
+        for requirement in wanted
+        if (pin := pins().get(canonicalize_name(requirement.name)))
+        and canonicalize_name(requirement.name) not in UNCAPPED
+        if requirement.specifier.contains(str(pin.major + 1))
     }
     assert loose == {}, "the cap is the major version after the pinned one, which the tests ran with"
 
 
 def test_pinned_versions_are_within_the_caps() -> None:
-    wanted = [each for names in project().values() for each in names]
+    wanted = [requirement for names in project().values() for requirement in names]
     outside = {
-        str(each): str(pin)
-        for each in wanted
-        if (pin := pins().get(canonicalize_name(each.name))) and not each.specifier.contains(pin)
+        str(requirement): str(pin)
+        for requirement in wanted
+        if (pin := pins().get(canonicalize_name(requirement.name))) and not requirement.specifier.contains(pin)
     }
     assert outside == {}
-    missing = {each.name for each in wanted if canonicalize_name(each.name) not in pins()}
+    missing = {requirement.name for requirement in wanted if canonicalize_name(requirement.name) not in pins()}
     assert missing == {"prosemill", "lm-eval"}
 
 
@@ -81,7 +83,12 @@ def imports_of(path: Path) -> Iterator[str]:
 
 
 def test_everything_imported_is_declared() -> None:
-    declared = {canonicalize_name(each.name) for extra, names in project().items() if extra != "dev" for each in names}
+    declared = {
+        canonicalize_name(requirement.name)
+        for extra, names in project().items()
+        if extra != "dev"
+        for requirement in names
+    }
     providers = importlib.metadata.packages_distributions()
     undeclared = {}
     for storey in STOREYS:
@@ -143,7 +150,9 @@ def import_all(names):
 def program(own: list[str]) -> str:
     """Imports what ours import from elsewhere, then `own`, then rude.py; prints what each of the latter has changed."""
     paths = [path for storey in STOREYS for path in modules(storey)]
-    foreign = sorted({each for path in paths for each in foreign_imports(path)} | {("torch", ()), ("numpy", ())})
+    foreign = sorted(
+        {foreign_import for path in paths for foreign_import in foreign_imports(path)} | {("torch", ()), ("numpy", ())}
+    )
     return (
         f"{SNAPSHOT}\nimport_all({foreign!r})\nbefore = snapshot()\n"
         f"for names in ({own!r}, ['rude']):\n"
@@ -158,12 +167,12 @@ def foreign_imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Module and the names taken from it, of each import at the head of a file that is not of ours."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
-            found: list[tuple[str, tuple[str, ...]]] = [(alias.name, ()) for alias in node.names]
+            imported: list[tuple[str, tuple[str, ...]]] = [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found = [(node.module, tuple(alias.name for alias in node.names))]
+            imported = [(node.module, tuple(alias.name for alias in node.names))]
         else:
             continue
-        yield from (each for each in found if each[0].split(".")[0] not in STOREYS)
+        yield from (entry for entry in imported if entry[0].split(".")[0] not in STOREYS)
 
 
 def test_importing_changes_nothing_of_the_importing_program(tmp_path: Path) -> None:

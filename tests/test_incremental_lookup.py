@@ -28,13 +28,13 @@ Documents = list[tuple[str, str, str]]
 
 def news(rng: random.Random, increment: int, old: Documents) -> Documents:
     """Twenty documents; near-copies, exact copies, halves and containers of old ones."""
-    made = [sentence(rng, rng.randint(60, 120)) for _ in range(20)]
+    texts = [sentence(rng, rng.randint(60, 120)) for _ in range(20)]
     for _, _, text in rng.sample(old, 8):
-        made += [edited(rng, text, 0.01), edited(rng, text, 0.05), text.upper()]
-        made.append(" ".join(text.split()[:30]))
+        texts += [edited(rng, text, 0.01), edited(rng, text, 0.05), text.upper()]
+        texts.append(" ".join(text.split()[:30]))
     for _, _, text in rng.sample(old, 24):
-        made.append(f"{sentence(rng, 80)} {text} {sentence(rng, 80)}")
-    return [(f"site{number % 3}", f"/{increment}/{number:03}", text) for number, text in enumerate(made)]
+        texts.append(f"{sentence(rng, 80)} {text} {sentence(rng, 80)}")
+    return [(f"site{number % 3}", f"/{increment}/{number:03}", text) for number, text in enumerate(texts)]
 
 
 def live(store: Store, strip: str, number: int, before: tuple[str, str], undone: tuple[str, ...] = ()) -> tuple:
@@ -77,9 +77,9 @@ def as_an_earlier_version_left_it(store: Store, snapshot: str) -> None:
     assert gone
     manifest["shards"] = [shard for shard in manifest["shards"] if shard["path"] not in gone]
     path.write_text(json.dumps(manifest))
-    for each in gone:
-        if each.startswith(f"{snapshot}/"):
-            store.local(each).unlink()
+    for shard in gone:
+        if shard.startswith(f"{snapshot}/"):
+            store.local(shard).unlink()
 
 
 def test_names_and_parts_are_those_of_the_tables(increments) -> None:
@@ -88,19 +88,19 @@ def test_names_and_parts_are_those_of_the_tables(increments) -> None:
         manifest = store.manifest(kept)
         keepers, removed = rows(store, kept, "keepers"), rows(store, kept, "removed")
         names = Names.read(store, manifest)
-        asked = [row["id"] for row in [*keepers, *removed]] + ["never met"]
+        ids = [row["id"] for row in [*keepers, *removed]] + ["never met"]
         expected = [*range(len(keepers)), *[NOT_KEPT] * len(removed), UNKNOWN]
         assert all(segment.path for segment in names.segments), "read, not made again"
-        assert names.find(pa.chunked_array([asked])).tolist() == expected
+        assert names.find(pa.chunked_array([ids])).tolist() == expected
         assert names.table().to_pylist() == [{"id": row["id"], "url": row["url"]} for row in keepers]
         some = np.array([len(keepers) - 1, 0, 0, len(keepers) // 2])
         assert names.take(some)["url"].to_pylist() == [keepers[place]["url"] for place in some]
         assert names.sources().total() == len(keepers)
 
         parts = Parts.read(store, assigned, manifest, names)
-        given = {row["id"]: row["split"] for row in rows(store, assigned, "assignments")}
+        part_of = {row["id"]: row["split"] for row in rows(store, assigned, "assignments")}
         assert parts.shards
-        assert [PARTS[code] for code in parts.codes] == [given[row["id"]] for row in keepers]
+        assert [PARTS[code] for code in parts.codes] == [part_of[row["id"]] for row in keepers]
     assert len(names.segments) > 1
     assert NEW in Parts.read(store, lived[0][1], manifest, names).codes
 
@@ -109,9 +109,13 @@ def check_sketches(store: Store, kept: str, assigned: str) -> None:
     names = Names.read(store, store.manifest(kept))
     history = containment.read_index(store, kept, len(names))
     held = np.flatnonzero(is_held_out(Parts.read(store, assigned, store.manifest(kept), names).codes))
-    found = Sketches.read(store, store.manifest(assigned).shards_of("sketches"), history)
+    sketches = Sketches.read(store, store.manifest(assigned).shards_of("sketches"), history)
     fresh = SketchSegment.of(history, held)
-    stored = [pair for each in found.segments for pair in zip(each.hashes.tolist(), each.owners.tolist(), strict=True)]
+    stored = [
+        pair
+        for segment in sketches.segments
+        for pair in zip(segment.hashes.tolist(), segment.owners.tolist(), strict=True)
+    ]
     assert sorted(stored) == sorted(zip(fresh.hashes.tolist(), fresh.owners.tolist(), strict=True))
 
 
@@ -131,9 +135,9 @@ def test_sketches_are_made_anew_for_another_index(increments, tmp_path: Path, is
     kept = dedup(other, strips[-1], settings, as_of="2026-01-05", previous=previous)
     assigned = split(other, kept, SPLIT, as_of="2026-01-05", previous=lived[-1][1])
     check_sketches(other, kept, assigned)
-    given = {row["id"]: row["split"] for row in rows(other, lived[-1][1], "assignments")}
+    part_of = {row["id"]: row["split"] for row in rows(other, lived[-1][1], "assignments")}
     after = {row["id"]: row["split"] for row in rows(other, assigned, "assignments")}
-    assert given.items() <= after.items()
+    assert part_of.items() <= after.items()
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])
@@ -151,8 +155,8 @@ def test_a_store_of_an_earlier_version_goes_on_the_same(increments, tmp_path: Pa
     for number, strip in list(enumerate(strips, start=1))[last + 1 :]:
         before = live(other, strip, number, before)
         assert before == lived[number - 1]
-        assert [contents(other, each) for each in before] == [contents(store, each) for each in before]
-    assert set(LEFT) <= {shard.role for each in before for shard in other.manifest(each).shards}
+        assert [contents(other, snapshot) for snapshot in before] == [contents(store, snapshot) for snapshot in before]
+    assert set(LEFT) <= {shard.role for snapshot in before for shard in other.manifest(snapshot).shards}
 
 
 def test_files_that_were_judged_are_not_opened_unless_a_removal_is_taken_back(increments, tmp_path: Path) -> None:

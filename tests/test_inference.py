@@ -22,7 +22,7 @@ LLAMA = LlamaConfig(
 )
 
 
-def made(config: Any) -> Any:
+def build_model(config: Any) -> Any:
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval()
 
@@ -33,12 +33,12 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def kinds(model: nn.Module) -> set[type]:
-    return {type(each) for each in model.modules()}
+    return {type(module) for module in model.modules()}
 
 
 @pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
 def test_every_linear_layer_is_packed_and_the_logits_stay(config: Any) -> None:
-    model = made(config)
+    model = build_model(config)
     expected = logits(model)
     fast = for_inference(model)
     assert PackedLinear in kinds(fast)
@@ -51,17 +51,17 @@ def test_torchs_own_blocks_keep_their_layers() -> None:
     model = load_model(resolve("transformer").folder)
     expected = logits(model)
     fast = for_inference(model)
-    block = next(each for each in fast.modules() if isinstance(each, nn.TransformerEncoderLayer))
+    block = next(module for module in fast.modules() if isinstance(module, nn.TransformerEncoderLayer))
     assert type(block.linear1) is nn.Linear
     torch.testing.assert_close(logits(fast), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_another_type_than_float32_keeps_its_layers() -> None:
-    assert PackedLinear not in kinds(for_inference(made(LLAMA).bfloat16()))
+    assert PackedLinear not in kinds(for_inference(build_model(LLAMA).bfloat16()))
 
 
 def test_a_model_that_would_say_something_else_keeps_its_layers(caplog: pytest.LogCaptureFixture) -> None:
-    model = made(GPT2)
+    model = build_model(GPT2)
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = type(self).forward(self, *args, **kwargs)
@@ -78,7 +78,7 @@ def test_a_model_that_would_say_something_else_keeps_its_layers(caplog: pytest.L
 
 
 def test_a_model_that_reads_its_weights_keeps_its_layers() -> None:
-    model = made(GPT2)
+    model = build_model(GPT2)
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         assert self.lm_head.weight.shape == (96, 32)
