@@ -24,10 +24,10 @@ def decided(store: Store, registry: Registry, number: int, *, against: int = 0, 
     at = store.local(decision) / "decision.json"
     at.write_text(json.dumps({**json.loads(at.read_text()), "champion": champion}))
     version = registry.record("house", finetune, evaluation, decision)
-    asked = approval.ask(
+    question = approval.ask(
         store, "house", model=f"house/{version}", challenger=finetune, gate=decision, hours=hours, run="run"
     )
-    return approval.enact(store, registry, asked)
+    return approval.enact(store, registry, question)
 
 
 def champion_of(registry: Registry) -> str:
@@ -85,8 +85,8 @@ def test_an_answer_counts_from_when_it_was_given(store: Store) -> None:
     registry = Registry.open(store.url)
     question = decided(store, registry, 1)
     path = Path(store.root, "approvals", "house", question.gate, "asked.json")
-    asked = {**json.loads(path.read_text()), "asked_at": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
-    path.write_text(json.dumps(asked))  # it was asked long ago
+    record = {**json.loads(path.read_text()), "asked_at": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+    path.write_text(json.dumps(record))  # it was asked long ago
     with pytest.raises(ApprovalError, match="too late"):
         answer(store, question)
     assert answer(store, question, at="2026-01-01T12:00:00Z").state == "approved"
@@ -124,32 +124,32 @@ def test_an_answer_that_was_not_made_true_is_made_so_later(store: Store) -> None
     question = decided(store, registry, 1)
     path = f"approvals/house/{question.gate}/answer.json"
     write_once.write(store, path, {"approved": True, "who": "ada", "at": "2026-01-01T12:00:00Z", "comment": ""})
-    found = approval.read_state(store, "house", question.gate)
-    assert found is not None
-    approval.enact(store, registry, found)
+    state = approval.read_state(store, "house", question.gate)
+    assert state is not None
+    approval.enact(store, registry, state)
     assert champion_of(registry) == question.challenger
 
 
 def test_of_many_answers_at_once_one_stands(store: Store) -> None:
     question = decided(store, Registry.open(store.url), 1)
-    said: list[str] = []
+    replies: list[str] = []
 
     def say(number: int) -> None:
         try:
-            said.append(answer(store, question, approve=bool(number % 2), comment=str(number)).state)
+            replies.append(answer(store, question, approve=bool(number % 2), comment=str(number)).state)
         except ApprovalError as error:
-            said.append(str(error).partition(" at ")[0])
+            replies.append(str(error).partition(" at ")[0])
 
     people = [threading.Thread(target=say, args=(number,)) for number in range(8)]
-    for each in people:
-        each.start()
-    for each in people:
-        each.join()
+    for thread in people:
+        thread.start()
+    for thread in people:
+        thread.join()
     stands = approval.read_state(store, "house", question.gate)
     assert stands is not None
-    assert {each for each in said if each in ("approved", "refused")} == {stands.state}
+    assert {reply for reply in replies if reply in ("approved", "refused")} == {stands.state}
     assert (champion_of(Registry.open(store.url)) != "") == (stands.state == "approved")
-    assert len(said) == 8
+    assert len(replies) == 8
 
 
 def test_a_question_is_put_once(store: Store) -> None:
@@ -164,19 +164,19 @@ def test_who_may_not_answer_is_told_in_one_line(store: Store, capsys: pytest.Cap
 
     registry = Registry.open(store.url)
     registry.record("house", *snapshots_of(store, 1))
-    for name, said in (
+    for name, message in (
         ("house", "prosemill: no challenger of house waits for approval; `prosemill models house` lists what there is"),
         ("hut", "prosemill: no challenger of hut waits for approval; `prosemill models hut` lists what there is"),
     ):
         assert run(["approve", name, "--store", store.url]) == EXIT_REFUSED
-        assert capsys.readouterr().err.strip() == said
+        assert capsys.readouterr().err.strip() == message
 
 
 def test_approval_does_not_change_the_decision() -> None:
     from prosemill.gate.stage import WITHOUT_EFFECT
 
-    asked, not_asked = Gate(approval=True, approval_hours=3), Gate()
-    assert asked.model_dump(exclude=WITHOUT_EFFECT) == not_asked.model_dump(exclude=WITHOUT_EFFECT)
+    with_approval, without = Gate(approval=True, approval_hours=3), Gate()
+    assert with_approval.model_dump(exclude=WITHOUT_EFFECT) == without.model_dump(exclude=WITHOUT_EFFECT)
 
 
 def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefect_api: str) -> None:
@@ -193,8 +193,8 @@ def test_a_run_of_a_terminal_goes_on_with_the_question_open(store: Store, prefec
         trained = TrainingRecord(
             finetune=question.challenger, evaluate="", gate=question.gate, model="", seconds={}, reason=""
         )
-        found = approval_flow.resolve_approval(store, "house", trained)
-        return found.decision if found else "never asked"
+        state = approval_flow.resolve_approval(store, "house", trained)
+        return state.decision if state else "never asked"
 
     assert ask() == "awaiting-approval"
     answer(store, question)

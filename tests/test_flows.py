@@ -136,9 +136,7 @@ def test_snapshots_are_as_the_table_of_stages_has_them(life: Life) -> None:
 def _all_ids(store: Store, report: dict[str, Any]) -> set[str]:
     """Every snapshot that a run's report leads to."""
     starts = [
-        each
-        for value in report["snapshots"].values()
-        for each in (value.values() if isinstance(value, dict) else [value])
+        id for value in report["snapshots"].values() for id in (value.values() if isinstance(value, dict) else [value])
     ]
     return {manifest.id for manifest in ancestors(store, starts)}
 
@@ -180,17 +178,17 @@ def test_the_corpus_half_runs_no_model(life: Life, tmp_path: Path) -> None:
         [sys.executable, "-c", BUILD, str(store), str(tmp_path / "recipe.json")], check=True, cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "LOOK_INTO": str(looks)},
     )  # fmt: skip
-    told = [path.read_text() for path in looks.iterdir()]
-    assert [line for line in told if "torch" in line or "transformers" in line] == []
-    assert any(line.split()[0] == "-c" for line in told), "the process of the flow told, too"
-    found = Store(str(store)).runs("stories")["2026-01-13"]
-    assert found["chunk"] != Store(str(store)).runs("stories")["2026-01-12"]["chunk"], "there was something new"
+    lines = [path.read_text() for path in looks.iterdir()]
+    assert [line for line in lines if "torch" in line or "transformers" in line] == []
+    assert any(line.split()[0] == "-c" for line in lines), "the process of the flow told, too"
+    run = Store(str(store)).runs("stories")["2026-01-13"]
+    assert run["chunk"] != Store(str(store)).runs("stories")["2026-01-12"]["chunk"], "there was something new"
 
 
 def test_the_runs_page_has_its_artifacts(life: Life) -> None:
     kinds = ("funnel", "ledger", "lineage", "report", "scores", "samples", "decision")
     wanted = {f"stories-{kind}" for kind in kinds}
-    runs = [UUID(each.id) for each in run_log.read_all(life.store)]
+    runs = [UUID(log.id) for log in run_log.read_all(life.store)]
     of_these = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=runs))  # the server has other tests' too
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts(artifact_filter=of_these, limit=200)}
@@ -211,26 +209,26 @@ def test_a_sentence_leads_to_its_page_and_the_models_that_saw_it(life: Life) -> 
     assert first.facts["closest"] == document["url"]
     (page,) = first.leads_to
     assert page.facts["shared_runs"] == 1.0
-    (found,) = page.leads_to
-    assert found.name == document["id"]
+    (document_step,) = page.leads_to
+    assert document_step.name == document["id"]
     champion = Registry.open(life.store.url).champion("stories")
     assert champion is not None
-    assert champion.snapshot in found.leads_to[0].facts["models"]
+    assert champion.snapshot in document_step.leads_to[0].facts["models"]
 
 
 def test_a_page_leads_to_all_that_came_of_it(life: Life) -> None:
     tracer, document = Tracer(life.store), training_document(life)
 
     (page,) = tracer.trace(document["url"])
-    (found,) = page.leads_to
-    chunk = found.leads_to[0].name
+    (document_step,) = page.leads_to
+    chunk = document_step.leads_to[0].name
 
     assert page.facts["state"] in ("fetched", "unchanged")
-    assert (found.name, found.facts["split"]) == (document["id"], "train")
+    assert (document_step.name, document_step.facts["split"]) == (document["id"], "train")
     (traced,) = tracer.trace(chunk)
-    assert document["id"] in {each.name for each in traced.leads_to}
+    assert document["id"] in {step.name for step in traced.leads_to}
     (by_id,) = tracer.trace(document["id"])
-    assert by_id.as_dict() == found.as_dict()
+    assert by_id.as_dict() == document_step.as_dict()
 
 
 def test_a_model_leads_back_to_the_scrape(life: Life) -> None:

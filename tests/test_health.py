@@ -59,24 +59,24 @@ def make_run(
 def examined(
     store: Store, champion: ModelVersion | None = None, *, days: float = 0, now: datetime = NOW
 ) -> dict[tuple[str, str], str]:
-    found = health.examine(store, RegistryWithChampion(store, champion), "mill", max_age_days=days, now=now)
-    return {(each.what, each.state): each.detail for each in found}
+    findings = health.examine(store, RegistryWithChampion(store, champion), "mill", max_age_days=days, now=now)
+    return {(finding.what, finding.state): finding.detail for finding in findings}
 
 
 def test_a_new_corpus_is_well(store: Store) -> None:
-    found = examined(store)
-    assert {state for _, state in found} == {"well", "note"}
-    assert found["runs", "note"] == "there has been no run yet"
-    assert found["registry", "note"] == "mill has no champion yet"
+    findings = examined(store)
+    assert {state for _, state in findings} == {"well", "note"}
+    assert findings["runs", "note"] == "there has been no run yet"
+    assert findings["registry", "note"] == "mill has no champion yet"
 
 
 def test_all_is_well(store: Store) -> None:
     make_run(store, "2026-01-12", {"site": 40})
     make_run(store, "2026-01-19", {"site": 35})
-    found = examined(store, make_champion(store))
-    assert {state for _, state in found} == {"well"}
-    assert found["runs", "well"] == "the newest is of 2026-01-19, 1.5 days ago"
-    assert {"store", "room", "sources", "registry", "champion"} <= {what for what, _ in found}
+    findings = examined(store, make_champion(store))
+    assert {state for _, state in findings} == {"well"}
+    assert findings["runs", "well"] == "the newest is of 2026-01-19, 1.5 days ago"
+    assert {"store", "room", "sources", "registry", "champion"} <= {what for what, _ in findings}
 
 
 def test_a_champion_grows_old(store: Store) -> None:
@@ -108,9 +108,9 @@ def test_a_damaged_champion_calls_for_a_person(store: Store, harm: str) -> None:
 def test_a_source_whose_yield_collapsed_calls_for_a_person(store: Store) -> None:
     make_run(store, "2026-01-12", {"small": 9, "steady": 40, "ill": 40, "left-out": 40})
     make_run(store, "2026-01-19", {"small": 1, "steady": 20, "ill": 19})
-    found = examined(store)
-    assert [what for what, state in found if state == "act"] == ["source ill"]
-    assert found["source ill", "act"].startswith("gave 19 documents, 40 the time before; look at")
+    findings = examined(store)
+    assert [what for what, state in findings if state == "act"] == ["source ill"]
+    assert findings["source ill", "act"].startswith("gave 19 documents, 40 the time before; look at")
 
 
 def test_a_source_that_was_not_read_to_its_end_is_noted(store: Store) -> None:
@@ -126,9 +126,9 @@ def test_a_source_that_was_not_read_to_its_end_is_noted(store: Store) -> None:
 def test_a_store_that_cannot_be_written_hides_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = Store(str(tmp_path / "file"))
-    found = examined(store)
-    assert "cannot write to the store" in found["store", "act"]
-    assert ("registry", "note") in found
+    findings = examined(store)
+    assert "cannot write to the store" in findings["store", "act"]
+    assert ("registry", "note") in findings
 
 
 def test_a_registry_that_does_not_answer_calls_for_a_person(store: Store) -> None:
@@ -136,8 +136,8 @@ def test_a_registry_that_does_not_answer_calls_for_a_person(store: Store) -> Non
         def champion(self, name: str) -> ModelVersion | None:
             raise RegistryError("http://127.0.0.1:9: MLflow says: connection refused")
 
-    found = health.examine(store, Silent(store, tracker_of(store)), "mill", max_age_days=0, now=NOW)
-    (finding,) = [each for each in found if each.state == "act"]
+    findings = health.examine(store, Silent(store, tracker_of(store)), "mill", max_age_days=0, now=NOW)
+    (finding,) = [candidate for candidate in findings if candidate.state == "act"]
     assert (finding.what, finding.detail) == ("registry", "http://127.0.0.1:9: MLflow says: connection refused")
 
 
@@ -168,11 +168,11 @@ def test_the_flow_shows_a_table_tells_of_age_and_fails_on_damage(
     rows = check_health(recipe, store=store.url)
     assert {row["what"] for row in rows if row["state"] == "well"} == {"store", "registry", "champion", "room"}
     assert {row["what"] for row in rows if row["state"] != "well"} == {"runs"}
-    assert f"{recipe.name}-health" in {each.key for each in client.read_artifacts(limit=200)}
+    assert f"{recipe.name}-health" in {artifact.key for artifact in client.read_artifacts(limit=200)}
 
     check_health(recipe, max_age_days=1e-6, store=store.url)
-    (told,) = heard(client, events.MODEL_UNWELL, resource, 1)
-    assert told.payload["reason"].startswith(f"{recipe.name}/{champion.version} was trained 0.0 days ago")
+    (unwell,) = heard(client, events.MODEL_UNWELL, resource, 1)
+    assert unwell.payload["reason"].startswith(f"{recipe.name}/{champion.version} was trained 0.0 days ago")
 
     with open(store.local(f"{champion.snapshot}/model/model.safetensors"), "r+b") as weights:
         weights.write(b"broken")
