@@ -29,7 +29,8 @@ def apply(planned: DeploymentPlan) -> Iterator[Change]:
     with get_client(sync_client=True) as client:
         for pool in planned.pools:
             pools.existing(client, pool)  # refuses a pool of another kind, before anything is written
-        served, alert_block = [(each.recipe, each.deploy) for each in planned.served], environment.alert_block()
+        served = [(entry.recipe, entry.deploy) for entry in planned.served]
+        alert_block = environment.alert_block()
         automations.apply(client, served, alert_block=alert_block, dry_run=True)  # refuses a block that is not there
         if "://" in planned.store:
             yield _apply_results_block(client, planned.store)
@@ -46,79 +47,83 @@ def _apply_results_block(client: SyncPrefectClient, store: str) -> Change:
     block_type, _, name = environment.RESULTS_BLOCK.partition("/")
     wanted = RemoteFileSystem(basepath=f"{store}/prefect/results")
     try:
-        found = client.read_block_document_by_name(name, block_type)
+        document = client.read_block_document_by_name(name, block_type)
     except ObjectNotFound:
         wanted.save(name)
         return Change("block", name, "created")
-    fields = [] if found.data.get("basepath") == wanted.basepath else ["basepath"]
+    fields = [] if document.data.get("basepath") == wanted.basepath else ["basepath"]
     if fields:
         wanted.save(name, overwrite=True)
     return change("block", name, fields)
 
 
-def _apply_deployment(client: SyncPrefectClient, each: Deployment) -> Change:
+def _apply_deployment(client: SyncPrefectClient, deployment: Deployment) -> Change:
     try:
-        found = client.read_deployment_by_name(each.full_name)
+        current = client.read_deployment_by_name(deployment.full_name)
     except ObjectNotFound:
-        _create(client, each)
-        return Change("deployment", each.full_name, "created")
-    wanted = _wanted(each)
-    fields = differing(wanted, _as_found(found))
+        _create(client, deployment)
+        return Change("deployment", deployment.full_name, "created")
+    wanted = _wanted(deployment)
+    fields = differing(wanted, _as_read(current))
     if fields:
         # Pool and queue belong together: the queue of a name alone is one without a pool.
         together = (
             {"work_pool_name", "work_queue_name"} if {"work_pool_name", "work_queue_name"} & set(fields) else set()
         )
         update = {name: wanted[name] for name in {*fields, *together}}
-        client.update_deployment(found.id, DeploymentUpdate(**update))
-    if _apply_schedule(client, found, each):
+        client.update_deployment(current.id, DeploymentUpdate(**update))
+    if _apply_schedule(client, current, deployment):
         fields.append("schedule")
-    return change("deployment", each.full_name, fields)
+    return change("deployment", deployment.full_name, fields)
 
 
-def _create(client: SyncPrefectClient, each: Deployment) -> None:
-    schedules = [DeploymentScheduleCreate(schedule=each.schedule, slug=SCHEDULE)] if each.schedule else []
-    client.create_deployment(client.create_flow(each.flow), each.name, schedules=schedules, **_wanted(each))
+def _create(client: SyncPrefectClient, deployment: Deployment) -> None:
+    schedules = [DeploymentScheduleCreate(schedule=deployment.schedule, slug=SCHEDULE)] if deployment.schedule else []
+    client.create_deployment(
+        client.create_flow(deployment.flow), deployment.name, schedules=schedules, **_wanted(deployment)
+    )
 
 
-def _wanted(each: Deployment) -> dict[str, Any]:
+def _wanted(deployment: Deployment) -> dict[str, Any]:
     return {
-        "entrypoint": each.entrypoint,
+        "entrypoint": deployment.entrypoint,
         "path": None,
         "pull_steps": None,
-        "description": each.description,
-        "tags": each.tags,
-        "work_pool_name": each.pool,
-        "work_queue_name": each.queue,
-        "parameters": each.parameters,
+        "description": deployment.description,
+        "tags": deployment.tags,
+        "work_pool_name": deployment.pool,
+        "work_queue_name": deployment.queue,
+        "parameters": deployment.parameters,
         "enforce_parameter_schema": True,
-        "parameter_openapi_schema": each.flow.parameters.model_dump_for_openapi(),
-        "job_variables": each.job_variables,
-        "concurrency_limit": each.limit.limit,
-        "concurrency_options": ConcurrencyOptions(**each.limit.model_dump(exclude={"limit"})),
+        "parameter_openapi_schema": deployment.flow.parameters.model_dump_for_openapi(),
+        "job_variables": deployment.job_variables,
+        "concurrency_limit": deployment.limit.limit,
+        "concurrency_options": ConcurrencyOptions(**deployment.limit.model_dump(exclude={"limit"})),
     }
 
 
-def _as_found(found: DeploymentResponse) -> dict[str, Any]:
-    fields = {name: getattr(found, name) for name in type(found).model_fields if name != "concurrency_limit"}
-    limit = found.global_concurrency_limit  # the field concurrency_limit of an answer is always empty
-    return fields | {"concurrency_limit": limit.limit if limit else None, "pull_steps": found.pull_steps or None}
+def _as_read(current: DeploymentResponse) -> dict[str, Any]:
+    fields = {name: getattr(current, name) for name in type(current).model_fields if name != "concurrency_limit"}
+    limit = current.global_concurrency_limit  # the field concurrency_limit of an answer is always empty
+    return fields | {"concurrency_limit": limit.limit if limit else None, "pull_steps": current.pull_steps or None}
 
 
-def _apply_schedule(client: SyncPrefectClient, found: DeploymentResponse, each: Deployment) -> bool:
+def _apply_schedule(client: SyncPrefectClient, current: DeploymentResponse, deployment: Deployment) -> bool:
     """The one schedule that is the recipe's; those that people added, and whether one is paused, stay as they are."""
-    ours: DeploymentSchedule | None = next((one for one in found.schedules if one.slug == SCHEDULE), None)
-    if each.schedule is None:
+    ours: DeploymentSchedule | None = next(
+        (schedule for schedule in current.schedules if schedule.slug == SCHEDULE), None
+    )
+    if deployment.schedule is None:
         if ours is not None:
-            client.delete_deployment_schedule(found.id, ours.id)
+            client.delete_deployment_schedule(current.id, ours.id)
         return ours is not None
     if ours is None:
-        wanted = DeploymentScheduleCreate(schedule=each.schedule, slug=SCHEDULE)
-        client.create_deployment_schedules(found.id, [wanted])
+        wanted = DeploymentScheduleCreate(schedule=deployment.schedule, slug=SCHEDULE)
+        client.create_deployment_schedules(current.id, [wanted])
         return True
-    if ours.schedule == each.schedule:
+    if ours.schedule == deployment.schedule:
         return False
-    client.update_deployment_schedule(found.id, ours.id, schedule=each.schedule)
+    client.update_deployment_schedule(current.id, ours.id, schedule=deployment.schedule)
     return True
 
 
@@ -126,14 +131,14 @@ def as_dict(planned: DeploymentPlan) -> dict[str, Any]:
     """All changes that `apply` would make, for a person to read. Ids that only a server gives are all zeros."""
     return {
         "work_pools": [asdict(pool) for pool in planned.pools],
-        "deployments": [each.as_dict() for each in planned.deployments],
-        "automations": [each.model_dump(mode="json", exclude={"id"}) for each in _automations(planned)],
+        "deployments": [deployment.as_dict() for deployment in planned.deployments],
+        "automations": [automation.model_dump(mode="json", exclude={"id"}) for automation in _automations(planned)],
     }
 
 
 def _automations(planned: DeploymentPlan) -> Iterator[AutomationCore]:
-    for each in planned.served:
-        yield from automations.automations(each.recipe, each.deploy, automations.DRY_RUN_ID)
+    for entry in planned.served:
+        yield from automations.automations(entry.recipe, entry.deploy, automations.DRY_RUN_ID)
     yield from crash_safety.automations()
     if block := environment.alert_block():
         yield from automations.alerts(block.partition("/")[0], automations.DRY_RUN_ID)

@@ -92,9 +92,9 @@ def apply(
     Deployments come first: an automation names its deployment by id. `alert_block`: "block-type/name", "" for no
     alerts. Automations of other recipes are left alone. A dry run only returns the changes.
     """
-    wanted = {each.name: _whole(each) for each in _wanted(client, recipes, alert_block, dry_run)}
+    wanted = {automation.name: _whole(automation) for automation in _wanted(client, recipes, alert_block, dry_run)}
     ours = (SHARED, *(prefix_of(recipe.name) for recipe, _ in recipes))
-    there = {each.name: each for each in _read(client) if each.name.startswith(ours)}
+    there = {automation.name: automation for automation in _read(client) if automation.name.startswith(ours)}
     done: dict[str, ChangeKind] = {}
     for name, automation in wanted.items():
         done[name] = _kind(there.get(name), automation)

@@ -24,6 +24,6 @@ def change(kind: str, name: str, fields: Sequence[str]) -> Change:
     return Change(kind, name, "changed" if fields else "unchanged", list(fields))
 
 
-def differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differing(wanted: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """Names of the fields in which what there is differs from what shall be."""
-    return [name for name, value in wanted.items() if found.get(name) != value]
+    return [name for name, value in wanted.items() if current.get(name) != value]

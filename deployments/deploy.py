@@ -63,10 +63,10 @@ def _apply(planned: DeploymentPlan, *, as_json: bool) -> None:
     _wait_for(api_url)
     done = []
     try:
-        for each in apply(planned):
-            done.append(asdict(each))
+        for change in apply(planned):
+            done.append(asdict(change))
             if not as_json:
-                sys.stdout.write(f"{each}\n")
+                sys.stdout.write(f"{change}\n")
     except (HTTPError, PrefectException) as error:
         more = error.response.text if isinstance(error, HTTPStatusError) else str(error)
         raise ProsemillError(f"{api_url}: {type(error).__name__}: {' '.join(more.split())[:500]}") from error

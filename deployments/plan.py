@@ -1,7 +1,7 @@
 """What shall be on the server: work pools, queues and deployments, worked out from prefect.yaml and the recipes.
 
-Nothing here talks to a server. `deployments.checks` refuses what a server, or worse a worker at night, would stumble
-over.
+Nothing here talks to a server. `deployments.checks` refuses what a server would refuse, or a worker only
+when a run starts.
 """
 
 from __future__ import annotations
@@ -147,17 +147,17 @@ def plan(
     """
     content = read()
     served = [ServedRecipe(load_recipe(path), load_deploy(path)) for path in recipes]
-    names = [GENERIC, *(each.recipe.name for each in served)]
+    names = [GENERIC, *(served_recipe.recipe.name for served_recipe in served)]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise ProsemillError(f"two deployments would be named {twice!r}; give the recipe another name")
-    pools = [_pool(each, kind, image, gpus) for each in content.work_pools]
+    pools = [_pool(pool, kind, image, gpus) for pool in content.work_pools]
     base: dict[str, Any] = {"env": environment.of_job(store)}
     if kind == "docker" and "://" not in store:
         base["volumes"] = [f"{store}:{store}"]
     deployments = [_deployment(entry, None, store, base) for entry in content.deployments if not _watches(entry)]
-    for each in served:
-        wanted = [entry for entry in content.deployments if each.deploy.watches_health or not _watches(entry)]
-        deployments += [_deployment(entry, each, store, base) for entry in wanted]
+    for served_recipe in served:
+        wanted = [entry for entry in content.deployments if served_recipe.deploy.watches_health or not _watches(entry)]
+        deployments += [_deployment(entry, served_recipe, store, base) for entry in wanted]
     return DeploymentPlan(pools, deployments, served, store)
 
 

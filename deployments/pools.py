@@ -17,15 +17,15 @@ from prosemill.errors import ProsemillError
 def existing(client: SyncPrefectClient, pool: Pool) -> WorkPool | None:
     """The pool as it is; ProsemillError where it is there, but for workers of another kind."""
     try:
-        found = client.read_work_pool(pool.name)
+        current = client.read_work_pool(pool.name)
     except ObjectNotFound:
         return None
-    if found.type != pool.type:
+    if current.type != pool.type:
         raise ProsemillError(
-            f"the work pool {pool.name} is of type {found.type}, which cannot be changed to {pool.type}; delete it "
+            f"the work pool {pool.name} is of type {current.type}, which cannot be changed to {pool.type}; delete it "
             f"(`prefect work-pool delete {pool.name}`; deployments stay) and deploy again"
         )
-    return found
+    return current
 
 
 def apply_pool(client: SyncPrefectClient, pool: Pool) -> list[Change]:
@@ -35,16 +35,16 @@ def apply_pool(client: SyncPrefectClient, pool: Pool) -> list[Change]:
         "concurrency_limit": pool.concurrency_limit,
         "base_job_template": pool.base_job_template,
     }
-    found = existing(client, pool)
-    if found is None:
+    current = existing(client, pool)
+    if current is None:
         client.create_work_pool(WorkPoolCreate(name=pool.name, type=pool.type, **wanted))
-        made = Change("work pool", pool.name, "created")
+        pool_change = Change("work pool", pool.name, "created")
     else:
-        fields = differing(wanted, {name: getattr(found, name) for name in wanted})
+        fields = differing(wanted, {name: getattr(current, name) for name in wanted})
         if fields:
             client.update_work_pool(pool.name, WorkPoolUpdate(**{name: wanted[name] for name in fields}))
-        made = change("work pool", pool.name, fields)
-    return [made, *_apply_queues(client, pool)]
+        pool_change = change("work pool", pool.name, fields)
+    return [pool_change, *_apply_queues(client, pool)]
 
 
 def _apply_queues(client: SyncPrefectClient, pool: Pool) -> list[Change]:
@@ -52,11 +52,11 @@ def _apply_queues(client: SyncPrefectClient, pool: Pool) -> list[Change]:
     before = _queues(client, pool)
     changes = []
     for priority, name in enumerate(pool.queues, start=1):
-        found = _queues(client, pool).get(name)
-        if found is None:
+        queue = _queues(client, pool).get(name)
+        if queue is None:
             client.create_work_queue(name=name, work_pool_name=pool.name, priority=priority)
-        elif found.priority != priority:
-            client.update_work_queue(found.id, priority=priority)
+        elif queue.priority != priority:
+            client.update_work_queue(queue.id, priority=priority)
         if name not in before:
             changes.append(Change("queue", f"{pool.name}/{name}", "created"))
         else:

@@ -46,7 +46,7 @@ def run(store: str, recipes: list[Path], port: int) -> None:
         worker("cpu", logs / "cpu-worker.log") as cpu,
         worker("gpu", logs / "gpu-worker.log", "--limit", "1") as gpu,  # all queues of the pool, one job a card
     ):
-        names = ", ".join(each.full_name for each in planned.deployments)
+        names = ", ".join(deployment.full_name for deployment in planned.deployments)
         link = f"http://127.0.0.1:{port}{LOGIN_PATH}#{quote(environment.server_login())}"
         print(f"Prefect: {link}   deployments: {names}   Ctrl-C stops everything.", flush=True)
         try:

@@ -54,9 +54,9 @@ def resolve_approval(store: Store, name: str, trained: TrainingRecord) -> Approv
         return None
     registry = Registry.open(store.url)
     if question.state == approval.ASKED and not approval.is_superseded(store, registry, question):
-        given = _response()
-        if given is not None:
-            return _answer(store, registry, question, given)
+        response = _response()
+        if response is not None:
+            return _answer(store, registry, question, response)
         if _can_suspend():
             _suspend(store, question, trained["evaluate"])
     return approval.enact(store, registry, approval.current(store, registry, question))
@@ -86,14 +86,14 @@ def _recipe_name(parameters: dict[str, Any]) -> str:
     return str(recipe.get("name", "")) if isinstance(recipe, dict) else ""
 
 
-def _answer(store: Store, registry: Registry, question: ApprovalState, given: Approval) -> ApprovalState:
+def _answer(store: Store, registry: Registry, question: ApprovalState, response: Approval) -> ApprovalState:
     try:
         answered = approval.answer(
-            store, registry, question, approve=given.approve == "yes", who=given.who, comment=given.comment,
+            store, registry, question, approve=response.approve == "yes", who=response.who, comment=response.comment,
             at=_resumed_at(),
         )  # fmt: skip
     except ApprovalError as error:  # answered already, or too late
-        log.warning("the answer of %s does not count: %s", given.who, error)
+        log.warning("the answer of %s does not count: %s", response.who, error)
         return approval.enact(store, registry, approval.current(store, registry, question))
     send_event(answered)
     return answered
@@ -120,8 +120,8 @@ def _suspend(store: Store, question: ApprovalState, evaluation: str) -> None:
 
 def _response() -> Approval | None:
     """What the form said, also if this run has crashed since: Prefect forgets then that it was ever suspended."""
-    found = read_flow_run_input(_RESPONSE)
-    return Approval.model_validate(found) if found else None
+    fields = read_flow_run_input(_RESPONSE)
+    return Approval.model_validate(fields) if fields else None
 
 
 def _resumed_at() -> str:

@@ -107,11 +107,11 @@ def _tell(store: Store, recipe: Recipe, as_of: str, corpus: Corpus) -> None:
         events.corpus_opted_out(recipe.name, as_of=as_of, urls=urls, models=models, by_itself=by_itself)
     try:
         champion = Registry.open(store.url).champion(recipe.name)
-        found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+        new_text = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
     except ProsemillError as error:  # a registry or old model that cannot be read does not fail a complete corpus
         log.warning("%s: whether the corpus is worth training on is not known: %s", recipe.name, error)
         return
     events.corpus_updated(
-        recipe.name, as_of=as_of, new_documents=found.documents, new_tokens=found.tokens, chunk=corpus["chunk"],
-        worth_training=found.worth_training, reason=found.reason, by_itself=by_itself,
+        recipe.name, as_of=as_of, new_documents=new_text.documents, new_tokens=new_text.tokens, chunk=corpus["chunk"],
+        worth_training=new_text.worth_training, reason=new_text.reason, by_itself=by_itself,
     )  # fmt: skip

@@ -24,12 +24,16 @@ def check_health(recipe: Recipe, max_age_days: float = 0, store: str = "") -> li
     _, opened = reporting.begin("", store)
     registry = Registry.open(opened.url)
     findings = health.examine(opened, registry, recipe.name, max_age_days=max_age_days, now=datetime.now(UTC))
-    rows = [each.as_row() for each in findings]
+    rows = [finding.as_row() for finding in findings]
     reporting.show_health(recipe.name, rows)
-    unwell = [each for each in findings if each.state == "retrain" or (each.what, each.state) == ("champion", "act")]
+    unwell = [
+        finding
+        for finding in findings
+        if finding.state == "retrain" or (finding.what, finding.state) == ("champion", "act")
+    ]
     if unwell:
-        events.model_unwell(recipe.name, reason="; ".join(each.detail for each in unwell))
-    to_do = [f"{each.what}: {each.detail}" for each in findings if each.state == "act"]
+        events.model_unwell(recipe.name, reason="; ".join(finding.detail for finding in unwell))
+    to_do = [f"{finding.what}: {finding.detail}" for finding in findings if finding.state == "act"]
     if to_do:
         raise ModelUnhealthy(f"{recipe.name}: {'; '.join(to_do)}")
     return rows

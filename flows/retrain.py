@@ -34,16 +34,16 @@ def retrain(recipe: Recipe, as_of: AsOf = "", store: str = "", train_on: str = "
     opened.check_writable()
     with opened.one_run_at_a_time(recipe.name):
         corpus = build_corpus(recipe, as_of, url)
-        found = _look_for_news(opened, recipe, corpus)
+        news = _look_for_news(opened, recipe, corpus)
         trained = NOT_TRAINED
-        if found["worth_training"]:
-            trained = _train(recipe, corpus, as_of, opened, train_on, found["champion"] or BASE)
+        if news["worth_training"]:
+            trained = _train(recipe, corpus, as_of, opened, train_on, news["champion"] or BASE)
         if trained["finetune"]:
             read_state = approval.resolve_approval(opened, recipe.name, trained) if recipe.gate.approval else None
             report = with_decision(opened, recipe, as_of, corpus, trained, read_state)
         else:
-            champion = Registry.open(url).version_of(recipe.name, found["champion"])
-            reason = trained["reason"] or found["reason"]
+            champion = Registry.open(url).version_of(recipe.name, news["champion"])
+            reason = trained["reason"] or news["reason"]
             report = nothing_new(opened, recipe, as_of, corpus, champion, reason)
     reporting.show_report(opened, recipe, report)
     return report
@@ -57,11 +57,11 @@ def _look_for_news(store: Store, recipe: Recipe, corpus: Corpus) -> dict[str, An
 
     def look() -> dict[str, Any]:
         champion = Registry.open(store.url).champion(recipe.name)
-        found = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
+        new_text = retrain_policy.assess(store, corpus["chunk"], champion.snapshot if champion else "", recipe)
         return {
             "champion": champion.snapshot if champion else "",
-            "worth_training": champion is None or found.worth_training,
-            "reason": found.reason,
+            "worth_training": champion is None or new_text.worth_training,
+            "reason": new_text.reason,
         }
 
     return write_once.get_or_create(store, retrain_policy.choice_path(str(runtime.flow_run.id)), look)

@@ -102,11 +102,11 @@ def _training_choice(store: Store, recipe: Recipe, corpus: Corpus, against: str,
 
     def look() -> dict[str, Any]:
         champion = "" if against == BASE else against or _champion(store, recipe.name)
-        found = retrain_policy.NewText(0, 0, True, "")
+        new_text = retrain_policy.NewText(0, 0, True, "")
         if champion and only_if_new:
             counted = retrain_policy.assess(store, corpus["chunk"], champion, recipe)
-            found = retrain_policy.ask_champion(store, corpus["chunk"], champion, recipe, counted)
-        return {"champion": champion, "worth_training": found.worth_training, "reason": found.reason}
+            new_text = retrain_policy.ask_champion(store, corpus["chunk"], champion, recipe, counted)
+        return {"champion": champion, "worth_training": new_text.worth_training, "reason": new_text.reason}
 
     return write_once.get_or_create(store, retrain_policy.choice_path(str(runtime.flow_run.id)), look)
 

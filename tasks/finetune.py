@@ -36,7 +36,7 @@ def finetune_model(store: str, chunk: str, base: str, base_digest: str, settings
     run = str(runtime.flow_run.id or "")
     resolved = bases.resolve(base)
     with LiveProgress(store, reporting.recipe_name()) as live:
-        live.made = finetune.finetune(
+        live.snapshot = finetune.finetune(
             Store(store), chunk, resolved, settings, start=start, flow_run_id=run, listener=live
         )
-    return live.made
+    return live.snapshot

@@ -86,7 +86,7 @@ def check(recipe: RecipePath, store: StoreOption = "", as_json: JsonOption = Fal
         print(json.dumps(facts, ensure_ascii=False))
         return
     for key, value in facts.items():
-        text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(f"{name} {entry}" for name, entry in value.items()) if isinstance(value, dict) else value
         screen.output.print(f"{key:>9}  {text}", markup=False)
     screen.output.print(f"\nRecipe OK. Next: prosemill retrain {recipe}", markup=False)
 
@@ -203,11 +203,11 @@ def write(
     from prosemill.reporting.summary import write_settings_of
 
     snapshot = Registry.open(url).resolve(model)
-    given = {
+    options = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty,
         "max_new_tokens": max_new_tokens,
     }  # fmt: skip
-    chosen = {key: value for key, value in given.items() if value is not None}
+    chosen = {key: value for key, value in options.items() if value is not None}
     settings = Write.model_validate(write_settings_of(opened, model).model_dump() | chosen)
     texts = generate(opened.local(f"{snapshot}/model"), prompt, settings, seed=seed, num_samples=samples)
     if as_json:
@@ -227,7 +227,7 @@ def models(
     from prosemill.registry.registry import Registry
 
     registry = Registry.open(url)
-    rows = [row for each in ([name] if name else registry.list_models()) for row in registry.describe(each)]
+    rows = [row for model in ([name] if name else registry.list_models()) for row in registry.describe(model)]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -259,12 +259,12 @@ def trace(
     from prosemill.registry.registry import Registry
 
     named = Registry.open(url).resolve_or_none(what)
-    found = [each.as_dict() for each in Tracer(opened).trace(named or what)]
+    nodes = [node.as_dict() for node in Tracer(opened).trace(named or what)]
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(nodes, ensure_ascii=False))
         return
-    for each in found:
-        screen.show_found(each)
+    for node in nodes:
+        screen.show_trace(node)
 
 
 @app.command()
@@ -280,7 +280,7 @@ def diff(
     from prosemill.registry.registry import Registry
 
     registry = Registry.open(url)
-    changes = compare.diff(opened, *(registry.resolve_or_none(each) or each for each in (before, after)))
+    changes = compare.diff(opened, *(registry.resolve_or_none(reference) or reference for reference in (before, after)))
     if as_json:
         print(json.dumps(changes, ensure_ascii=False))
         return
@@ -298,9 +298,9 @@ def up(
         load_recipe(recipe)
     url, opened = open_store(store)
     opened.check_writable()
-    given = [str(recipe) for recipe in recipes or []]
-    # A program of its own: what an operator touches stands above the flows, and arrows never turn round.
-    program = [sys.executable, "-m", "deployments.up", "--store", url, "--port", str(port), *given]
+    recipe_paths = [str(recipe) for recipe in recipes or []]
+    # A program of its own: flows/ must not import deployments/, which stands above it.
+    program = [sys.executable, "-m", "deployments.up", "--store", url, "--port", str(port), *recipe_paths]
     os.execve(sys.executable, program, environment.of_child())
 
 

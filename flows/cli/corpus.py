@@ -49,15 +49,15 @@ def strip(
         body = _body(path)
         if body is None:
             continue
-        found = strip_html(body, settings=settings, language=language)
+        document = strip_html(body, settings=settings, language=language)
         if as_json:
-            print(json.dumps({"file": str(path), **asdict(found)}, ensure_ascii=False))
-        elif found.reason:
-            why = f"{found.reason} ({found.detail})" if found.detail else found.reason
+            print(json.dumps({"file": str(path), **asdict(document)}, ensure_ascii=False))
+        elif document.reason:
+            why = f"{document.reason} ({document.detail})" if document.detail else document.reason
             screen.errors.print(f"prosemill: {path}: dropped, {why}", markup=False)
         else:
-            print(f"\n---\n\n{found.text}" if printed else found.text)
-        printed += not found.reason
+            print(f"\n---\n\n{document.text}" if printed else document.text)
+        printed += not document.reason
     if printed < len(files):
         raise typer.Exit(EXIT_PARTIAL if printed else EXIT_REFUSED)
 
@@ -121,13 +121,13 @@ def chunk(
     """Tokenise and pack text into chunks of one length: OUT/chunks.arrow for `datasets`, and which text is where."""
     from prosemill.chunk import chunk_file
 
-    made = chunk_file(source, tokenizer, target, chunk_tokens=chunk_tokens)
+    chunked = chunk_file(source, tokenizer, target, chunk_tokens=chunk_tokens)
     if as_json:
-        print(json.dumps(asdict(made)))
+        print(json.dumps(asdict(chunked)))
         return
     screen.output.print(
-        f"{made.documents:,} texts, {made.tokens:,} tokens in {made.chunks:,} chunks of {made.chunk_tokens:,} "
-        f"({made.padding_share:.2%} padding): {made.folder}"
+        f"{chunked.documents:,} texts, {chunked.tokens:,} tokens in {chunked.chunks:,} chunks "
+        f"of {chunked.chunk_tokens:,} ({chunked.padding_share:.2%} padding): {chunked.folder}"
     )
 
 

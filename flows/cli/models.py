@@ -40,8 +40,8 @@ def decision(model: Reference, store: StoreOption = "", as_json: JsonOption = Fa
         return
     screen.output.print(f"{title}: {fields['decision']}", markup=False)
     screen.output.print(fields["reason"], markup=False)
-    for each in fields.get("slices", []):
-        screen.output.print(f"  {each['slice']:>12}  {each['answer']:<18} {each['why']}", markup=False)
+    for row in fields.get("slices", []):
+        screen.output.print(f"  {row['slice']:>12}  {row['answer']:<18} {row['why']}", markup=False)
 
 
 def card(model: Reference, store: StoreOption = "") -> None:
@@ -77,16 +77,21 @@ def reproduce(model: Reference, store: StoreOption = "", as_json: JsonOption = F
     from prosemill.registry.registry import Registry
     from prosemill.registry.reproduce import reproduce as train_again
 
-    found = train_again(opened, Registry.open(url).resolve(model))
+    reproduction = train_again(opened, Registry.open(url).resolve(model))
     if as_json:
-        facts = {"snapshot": found.snapshot, "same": found.is_same, "recorded": found.recorded, "found": found.found}
-        print(json.dumps({**facts, "differences": found.differences}))
+        facts = {
+            "snapshot": reproduction.snapshot,
+            "same": reproduction.is_same,
+            "recorded": reproduction.recorded,
+            "found": reproduction.found,
+        }
+        print(json.dumps({**facts, "differences": reproduction.differences}))
     else:
-        screen.output.print(f"recorded  {found.recorded}\nfound     {found.found}", markup=False)
-        for line in found.differences:
+        screen.output.print(f"recorded  {reproduction.recorded}\nfound     {reproduction.found}", markup=False)
+        for line in reproduction.differences:
             screen.output.print(f"  differs: {line}", markup=False)
-        screen.output.print("The same weights." if found.is_same else "Weights differ.", markup=False)
-    if not found.is_same:
+        screen.output.print("The same weights." if reproduction.is_same else "Weights differ.", markup=False)
+    if not reproduction.is_same:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -44,10 +44,10 @@ def deploy(
     if pools not in ("process", "docker", "kubernetes"):
         raise typer.BadParameter(f"--pools {pools}: process, docker or kubernetes")
     url, _ = open_store(store)
-    given = ["--store", url, "--pools", pools, "--image", image, "--gpus", str(gpus), *map(str, recipes or [])]
-    given += [name for name, is_on in (("--dry-run", dry_run), ("--json", as_json)) if is_on]
-    # A program of its own: what an operator touches stands above the flows, and arrows never turn round.
-    os.execve(sys.executable, [sys.executable, "-m", "deployments.deploy", *given], environment.of_child())
+    arguments = ["--store", url, "--pools", pools, "--image", image, "--gpus", str(gpus), *map(str, recipes or [])]
+    arguments += [name for name, is_on in (("--dry-run", dry_run), ("--json", as_json)) if is_on]
+    # A program of its own: flows/ must not import deployments/, which stands above it.
+    os.execve(sys.executable, [sys.executable, "-m", "deployments.deploy", *arguments], environment.of_child())
 
 
 def approve(
@@ -158,10 +158,10 @@ def restore(
     from prosemill.operations.backup import Backup, facts
 
     place = Backup(environment.store_url(source))
-    found = place.point(point)
+    backup_point = place.point(point)
     databases, artifacts = ([], "") if store_only else _beside(url)
-    place.restore(found, opened, databases, artifacts, overwrite=overwrite)
-    _print_facts(facts(found), as_json)
+    place.restore(backup_point, opened, databases, artifacts, overwrite=overwrite)
+    _print_facts(facts(backup_point), as_json)
 
 
 def _print_facts(point_facts: dict[str, Any], as_json: bool) -> None:

@@ -130,9 +130,9 @@ def _funnel_table(funnel: Sequence[Mapping[str, Any]]) -> Table:
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in funnel:
-        made = summary.output_of(row)
+        figures = summary.output_of(row)
         table.add_row(
-            summary.stage_name(row), f"{row['seen']:,}", f"{row['kept']:,}", summary.reasons(row["dropped"]), made
+            summary.stage_name(row), f"{row['seen']:,}", f"{row['kept']:,}", summary.reasons(row["dropped"]), figures
         )
     return table
 
@@ -159,14 +159,14 @@ def _score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def show_found(found: Mapping[str, Any], depth: int = 0) -> None:
+def show_trace(node: Mapping[str, Any], depth: int = 0) -> None:
     """A trace as an indented tree."""
     facts = ", ".join(
-        f"{key} {value}" for key, value in found.items() if key not in ("kind", "name", "leads_to") and value
+        f"{key} {value}" for key, value in node.items() if key not in ("kind", "name", "leads_to") and value
     )
-    output.print(f"{'  ' * depth}{found['kind']} {found['name']}{f'  ({facts})' if facts else ''}", markup=False)
-    for each in found.get("leads_to", []):
-        show_found(each, depth + 1)
+    output.print(f"{'  ' * depth}{node['kind']} {node['name']}{f'  ({facts})' if facts else ''}", markup=False)
+    for child in node.get("leads_to", []):
+        show_trace(child, depth + 1)
 
 
 def _inline(text: str) -> str:
@@ -206,24 +206,24 @@ def show_explanation(explanation: RunExplanation) -> None:
     from prosemill.storage.run_log import HIT
 
     run, before = explanation.run, explanation.before
-    what = " ".join(each for each in (run.decision or run.state.lower(), run.model) if each)
+    what = " ".join(word for word in (run.decision or run.state.lower(), run.model) if word)
     output.print(f"{run.title}: {what}{f'. {run.reason}' if run.reason else ''}", markup=False)
     ended = run.ended.replace("T", " ")[:19] or "now"
     output.print(f"{run.started.replace('T', ' ')[:19]} to {ended} UTC, run {run.id}", markup=False)
     compared = f"compared with {before.title} of {before.started[:10]}, run {before.id}" if before else "the first run"
     output.print(f"{compared}\n", markup=False)
-    width = max((len(each.stage) for each in explanation.stages), default=0)
-    for each in explanation.stages:
-        line = f"{each.stage:<{width}}  {each.cache:<4}  {each.seconds:>9,.1f} s  {each.snapshot}"
-        output.print(f"{line}{f'  made by {each.made_by}' if each.cache == HIT and each.made_by else ''}", markup=False)
-        for change in each.why:
+    width = max((len(row.stage) for row in explanation.stages), default=0)
+    for row in explanation.stages:
+        line = f"{row.stage:<{width}}  {row.cache:<4}  {row.seconds:>9,.1f} s  {row.snapshot}"
+        output.print(f"{line}{f'  made by {row.made_by}' if row.cache == HIT and row.made_by else ''}", markup=False)
+        for change in row.why:
             output.print(f"{'':{width}}  because  {change}", markup=False)
     if not explanation.stages:
         output.print("No stage was complete.")
 
 
 def show_page_history(history: PageHistory) -> None:
-    """The way of a page through a corpus, and both texts where it was taken for a copy."""
+    """What each stage of a corpus made of a page, and both texts where it was taken for a copy."""
     table = Table("stage", "status", "why", "document", box=None, pad_edge=False, header_style="bold")
     for step in history.steps:
         table.add_row(step.stage, step.status, Text(step.why, overflow="fold"), step.document)

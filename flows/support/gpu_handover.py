@@ -28,7 +28,7 @@ from tasks.support.restarts import is_cancelled
 POLL_SECONDS = 5.0
 # So long a crashed run is left to those who restart it (deployments.crash_safety, after 30 s) before it is given up.
 CRASH_SECONDS = 90.0
-# Prefect's worker (3.8.8, with --limit) falls over a run that comes back before it has put the dead process away.
+# Prefect's worker (3.8.8, with --limit) fails on a run that starts again before it has removed the dead process.
 AFTER_CRASH = timedelta(seconds=30)
 
 log = logging.getLogger("prosemill.handover")

@@ -84,10 +84,10 @@ def start(command: list[str], log: Path, more: Mapping[str, str] | None = None) 
 
 def _environment() -> dict[str, str]:
     """On the screen of a command Prefect's lines are noise; in these programs' own logs an operator looks for them."""
-    found = environment.of_child()
-    if found.get(_LEVEL) == environment.SILENT:  # our default: what a person has set stays
-        found[_LEVEL] = "WARNING"
-    return found
+    variables = environment.of_child()
+    if variables.get(_LEVEL) == environment.SILENT:  # our default: what a person has set stays
+        variables[_LEVEL] = "WARNING"
+    return variables
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

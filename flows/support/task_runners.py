@@ -53,8 +53,8 @@ def _dask(address: str, num_workers: int) -> TaskRunner[Any]:
         raise RecipeError(f"PROSEMILL_TASK_RUNNER = dask: {error}; pip install 'prosemill[dask]'") from None
     dask.config.set({"distributed.worker.daemon": False})  # daemons may not start processes, as strip does
     local = {"n_workers": num_workers, "threads_per_worker": 1, "dashboard_address": None}
-    made: TaskRunner[Any] = DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
-    return made
+    task_runner: TaskRunner[Any] = DaskTaskRunner(address=address) if address else DaskTaskRunner(cluster_kwargs=local)
+    return task_runner
 
 
 def _ray(address: str, num_workers: int) -> TaskRunner[Any]:
@@ -67,5 +67,5 @@ def _ray(address: str, num_workers: int) -> TaskRunner[Any]:
     working_dir.mkdir(parents=True, exist_ok=True)
     runtime: dict[str, Any] = {"working_dir": str(working_dir)}
     local = {"num_cpus": num_workers, "include_dashboard": False, "runtime_env": runtime}
-    made: TaskRunner[Any] = RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs=local)
-    return made
+    task_runner: TaskRunner[Any] = RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs=local)
+    return task_runner

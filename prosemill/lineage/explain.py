@@ -57,7 +57,7 @@ class RunExplanation:
             "run": asdict(self.run),
             "before": asdict(self.before) if self.before else None,
             "stages": [
-                {**asdict(stage), "in_words": [str(each) for each in stage.why]} for stage in self.stages
+                {**asdict(stage), "in_words": [str(change) for change in stage.why]} for stage in self.stages
             ],
         }  # fmt: skip
 
@@ -70,12 +70,12 @@ def explain(store: Store, reference: str) -> RunExplanation:
     logs = run_log.read_all(store)
     run = find(logs, reference, store.url)
     family = _family(logs, run)
-    earlier = [each for each in logs if each.recipe == run.recipe and each.started < run.started]
-    earlier = [each for each in earlier if each.id not in family and each.stages]
-    names = {each.id: each.title for each in logs}
+    earlier = [log for log in logs if log.recipe == run.recipe and log.started < run.started]
+    earlier = [log for log in earlier if log.id not in family and log.stages]
+    names = {log.id: log.title for log in logs}
     return RunExplanation(
         run,
-        next((each for each in earlier if each.flow == run.flow), next(iter(earlier), None)),
+        next((log for log in earlier if log.flow == run.flow), next(iter(earlier), None)),
         [_tell(store, row, earlier, names) for row in run_log.stages_of(store, run)],
     )
 
@@ -83,12 +83,12 @@ def explain(store: Store, reference: str) -> RunExplanation:
 def find(logs: Sequence[RunLog], reference: str, where: str) -> RunLog:
     """The newest run that answers to `reference`; of a recipe, one that no other run started."""
     name, _, date = reference.partition(" ")
-    of_the_date = [each for each in logs if (each.recipe, each.as_of) == (name, date)]
+    of_the_date = [log for log in logs if (log.recipe, log.as_of) == (name, date)]
     answers = [
-        *(each for each in logs if each.id == reference or (len(reference) >= 8 and each.id.startswith(reference))),
-        *(each for each in of_the_date if not each.parent and each.flow in MAKERS),
-        *(each for each in logs if each.name == reference),
-        *(each for each in logs if each.recipe == reference and not each.parent and each.flow in MAKERS),
+        *(log for log in logs if log.id == reference or (len(reference) >= 8 and log.id.startswith(reference))),
+        *(log for log in of_the_date if not log.parent and log.flow in MAKERS),
+        *(log for log in logs if log.name == reference),
+        *(log for log in logs if log.recipe == reference and not log.parent and log.flow in MAKERS),
     ]
     if answers:
         return answers[0]
@@ -98,10 +98,10 @@ def find(logs: Sequence[RunLog], reference: str, where: str) -> RunLog:
 
 def _family(logs: Sequence[RunLog], run: RunLog) -> set[str]:
     """The run, those that it started, and those that started it."""
-    by_id = {each.id: each for each in logs}
+    by_id = {log.id: log for log in logs}
 
     def related(id: str) -> list[str]:
-        return [each for each in (*by_id[id].children, by_id[id].parent) if each in by_id]
+        return [other for other in (*by_id[id].children, by_id[id].parent) if other in by_id]
 
     return set(walk([run.id], related))
 
@@ -143,27 +143,27 @@ def _before(store: Store, manifest: Manifest, earlier: Sequence[RunLog]) -> str 
                 continue
             if source is None or row.snapshot == manifest.id:
                 return row.snapshot
-            found = run_log.manifest_or_none(store, row.snapshot)
-            if found and found.totals.get("source") == source:
+            candidate = run_log.manifest_or_none(store, row.snapshot)
+            if candidate and candidate.totals.get("source") == source:
                 return row.snapshot
     return None
 
 
 def compare(old: Manifest, new: Manifest) -> list[InputChange]:
     """What of the inputs of two snapshots of one stage differs, the most telling first."""
-    found = []
+    differences = []
     if old.stage_version != new.stage_version:
-        found.append(InputChange("stage version", str(old.stage_version), str(new.stage_version)))
+        differences.append(InputChange("stage version", str(old.stage_version), str(new.stage_version)))
     before, after = _flat(old.settings), _flat(new.settings)
     for key in sorted({*before, *after}):
         if before.get(key, _NONE) != after.get(key, _NONE):
-            found.append(InputChange(f"setting {key}", before.get(key, _NONE), after.get(key, _NONE)))
-    found += _parents(old, new)
+            differences.append(InputChange(f"setting {key}", before.get(key, _NONE), after.get(key, _NONE)))
+    differences += _parents(old, new)
     if stages.of(new.stage).is_dated and old.as_of != new.as_of:
-        found.append(InputChange("as_of", old.as_of, new.as_of))
+        differences.append(InputChange("as_of", old.as_of, new.as_of))
     if new.totals.get("kind") in READ_FROM_DISK and (seen := _seen(old)) != _seen(new):
-        found.insert(0, InputChange("files of the source", seen, _seen(new)))
-    return found or [InputChange(f"{stages.of(new.stage).unseen} changed")]
+        differences.insert(0, InputChange("files of the source", seen, _seen(new)))
+    return differences or [InputChange(f"{stages.of(new.stage).unseen} changed")]
 
 
 def _seen(scrape: Manifest) -> str:
@@ -172,26 +172,27 @@ def _seen(scrape: Manifest) -> str:
 
 def _parents(old: Manifest, new: Manifest) -> list[InputChange]:
     """Parents that changed, by stage; the stage's own earlier snapshot is called the run before."""
-    found = []
-    for stage in dict.fromkeys(stage_of(each) for each in (*new.parents, *old.parents)):
-        before, after = ([each for each in one.parents if stage_of(each) == stage] for one in (old, new))
+    differences = []
+    for stage in dict.fromkeys(stage_of(parent) for parent in (*new.parents, *old.parents)):
+        before = [parent for parent in old.parents if stage_of(parent) == stage]
+        after = [parent for parent in new.parents if stage_of(parent) == stage]
         if before == after:
             continue
         what = f"input {stage}" if stage != new.stage else "goes on from"
         if max(len(before), len(after)) <= 1:
-            found.append(InputChange(what, *(each[0] if each else _NONE for each in (before, after))))
+            differences.append(InputChange(what, *(ids[0] if ids else _NONE for ids in (before, after))))
             continue
         came, went = set(after) - set(before), set(before) - set(after)
         same = len(set(after) & set(before))
-        found.append(InputChange(f"{what}: {len(came)} new, {len(went)} gone, {same} as before"))
-    return found
+        differences.append(InputChange(f"{what}: {len(came)} new, {len(went)} gone, {same} as before"))
+    return differences
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = re.sub(r"\s+", " ", str(value))[:200]
-    return found
+            flat[f"{prefix}{key}"] = re.sub(r"\s+", " ", str(value))[:200]
+    return flat

@@ -55,7 +55,7 @@ def observer(run: StageRun) -> Tell:
                 opened.append(sinks.Sink(run.fs, run.root, f"{run.id}.{run.snapshot or run.stage}"))
             for sink in opened:
                 sink.take(event(run, state, error))
-        except Exception as problem:  # noqa: BLE001 - lineage is told of a run, the run is not for its lineage
+        except Exception as problem:  # noqa: BLE001 - a fault of lineage must not fail the run
             opened.clear()
             log.warning("no lineage event of %s: %s: %s", run.snapshot or run.stage, type(problem).__name__, problem)
 
@@ -220,7 +220,7 @@ def _contents(run: StageRun, manifest: Manifest) -> dict[str, Any]:
             schema_dataset.SchemaDatasetFacetFields(
                 role,
                 "table",
-                fields=[schema_dataset.SchemaDatasetFacetFields(each.name, str(each.type)) for each in columns],
+                fields=[schema_dataset.SchemaDatasetFacetFields(column.name, str(column.type)) for column in columns],
             )
             for role, columns in sorted(run.columns.items())
         ]

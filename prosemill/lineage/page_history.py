@@ -64,10 +64,10 @@ def why(store: Store, url: str, corpus: str = "") -> list[PageHistory]:
         if not runs:
             raise RecipeError(f"no corpus is named {name}; there is {', '.join(store.corpora()) or 'none yet'}")
         as_of = max(runs)
-        found = PageHistory(name, as_of, url)
-        found.steps = list(_steps(store, runs[as_of], found))
-        if found.steps:
-            histories.append(found)
+        history = PageHistory(name, as_of, url)
+        history.steps = list(_steps(store, runs[as_of], history))
+        if history.steps:
+            histories.append(history)
     if not histories:
         raise RecipeError(
             f"{url}: no ledger knows it; write it as `prosemill trace` shows URLs, and look whether a source's start "
@@ -100,7 +100,7 @@ def _from_dedup_on(store: Store, run: Row, history: PageHistory) -> Iterator[Ste
     kept = list(_rows(store, dedup, "keepers", "url", history.url))
     taken_back, withdrawn = set(overrides.of(store, history.corpus)), withdrawn_of(store, dedup)
     for row in _rows(store, dedup, "removed", "url", history.url):
-        if row["id"] not in {each["id"] for each in kept}:
+        if row["id"] not in {document["id"] for document in kept}:
             history.removed = row
             history.is_undone = row["id"] in taken_back
             _both_texts(store, dedup, history)
@@ -121,7 +121,10 @@ def _from_dedup_on(store: Store, run: Row, history: PageHistory) -> Iterator[Ste
 def _placed(store: Store, run: Row, document: str) -> Iterator[Step]:
     for row in _rows(store, run["split"], "assignments", "id", document):
         since = f"since {row['first_seen']}"
-        held = [f"holds {each['held_out_url']} ({each['share']:.0%} of it)" for each in _held(store, run, document)]
+        held = [
+            f"holds {contained['held_out_url']} ({contained['share']:.0%} of it)"
+            for contained in _held(store, run, document)
+        ]
         why = ", ".join(filter(None, [row["reason"], *held, since]))
         yield Step("split", run["split"], row["split"], why, document)
     chunks = [row["chunk"] for row in _rows(store, run["chunk"], "map", "document", document)]
@@ -136,8 +139,8 @@ def _held(store: Store, run: Row, document: str) -> Iterator[Row]:
 
 
 def _both_texts(store: Store, dedup: str, history: PageHistory) -> None:
-    found = texts_of(store, store.manifest(dedup), [history.removed["id"]])
-    history.text = found.get(history.removed["id"], {}).get("text", "")
+    texts = texts_of(store, store.manifest(dedup), [history.removed["id"]])
+    history.text = texts.get(history.removed["id"], {}).get("text", "")
     for row in _rows(store, dedup, "keepers", "id", history.removed["keeper"]):
         history.keeper_text = row["text"]
 

@@ -46,36 +46,40 @@ class Passage:
 
 def closest(files: Sequence[Path], sentence: str, most: int, wanted: Container[str]) -> list[Passage]:
     """The `most` documents of Parquet `files` (id, url, text), of those in `wanted`, that share most; best first."""
-    asked = words(sentence)[:MOST_WORDS]
+    sentence_words = words(sentence)[:MOST_WORDS]
     for length in RUN_WORDS:
-        runs = runs_of(asked, length)
+        runs = runs_of(sentence_words, length)
         if not runs:
             continue
-        found = [passage for file in files for passage in _matches(file, asked, runs, length, wanted)]
-        if found:
-            return sorted(found, key=lambda each: (-each.shared, each.url, each.document))[:most]
+        matches = [passage for file in files for passage in _matches(file, sentence_words, runs, length, wanted)]
+        if matches:
+            return sorted(matches, key=lambda match: (-match.shared, match.url, match.document))[:most]
     return []
 
 
-def runs_of(found: Sequence[str], length: int) -> set[str]:
-    return set(map(" ".join, ngrams(found, length)))
+def runs_of(text_words: Sequence[str], length: int) -> set[str]:
+    return set(map(" ".join, ngrams(text_words, length)))
 
 
-def _matches(file: Path, asked: Sequence[str], runs: set[str], length: int, wanted: Container[str]) -> list[Passage]:
-    pattern = _pattern(asked, length)
-    found = []
+def _matches(
+    file: Path, sentence_words: Sequence[str], runs: set[str], length: int, wanted: Container[str]
+) -> list[Passage]:
+    pattern = _pattern(sentence_words, length)
+    matches = []
     with pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(BATCH_ROWS, columns=["id", "url", "text"]):
             table = pa.Table.from_batches([batch])
             for row in table.filter(pc.match_substring_regex(table["text"], pattern)).to_pylist():
                 if row["id"] in wanted and (shared := runs & runs_of(words(row["text"]), length)):
-                    found.append(Passage(row["id"], row["url"], len(shared) / len(runs), length, len(shared)))
-    return found
+                    matches.append(Passage(row["id"], row["url"], len(shared) / len(runs), length, len(shared)))
+    return matches
 
 
-def _pattern(asked: Sequence[str], length: int) -> str:
+def _pattern(sentence_words: Sequence[str], length: int) -> str:
     """Any run of `length` of the words, whatever stands between them."""
-    return "(?i)" + "|".join(_BETWEEN.join(map(_word_pattern, run)) for run in dict.fromkeys(ngrams(asked, length)))
+    return "(?i)" + "|".join(
+        _BETWEEN.join(map(_word_pattern, run)) for run in dict.fromkeys(ngrams(sentence_words, length))
+    )
 
 
 def _word_pattern(word: str) -> str:

@@ -34,15 +34,15 @@ def models_that_learned(store: Store, documents: Iterable[str]) -> list[str]:
     if not wanted:
         return []
     holds: dict[str, bool] = {}  # map shard -> whether it is of such a document; runs share most of their shards
-    found = []
-    for model in (each for each in store.snapshots() if stage_of(each) == "finetune"):
+    models = []
+    for model in (snapshot for snapshot in store.snapshots() if stage_of(snapshot) == "finetune"):
         parents = [parent for parent in training_chunks(store, model) if store.has(parent)]
         shards = {shard.path for parent in parents for shard in store.manifest(parent).shards_of("map")}
         for shard in shards - holds.keys():
             holds[shard] = bool(_trained_on(store, shard, wanted))
         if any(holds[shard] for shard in shards):
-            found.append(model)
-    return found
+            models.append(model)
+    return models
 
 
 def start_of(store: Store, chunk: str, champion: str) -> str:

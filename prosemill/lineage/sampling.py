@@ -52,10 +52,10 @@ def sample(store: Store, snapshot: str, number: int, seed: int) -> Sample:
         )
     kept, num_kept = _draw(store, manifest, roles.kept, number, seed)
     dropped, num_dropped = _draw(store, manifest, roles.dropped, number, seed)
-    shown = (
+    dropped_documents = (
         list(_beside(store, manifest, dropped)) if roles.dropped == "removed" else [_dropped(row) for row in dropped]
     )
-    return Sample(snapshot, seed, num_kept, num_dropped, [_document(row) for row in kept], shown)
+    return Sample(snapshot, seed, num_kept, num_dropped, [_document(row) for row in kept], dropped_documents)
 
 
 def _draw(store: Store, manifest: Manifest, role: str, number: int, seed: int) -> tuple[list[dict[str, Any]], int]:
@@ -94,21 +94,21 @@ def _beside(store: Store, manifest: Manifest, removed: list[dict[str, Any]]) -> 
     for row in removed:
         keeper = keepers.get(row["keeper"], {})
         beside = ShownDocument(row["keeper_url"], keeper.get("title", ""), "the keeper", _cut(keeper.get("text", "")))
-        found = texts.get(row["id"], {})
+        document = texts.get(row["id"], {})
         note = "an exact copy" if row["reason"] == "exact" else f"a near-copy, J = {row['similarity']:.3f}"
-        yield ShownDocument(row["url"], found.get("title", ""), note, _cut(found.get("text", "")), beside)
+        yield ShownDocument(row["url"], document.get("title", ""), note, _cut(document.get("text", "")), beside)
 
 
 def texts_of(store: Store, manifest: Manifest, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Documents by id as strip left them, in the strip snapshots of this dedup snapshot and of those before it."""
-    wanted, found = set(ids), dict[str, dict[str, Any]]()
+    wanted, documents = set(ids), dict[str, dict[str, Any]]()
     for dedup in ancestors(store, [manifest.id], only=("dedup",)):
-        if not (left := sorted(wanted - found.keys())):
+        if not (left := sorted(wanted - documents.keys())):
             break
         strip = dedup.parents[0]
         if store.has(strip):
-            found |= dict(_rows_of(store, store.manifest(strip), "documents", left))
-    return found
+            documents |= dict(_rows_of(store, store.manifest(strip), "documents", left))
+    return documents
 
 
 def _rows_of(store: Store, manifest: Manifest, role: str, ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -42,8 +42,8 @@ class TraceNode:
     leads_to: list[TraceNode] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"kind": self.kind, "name": self.name, **self.facts}
-        return {**found, "leads_to": [each.as_dict() for each in self.leads_to]} if self.leads_to else found
+        fields: dict[str, Any] = {"kind": self.kind, "name": self.name, **self.facts}
+        return {**fields, "leads_to": [node.as_dict() for node in self.leads_to]} if self.leads_to else fields
 
 
 class Tracer:
@@ -57,13 +57,13 @@ class Tracer:
 
     def trace(self, what: str) -> list[TraceNode]:
         """Everything connected with `what`; RecipeError when nothing in the store answers to it."""
-        found = list(self._dispatch(what.strip()))
-        if not found:
+        nodes = list(self._dispatch(what.strip()))
+        if not nodes:
             raise RecipeError(
                 f"{what!r}: nothing in {self.store.url} answers to it; name a URL, a document, chunk or snapshot id, "
                 "a model, or give a sentence of at least two words"
             )
-        return found
+        return nodes
 
     def _dispatch(self, what: str) -> Iterator[TraceNode]:
         if "://" in what and not re.search(r"\s", what):
@@ -81,23 +81,23 @@ class Tracer:
 
     def closest(self, sentence: str) -> Iterator[TraceNode]:
         """The training pages that share most of a sentence's runs of words, best first; none if none shares two."""
-        found = []
+        matches = []
         for record in self._newest:
             training = corpus.assignments_of(self.store, record["split"], "train")
             files = [
                 self.store.local(shard.path) for shard in self.store.manifest(record["dedup"]).shards_of("keepers")
             ]
-            found += [(each, record) for each in passages.closest(files, sentence, MOST, training)]
-        longest = max((each.run_words for each, _ in found), default=0)
-        best = [(each, record) for each, record in found if each.run_words == longest]
-        for each, record in sorted(best, key=lambda pair: (-pair[0].shared, pair[0].url))[:MOST]:
+            matches += [(passage, record) for passage in passages.closest(files, sentence, MOST, training)]
+        longest = max((passage.run_words for passage, _ in matches), default=0)
+        best = [(passage, record) for passage, record in matches if passage.run_words == longest]
+        for passage, record in sorted(best, key=lambda pair: (-pair[0].shared, pair[0].url))[:MOST]:
             facts = {
-                "shared_runs": round(each.shared, 3),
-                "run_words": each.run_words,
-                **self._withdrawn(each.document),
+                "shared_runs": round(passage.shared, 3),
+                "run_words": passage.run_words,
+                **self._withdrawn(passage.document),
             }
-            page = TraceNode("page", each.url, facts, list(self._documents(each.document, record)))
-            yield TraceNode("sentence", sentence, {"closest": each.url}, [page])
+            page = TraceNode("page", passage.url, facts, list(self._documents(passage.document, record)))
+            yield TraceNode("sentence", sentence, {"closest": passage.url}, [page])
 
     def _pages(self, url: str) -> Iterator[TraceNode]:
         for record in self._newest:
@@ -156,17 +156,17 @@ class Tracer:
 
     def _chunk(self, chunk: str, *, deep: bool = True) -> TraceNode:
         shard, _, _ = chunk.partition("#")
-        found = TraceNode("chunk", chunk, {"models": self._learners.get(shard, [])})
+        node = TraceNode("chunk", chunk, {"models": self._learners.get(shard, [])})
         if deep:
             rows = list(self._rows(shard.split("/")[0], "map", "chunk", [chunk]))
             keys = ("url", "chunk_start", "document_start", "num_tokens")
-            found.leads_to = [
+            node.leads_to = [
                 TraceNode(
                     "document", row["document"], {key: row[key] for key in keys} | self._withdrawn(row["document"])
                 )
                 for row in rows
             ]
-        return found
+        return node
 
     def _withdrawn(self, document: str) -> dict[str, str]:
         row = self._all_withdrawn.get(document)
@@ -182,7 +182,7 @@ class Tracer:
             "stage": manifest.stage, "as_of": manifest.as_of, "seen": counts.seen, "kept": counts.kept,
             "dropped": dict(counts.dropped), "created_at": manifest.created_at, "code_commit": manifest.code_commit,
             "used_by": self._children.get(snapshot, []),
-            "models": [each for each in descendants if stage_of(each) == "finetune"],
+            "models": [descendant for descendant in descendants if stage_of(descendant) == "finetune"],
             "ancestors": _by_stage(self._related(snapshot, self._parents)),
             "descendants": _by_stage(descendants),
         }  # fmt: skip
@@ -193,17 +193,17 @@ class Tracer:
 
     def _ancestors(self, snapshot: str) -> list[TraceNode]:
         """Parents and theirs, each once. What the same stage made the time before is not followed: trace that."""
-        found = {snapshot: TraceNode("snapshot", snapshot)}
+        nodes = {snapshot: TraceNode("snapshot", snapshot)}
 
         def above(id: str) -> list[str]:
-            parents = [parent for parent in dict.fromkeys(self._parents.get(id, ())) if parent not in found]
+            parents = [parent for parent in dict.fromkeys(self._parents.get(id, ())) if parent not in nodes]
             for parent in parents:
-                found[parent] = TraceNode("snapshot", parent, {"as_of": self._manifests[parent].as_of})
-                found[id].leads_to.append(found[parent])
+                nodes[parent] = TraceNode("snapshot", parent, {"as_of": self._manifests[parent].as_of})
+                nodes[id].leads_to.append(nodes[parent])
             return [parent for parent in parents if stage_of(parent) != stage_of(id)]
 
         deque(walk([snapshot], above), maxlen=0)
-        return found[snapshot].leads_to
+        return nodes[snapshot].leads_to
 
     def _learned_from(self, model: str) -> dict[str, Any]:
         """Of a model: how many documents it was trained on, the first of their pages, and those withdrawn since."""
@@ -225,7 +225,7 @@ class Tracer:
 
     def _related(self, snapshot: str, edges: dict[str, list[str]]) -> list[str]:
         """All that can be reached from `snapshot`, sorted."""
-        return sorted(walk(edges.get(snapshot, ()), lambda each: edges.get(each, ())))
+        return sorted(walk(edges.get(snapshot, ()), lambda reached: edges.get(reached, ())))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -242,57 +242,60 @@ class Tracer:
 
     @functools.cached_property
     def _manifests(self) -> dict[str, Manifest]:
-        return {each: self.store.manifest(each) for each in self.store.snapshots()}
+        return {snapshot: self.store.manifest(snapshot) for snapshot in self.store.snapshots()}
 
     @functools.cached_property
     def _parents(self) -> dict[str, list[str]]:
         return {
-            each: [parent for parent in manifest.parents if parent in self._manifests]
-            for each, manifest in self._manifests.items()
+            snapshot: [parent for parent in manifest.parents if parent in self._manifests]
+            for snapshot, manifest in self._manifests.items()
         }
 
     @functools.cached_property
     def _children(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for each, parents in self._parents.items():
+        children: dict[str, list[str]] = {}
+        for snapshot, parents in self._parents.items():
             for parent in dict.fromkeys(parents):
-                found.setdefault(parent, []).append(each)
-        return found
+                children.setdefault(parent, []).append(snapshot)
+        return children
 
     @functools.cached_property
     def _models(self) -> dict[str, list[str]]:
         """By model, the chunk snapshots it learned from, its champion's before it included."""
-        models = [each for each in self.store.snapshots() if stage_of(each) == "finetune"]
+        models = [snapshot for snapshot in self.store.snapshots() if stage_of(snapshot) == "finetune"]
         return {
-            each: [parent for parent in training_chunks(self.store, each) if self.store.has(parent)] for each in models
+            model: [parent for parent in training_chunks(self.store, model) if self.store.has(parent)]
+            for model in models
         }
 
     @functools.cached_property
     def _learners(self) -> dict[str, list[str]]:
         """By path of a chunk file, the models that were trained on it."""
-        found: dict[str, list[str]] = {}
+        learners: dict[str, list[str]] = {}
         for model, parents in self._models.items():
             paths = {shard.path for parent in parents for shard in self.store.manifest(parent).shards_of("train")}
             for path in paths:
-                found.setdefault(path, []).append(model)
-        return found
+                learners.setdefault(path, []).append(model)
+        return learners
 
     @functools.cached_property
     def _map_shards(self) -> list[str]:
         snapshots = [record["chunk"] for record in self._newest if "chunk" in record]
         snapshots += [parent for parents in self._models.values() for parent in parents]
         return list(
-            dict.fromkeys(shard.path for each in snapshots for shard in self.store.manifest(each).shards_of("map"))
+            dict.fromkeys(
+                shard.path for snapshot in snapshots for shard in self.store.manifest(snapshot).shards_of("map")
+            )
         )
 
     @functools.cached_property
     def _all_withdrawn(self) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {}
+        withdrawn: dict[str, dict[str, str]] = {}
         for record in self._newest:
-            found |= corpus.withdrawn_of(self.store, record["dedup"])
-        return found
+            withdrawn |= corpus.withdrawn_of(self.store, record["dedup"])
+        return withdrawn
 
 
 def _by_stage(snapshots: Sequence[str]) -> dict[str, int]:
     """{"scrape": 2, "dedup": 1}"""
-    return dict(Counter(stage_of(each) for each in snapshots))
+    return dict(Counter(stage_of(snapshot) for snapshot in snapshots))

@@ -115,7 +115,7 @@ class Backup:
             keeper.keep_all(STORE, StorageLocation(store.url), LEFT_OUT)
             snapshots = store.snapshots()
             have = set(self.snapshots())
-            new = [each for each in snapshots if each not in have]
+            new = [snapshot for snapshot in snapshots if snapshot not in have]
             for snapshot in track("backup", new, len(new)):
                 self._save_snapshot(store, snapshot)
         missing = sorted(keeper.named - set(snapshots))
@@ -171,7 +171,7 @@ class Backup:
         store.check_writable()
         have = set(store.snapshots())
         with tempfile.TemporaryDirectory(prefix="prosemill-restore-") as folder:
-            wanted = [each for each in point.snapshots if each not in have]
+            wanted = [snapshot for snapshot in point.snapshots if snapshot not in have]
             for snapshot in track("restore", wanted, len(wanted)):
                 source = StorageLocation(f"{self.place.url}/snapshots/{snapshot}")
                 _copy_snapshot(source, StorageLocation(f"{store.url}/snapshots/{snapshot}"), Path(folder))
@@ -214,7 +214,7 @@ class _ContentStore:
                 log.info("%s: gone while it was being saved", path)
                 continue
             if path.startswith("corpora/"):
-                self.named |= {each.decode() for each in SNAPSHOT.findall(file.read_bytes())}
+                self.named |= {match.decode() for match in SNAPSHOT.findall(file.read_bytes())}
             self.keep_file(f"{part}/{path}", file, stamp)
 
     def keep_file(self, path: str, file: Path, stamp: str = "") -> None:
@@ -229,8 +229,8 @@ class _ContentStore:
 def named_by(registry: Registry) -> set[str]:
     """The snapshots of all model versions."""
     versions = [version for name in registry.list_models() for version in registry.list_versions(name)]
-    found = {each for version in versions for each in (version.snapshot, version.evaluation, version.gate)}
-    return found - {""}
+    snapshots = {snapshot for version in versions for snapshot in (version.snapshot, version.evaluation, version.gate)}
+    return snapshots - {""}
 
 
 def _copy_snapshot(source: StorageLocation, target: StorageLocation, folder: Path) -> None:
@@ -262,7 +262,7 @@ def _verified_files(source: StorageLocation, folder: Path) -> Iterator[tuple[str
 
 def _refuse_what_is_there(store: Store, databases: Sequence[Database]) -> None:
     there = [f"the store {store.url}"] if store.snapshots() or store.corpora() else []
-    there += [f"the database of {each.name}" for each in databases if each.exists()]
+    there += [f"the database of {database.name}" for database in databases if database.exists()]
     if there:
         raise BackupError(
             f"{' and '.join(there)}: not empty; restore into empty ones, or say --overwrite and lose what is there"

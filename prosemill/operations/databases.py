@@ -99,6 +99,6 @@ class Database:
             [program, *arguments], env=environment.of_child() | login, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())[:300]
-            raise BackupError(f"{program}, {self.name} at {url.host}: {said or done.returncode}")
+            message = " ".join((done.stderr or done.stdout).split())[:300]
+            raise BackupError(f"{program}, {self.name} at {url.host}: {message or done.returncode}")
         return done.stdout.strip()

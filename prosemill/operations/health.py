@@ -53,13 +53,13 @@ def examine(store: Store, registry: Registry, name: str, *, max_age_days: float,
     findings += _guarded("runs", lambda: _newest_run(store, name, runs, now))
     if runs:
         findings += _guarded("sources", lambda: _sources(store, runs))
-    champion: list[ModelVersion | None] = []
-    findings += _guarded("registry", lambda: _registry(registry, name, champion))
-    if champion and champion[0] is not None:
-        found, newest = champion[0], runs[max(runs)] if runs else {}
-        findings += _guarded("champion", lambda: _champion(store, found, newest, max_age_days, now))
-        if not any(each.what == "store" and each.state == "act" for each in findings):
-            findings += _guarded("room", lambda: _room(store, found))
+    champions: list[ModelVersion | None] = []
+    findings += _guarded("registry", lambda: _registry(registry, name, champions))
+    if champions and champions[0] is not None:
+        version, newest = champions[0], runs[max(runs)] if runs else {}
+        findings += _guarded("champion", lambda: _champion(store, version, newest, max_age_days, now))
+        if not any(finding.what == "store" and finding.state == "act" for finding in findings):
+            findings += _guarded("room", lambda: _room(store, version))
     return findings
 
 
@@ -129,21 +129,21 @@ def _sources(store: Store, runs: Mapping[str, Any]) -> Iterator[Finding]:
 
 def partial_sources(store: Store, corpus: Corpus) -> dict[str, str]:
     """For each source that was not read to its end, why: "3 timeout, 1 host_down"."""
-    found = {}
+    partial = {}
     for source, snapshot in corpus["scrape"].items():
         manifest = store.manifest(snapshot)
         if manifest.partial:
             reasons = Counter(
                 reason for reason in _ledger_reasons(store, manifest) if reason in {*TRANSIENT, *INCOMPLETE}
             )
-            found[source] = summary.reasons(reasons) or "it was stopped before its end"
-    return found
+            partial[source] = summary.reasons(reasons) or "it was stopped before its end"
+    return partial
 
 
 def quarantined_sources(store: Store, corpus: Corpus) -> dict[str, list[float]]:
     """Bytes of text a page then and now, of the sources whose new pages wait for a person to look."""
-    found: dict[str, list[float]] = store.manifest(corpus["strip"]).totals.get("quarantined", {})
-    return found
+    quarantined: dict[str, list[float]] = store.manifest(corpus["strip"]).totals.get("quarantined", {})
+    return quarantined
 
 
 def collapsed_sources(store: Store, before: Corpus, now: Corpus) -> dict[str, tuple[int, int]]:
@@ -165,11 +165,11 @@ def _ledger_reasons(store: Store, manifest: Manifest) -> Iterator[str]:
 # --- the champion ----------------------------------------------------------------------------------------------------
 
 
-def _registry(registry: Registry, name: str, found: list[ModelVersion | None]) -> Iterator[Finding]:
+def _registry(registry: Registry, name: str, champions: list[ModelVersion | None]) -> Iterator[Finding]:
     champion = registry.champion(name)
-    found.append(champion)
-    said = f"the champion is {name}/{champion.version}" if champion else f"{name} has no champion yet"
-    yield Finding("registry", "well" if champion else "note", said)
+    champions.append(champion)
+    detail = f"the champion is {name}/{champion.version}" if champion else f"{name} has no champion yet"
+    yield Finding("registry", "well" if champion else "note", detail)
 
 
 def _champion(

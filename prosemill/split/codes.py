@@ -46,16 +46,16 @@ class Parts:
         manifest = store.manifest(previous)
         shards = manifest.shards_of(ROLE)
         if shards and _is_start(store, manifest, dedup):
-            given = np.concatenate([np.load(store.local(shard.path)) for shard in shards])
-            codes[: len(given)] = given
-            return cls(codes, _counted(given), shards)
+            old_codes = np.concatenate([np.load(store.local(shard.path)) for shard in shards])
+            codes[: len(old_codes)] = old_codes
+            return cls(codes, _counted(old_codes), shards)
         tables = [arrow.read(store.local(shard.path), ("id", "split")) for shard in manifest.shards_of("assignments")]
         old = pa.concat_tables(tables)
         ordinals = keepers.find(old["id"])
         is_there = ordinals >= 0
-        given = arrow.to_numbers(pc.index_in(old["split"], value_set=arrow.strings(PARTS))).astype(np.int8)
-        codes[ordinals[is_there]] = given[is_there]
-        return cls(codes, _counted(given), [])
+        old_codes = arrow.to_numbers(pc.index_in(old["split"], value_set=arrow.strings(PARTS))).astype(np.int8)
+        codes[ordinals[is_there]] = old_codes[is_there]
+        return cls(codes, _counted(old_codes), [])
 
     def of(self, keepers: Names, ids: Iterable[str]) -> dict[str, str]:
         """By id the part of those documents that have one."""

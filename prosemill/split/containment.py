@@ -62,15 +62,15 @@ def holding(history: History, new: Ordinals, held_out: Sketches) -> list[Contain
     is_there = held_out.filter()
     is_new = np.zeros(len(history), bool)
     is_new[new] = True
-    found: dict[int, Containment] = {}
+    by_container: dict[int, Containment] = {}
     for first, owners, hashes in _blocks(history, int(new[0])):
         for document, contained in held_out.candidates(is_there, owners, hashes):
             container = first + document
             if is_new[container] and container != contained:
                 share = _share(history.shingles(contained), history.shingles(container))
-                if share >= max(CONTAINED, found[container].share if container in found else 0.0):
-                    found[container] = Containment(container, contained, share)
-    return list(found.values())
+                if share >= max(CONTAINED, by_container[container].share if container in by_container else 0.0):
+                    by_container[container] = Containment(container, contained, share)
+    return list(by_container.values())
 
 
 def _blocks(history: History, since: int) -> Iterator[tuple[int, NDArray[np.int64], Hashes]]:
@@ -98,7 +98,7 @@ def entangled(
 ) -> list[int]:
     """Those of `drawn` that lie within a document of `may_hold`, or hold one of `may_lie_within` [all keepers]."""
     num_samples = np.concatenate([np.empty(0, np.int64), *map(_sample_sizes, history.segments)])
-    found = []
+    ordinals = []
     for number, ordinal in enumerate(drawn.tolist()):
         if number % RELEASE_EVERY == 0:
             for segment in history.segments:
@@ -113,8 +113,8 @@ def entangled(
             or (may_lie_within[other] and _share(its, shingles) >= CONTAINED)
             for other, its in candidates
         ):
-            found.append(ordinal)
-    return found
+            ordinals.append(ordinal)
+    return ordinals
 
 
 def _sample_sizes(segment: IndexSegment) -> NDArray[np.int64]:

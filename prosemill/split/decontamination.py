@@ -79,11 +79,11 @@ def find_containers(
         known = Sketches(history, [SketchSegment.of(history, np.flatnonzero(is_held_out(past.codes)))])
     added = SketchSegment.of(history, np.flatnonzero(is_new & is_held_out(codes)))
     containers = {}
-    for container, contained, found in _holding(history, keepers, np.flatnonzero(is_new), known, added):
-        if codes[found.container] == TRAIN or not is_new[found.contained]:
+    for container, contained, overlap in _holding(history, keepers, np.flatnonzero(is_new), known, added):
+        if codes[overlap.container] == TRAIN or not is_new[overlap.contained]:
             id = container[0]
-            codes[found.container], assigned[id] = EXCLUDED, (PARTS[EXCLUDED], assigned[id][1])
-            containers[id] = Container(*container, *contained, found.share)
+            codes[overlap.container], assigned[id] = EXCLUDED, (PARTS[EXCLUDED], assigned[id][1])
+            containers[id] = Container(*container, *contained, overlap.share)
     return HeldOutContainers(containers, known, added.only(is_held_out(codes)))
 
 
@@ -103,8 +103,8 @@ def _holding(
     history: History, keepers: Names, new: NDArray[np.int64], known: Sketches, added: SketchSegment
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str], containment.Containment]]:
     """Each new document that holds a held-out one: id and URL of both, and what was found."""
-    found = containment.holding(history, new, Sketches(history, [*known.segments, added]))
-    for_each = ([each.container for each in found], [each.contained for each in found])
-    names = (keepers.take(np.array(ordinals, np.int64)).to_pylist() for ordinals in for_each)
-    for container, contained, each in zip(*names, found, strict=True):
-        yield (container["id"], container["url"]), (contained["id"], contained["url"]), each
+    overlaps = containment.holding(history, new, Sketches(history, [*known.segments, added]))
+    columns = ([overlap.container for overlap in overlaps], [overlap.contained for overlap in overlaps])
+    names = (keepers.take(np.array(ordinals, np.int64)).to_pylist() for ordinals in columns)
+    for container, contained, overlap in zip(*names, overlaps, strict=True):
+        yield (container["id"], container["url"]), (contained["id"], contained["url"]), overlap

@@ -47,18 +47,18 @@ class SketchSegment:
         hashes, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         bounds = np.searchsorted(ordinals, history.firsts)
         for segment, first, start, end in zip(history.segments, history.firsts, bounds, bounds[1:], strict=False):
-            offsets, found = np.asarray(segment.shingles.offsets), np.asarray(segment.shingles.hashes)
+            offsets, shingles = np.asarray(segment.shingles.offsets), np.asarray(segment.shingles.hashes)
             for block in range(start, end, BLOCK_SKETCHES):
                 rows = ordinals[block : min(end, block + BLOCK_SKETCHES)] - first
                 sizes.append(np.minimum(offsets[rows + 1] - offsets[rows], LEAST))
-                hashes.append(found[spread(offsets[rows], sizes[-1])])
+                hashes.append(shingles[spread(offsets[rows], sizes[-1])])
                 release_memory(segment.shingles.hashes)
         owners = np.repeat(ordinals, np.concatenate(sizes)).astype(np.uint32)
         return cls(*ascending(np.concatenate(hashes), owners))
 
     @classmethod
     def merge(cls, segments: Sequence[SketchSegment]) -> SketchSegment:
-        hashes, owners = ([getattr(each, name) for each in segments] for name in ("hashes", "owners"))
+        hashes, owners = ([getattr(segment, name) for segment in segments] for name in ("hashes", "owners"))
         return cls(*ascending(np.concatenate(hashes), np.concatenate(owners)))
 
     @classmethod

@@ -41,7 +41,7 @@ def split(store: Store, dedup: str, settings: Split, *, as_of: str, previous: st
 
     Roles assignments (records.SPLIT), containers (records.CONTAINER, where there are any), and for the next run parts
     and sketches. Counts are of this run's documents; totals of all, by split. A document that is withdrawn keeps its
-    assignment, for the day its page comes back, and counts in no total.
+    assignment, in case its page comes back, and counts in no total.
     """
     options = settings.model_dump()
     parents = [dedup, previous] if previous else [dedup]
@@ -118,13 +118,13 @@ def assign(
 
 def _reached(pairs: pa.Table, new: list[str]) -> list[tuple[str, str]]:
     """Those of `pairs` that lie in a component with a new document: step by step, from what was reached before."""
-    reached, found = arrow.strings(new), pairs.slice(0, 0)
+    reached, connected = arrow.strings(new), pairs.slice(0, 0)
     while True:
         touches = pc.or_(pc.is_in(pairs["a"], value_set=reached), pc.is_in(pairs["b"], value_set=reached))
         step, pairs = pairs.filter(touches), pairs.filter(pc.invert(touches))
         if not step.num_rows:
-            return list(_rows(found))
-        found = pa.concat_tables([found, step])
+            return list(_rows(connected))
+        connected = pa.concat_tables([connected, step])
         reached = pc.unique(pa.chunked_array([*step["a"].chunks, *step["b"].chunks], pa.string()))
 
 
@@ -141,7 +141,7 @@ def _hold_out(free: dict[str, list[str]], held: Counter[str], settings: Split) -
         if part and len(chosen) < spare:
             chosen[name] = part
             room[part] -= len(free[name])
-            missing = [each for each in missing if each != part]
+            missing = [other for other in missing if other != part]
     rest = sorted((name for name in order if name not in chosen), key=lambda name: len(free[name]))  # smallest first
     chosen.update(zip(rest[: spare - len(chosen)], missing, strict=False))
     return chosen
@@ -222,12 +222,12 @@ def _table(
 
     ids = list(assigned)
     parts = [part for part, _ in assigned.values()]
-    found = {
+    columns = {
         "split": parts,
         "component": [component for _, component in assigned.values()],
         "reason": [reason(id, part) for id, part in zip(ids, parts, strict=True)],
         "first_seen": [as_of] * len(ids),
     }
-    made = {name: arrow.strings(values) for name, values in found.items()}
+    arrays = {name: arrow.strings(values) for name, values in columns.items()}
     named = {name: documents[name] for name in ("id", "url")}  # in the same order
-    return pa.Table.from_arrays([(named | made)[name] for name in SPLIT.names], schema=SPLIT)
+    return pa.Table.from_arrays([(named | arrays)[name] for name in SPLIT.names], schema=SPLIT)

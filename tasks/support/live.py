@@ -32,12 +32,12 @@ _log = logging.getLogger("prosemill.live")
 class LiveProgress:
     """To be called with each message of a training (`prosemill.finetune.stage.Listener`), within `with`.
 
-    `name` is the model's; without one nothing is shown. `made` is the snapshot, once it is known: a training
-    that ends without it counts as failed.
+    `name` is the model's; without one nothing is shown. `snapshot` is the id of what was trained, once
+    it is known: a training that ends without it counts as failed.
     """
 
     def __init__(self, store: str, name: str) -> None:
-        self.made = ""
+        self.snapshot = ""
         self._name = name
         self._latest: dict[str, Any] = {}
         self._unread: deque[tuple[int, dict[str, Any]]] = deque()
@@ -95,7 +95,7 @@ class LiveProgress:
 
     def _end(self) -> None:
         if self._curves is not None:
-            self._curves.end(self.made)
+            self._curves.end(self.snapshot)
 
     def _try(self, who: str, what: Callable[[], None]) -> None:
         if who in self._silent:

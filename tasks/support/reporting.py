@@ -83,14 +83,14 @@ def ended(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     changes = {"state": kind, "ended": moment(timespec="milliseconds"), "name": flow_run.name}
     if not state.is_completed():
         changes["reason"] = _in_words(state.message or "")
-    found = run_log.end(opened, str(flow_run.id), **changes)
-    if found is None or state.is_completed() or found.flow not in run_log.MAKERS:
+    run = run_log.end(opened, str(flow_run.id), **changes)
+    if run is None or state.is_completed() or run.flow not in run_log.MAKERS:
         return
-    stages = run_log.stages_of(opened, found)
-    _put(flow_run, f"{found.recipe}-report", pages.failure_markdown(opened, found, stages), "The run on one page.")
-    if not found.parent:
-        text = _landing(opened, found.recipe, flow_run.parameters, found.id)
-        _put(flow_run, found.recipe, text, _LANDING)
+    stages = run_log.stages_of(opened, run)
+    _put(flow_run, f"{run.recipe}-report", pages.failure_markdown(opened, run, stages), "The run on one page.")
+    if not run.parent:
+        text = _landing(opened, run.recipe, flow_run.parameters, run.id)
+        _put(flow_run, run.recipe, text, _LANDING)
 
 
 class StageClock:
@@ -186,15 +186,15 @@ def show_health(name: str, rows: list[dict[str, str]]) -> None:
 def show_report(store: Store, recipe: Recipe, report: dict[str, Any]) -> None:
     run = str(runtime.flow_run.id or "")
     fields = {"decision": report["decision"], "model": report["model"], "reason": report["reason"]}
-    found = run_log.end(store, run, **fields)
+    logged = run_log.end(store, run, **fields)
     log.info("%s %s: %s", report["decision"], report["model"], report["reason"])
     create_markdown_artifact(
         key=f"{recipe.name}-report",
-        markdown=pages.report_markdown(report, found.stages if found else ()),
+        markdown=pages.report_markdown(report, logged.stages if logged else ()),
         description="The run on one page.",
     )
-    made = report["snapshots"]
-    _show_lineage(store, recipe, [made[stage] for stage in ("gate", "evaluate", "chunk") if stage in made])
+    snapshots = report["snapshots"]
+    _show_lineage(store, recipe, [snapshots[stage] for stage in ("gate", "evaluate", "chunk") if stage in snapshots])
     _show_landing(store, recipe.name)
 
 

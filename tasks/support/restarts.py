@@ -56,7 +56,7 @@ def _check_restart(run: UUID) -> None:
             message = "it was cancelled, and its process died before it could say so"
             client.set_flow_run_state(run, Cancelled(message=message), force=True)
             raise Abort(message)
-    lives = [each for each in types if each in (StateType.RUNNING, StateType.CRASHED)]
+    lives = [kind for kind in types if kind in (StateType.RUNNING, StateType.CRASHED)]
     # one crash is reported once or twice: by the process, by its worker
     crashes = sum(pair == (StateType.RUNNING, StateType.CRASHED) for pair in itertools.pairwise(lives))
     if crashes > MOST_RESTARTS:
@@ -75,12 +75,10 @@ def _watch(run: str, parent: str) -> None:
     while not wait.wait(WATCH_SECONDS):
         try:
             with get_client(sync_client=True) as client:
-                found = _needs(client, run, parent)
-                if (
-                    found and found == before
-                ):  # for ten seconds: the worker, or this process itself, is not about to act
-                    _act(client, UUID(run), found)
-                before = found
+                need = _needs(client, run, parent)
+                if need and need == before:  # for ten seconds: the worker, or this process itself, is not about to act
+                    _act(client, UUID(run), need)
+                before = need
         except Exception as error:  # noqa: BLE001 - a server that is away for a while is not a reason to stop watching
             _log.debug("cannot see how %s stands: %s", run, error)
 
