@@ -82,12 +82,14 @@ def reproduce(model: Reference, store: StoreOption = "", as_json: JsonOption = F
         facts = {
             "snapshot": reproduction.snapshot,
             "same": reproduction.is_same,
-            "recorded": reproduction.recorded,
-            "found": reproduction.found,
+            "recorded": reproduction.recorded_sha256,
+            "found": reproduction.new_sha256,
         }
         print(json.dumps({**facts, "differences": reproduction.differences}))
     else:
-        screen.output.print(f"recorded  {reproduction.recorded}\nfound     {reproduction.found}", markup=False)
+        screen.output.print(
+            f"recorded  {reproduction.recorded_sha256}\nfound     {reproduction.new_sha256}", markup=False
+        )
         for line in reproduction.differences:
             screen.output.print(f"  differs: {line}", markup=False)
         screen.output.print("The same weights." if reproduction.is_same else "Weights differ.", markup=False)

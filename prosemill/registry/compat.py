@@ -19,7 +19,7 @@ class SystemMetrics:
         """Name and value of each figure at this moment, those of network and disk since the last look."""
         self._monitor.collect_metrics()
         seen = {name: float(value) for name, value in self._monitor.aggregate_metrics().items()}
-        for each in self._monitor.monitors:
-            each.clear_metrics()
+        for monitor in self._monitor.monitors:
+            monitor.clear_metrics()
         self.step += 1
         return seen

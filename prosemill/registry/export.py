@@ -35,9 +35,9 @@ def export(store: Store, version: ModelVersion, folder: Path) -> list[str]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RegistryError(f"{folder}: exists and is not an empty folder; name another one")
     source = store.local(f"{version.snapshot}/model")
-    with new_folder(folder) as made:
-        shutil.copytree(source, made, dirs_exist_ok=True)
-        (made / "README.md").write_text(card_of(store, version), encoding="utf-8")
+    with new_folder(folder) as target:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        (target / "README.md").write_text(card_of(store, version), encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
 
 

@@ -31,13 +31,13 @@ class LiveCurves:
 
     def log(self, messages: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Put points on the curves, from pairs of a time (ms since 1970) and a message of the training."""
-        found = [
+        points = [
             Metric(name, float(message[name]), at, int(message["step"]))
             for at, message in messages
             for name in CURVES
             if name in message
         ]
-        self._tracker.add_metrics(self.run, [*found, *self._look()])
+        self._tracker.add_metrics(self.run, [*points, *self._look()])
 
     def end(self, snapshot: str) -> None:
         """The training is over: it made `snapshot`, or failed if that is ""."""

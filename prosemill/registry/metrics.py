@@ -15,37 +15,37 @@ def figures_of(summary: Mapping[str, Any], decision: Mapping[str, Any], totals: 
 
     `summary` is an evaluation's, `decision` a gate's, `totals` those of the finetune manifest.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for label, model in summary["models"].items():
-        found |= _model(label, model)
+        figures |= _model(label, model)
     quality = summary.get("quality") or {}
     named = {**quality.get("models", {}), "natural": quality.get("natural", {})}
     for label, values in named.items():
-        found |= {f"{label}.{name}": values.get(name) for name in QUALITY}
+        figures |= {f"{label}.{name}": values.get(name) for name in QUALITY}
         given_away = values.get("canaries_given_away")
-        found[f"{label}.canaries_given_away"] = None if given_away is None else len(given_away)
-    found["style.quality"] = quality.get("style", {}).get("quality")
+        figures[f"{label}.canaries_given_away"] = None if given_away is None else len(given_away)
+    figures["style.quality"] = quality.get("style", {}).get("quality")
     low, high = decision.get("interval") or (None, None)
-    found |= {
+    figures |= {
         "difference.bits_per_byte": decision.get("difference_bits_per_byte"),
         "difference.low": low,
         "difference.high": high,
         "gate.use": decision.get("use"),
         "gate.documents": decision.get("documents"),
     }
-    found |= {f"training.{name}": totals.get(name) for name in TRAINING}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    figures |= {f"training.{name}": totals.get(name) for name in TRAINING}
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def _model(label: str, model: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name in MODEL_FIGURES:
-        found[f"{label}.{name}"] = model[name]
+        figures[f"{label}.{name}"] = model[name]
         low, high = model.get(f"{name}_interval") or (None, None)
-        found |= {f"{label}.{name}.low": low, f"{label}.{name}.high": high}
+        figures |= {f"{label}.{name}.low": low, f"{label}.{name}.high": high}
     cuts = {**model.get("parts", {}), **model.get("slices", {})}
     cuts |= {f"source.{source}": part for source, part in model.get("sources", {}).items()}
     for cut, part in cuts.items():
         if cut != "test":  # that is what the model's own figures are
-            found |= {f"{label}.{cut}.{name}": part[name] for name in MODEL_FIGURES}
-    return found
+            figures |= {f"{label}.{cut}.{name}": part[name] for name in MODEL_FIGURES}
+    return figures

@@ -18,13 +18,13 @@ def make_database(path: Path) -> None:
 
     first = environment.cache_folder() / f"mlflow-{version}.db"
     try:
-        with atomic.new_file(path, once=True) as made:
+        with atomic.new_file(path, once=True) as aside:
             try:
-                shutil.copyfile(first, made)
+                shutil.copyfile(first, aside)
             except OSError:  # there is none yet, or no room for it
-                made.write_bytes(b"")
-                _migrate(made)
-                _keep(made, first)
+                aside.write_bytes(b"")
+                _migrate(aside)
+                _keep(aside, first)
     except FileExistsError:
         logging.getLogger(__name__).info("%s: another process made it meanwhile", path)
 
@@ -47,7 +47,7 @@ def _migrate(path: Path) -> None:
         event.remove(Engine, "connect", hurry)
 
 
-def _keep(made: Path, as_first: Path) -> None:
+def _keep(database: Path, as_first: Path) -> None:
     """Put a copy into the cache of this machine; where that cannot be written, the next database is made anew."""
     with contextlib.suppress(OSError), atomic.new_file(as_first) as copy:
-        shutil.copyfile(made, copy)
+        shutil.copyfile(database, copy)

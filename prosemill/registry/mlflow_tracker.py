@@ -57,15 +57,15 @@ class MlflowTracker:
             by_version: dict[int, list[str]] = {}
             for alias, version in self._aliases(name).items():
                 by_version.setdefault(version, []).append(alias)
-            found = self.client().search_model_versions(f"name='{name}'")
-            return [_version_of(each, by_version.get(int(each.version), [])) for each in found]
+            versions = self.client().search_model_versions(f"name='{name}'")
+            return [_version_of(row, by_version.get(int(row.version), [])) for row in versions]
 
     def add_version(self, name: str, snapshot: str, run: str, tags: Mapping[str, str], description: str) -> int:
         with self._errors():
             client = self.client()
             with contextlib.suppress(AlreadyExists), self._errors():
                 client.create_registered_model(name)
-            made = client.create_model_version(
+            version = client.create_model_version(
                 name,
                 self._source(snapshot, run),
                 run_id=run,
@@ -73,7 +73,7 @@ class MlflowTracker:
                 description=description[:DESCRIPTION_CHARACTERS],
                 await_creation_for=0,
             )
-        return int(made.version)
+        return int(version.version)
 
     def change_version(self, name: str, version: int, tags: Mapping[str, str], description: str = "") -> None:
         for key, value in _ours(tags).items():
@@ -94,13 +94,13 @@ class MlflowTracker:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 return ""
-            found = client.search_runs(
+            runs = client.search_runs(
                 [experiment.experiment_id],
                 f"tags.`{TAG}{tag}` = '{value}'",
                 order_by=["start_time DESC"],
                 max_results=1,
             )
-        return str(found[0].info.run_id) if found else ""
+        return str(runs[0].info.run_id) if runs else ""
 
     def open_run(self, name: str, title: str, tags: Mapping[str, str]) -> str:
         with self._errors():
@@ -121,7 +121,7 @@ class MlflowTracker:
     def add_metrics(self, run: str, metrics: Sequence[Metric]) -> None:
         from mlflow import entities
 
-        points = [entities.Metric(each.name, each.value, each.at, each.step) for each in metrics]
+        points = [entities.Metric(metric.name, metric.value, metric.at, metric.step) for metric in metrics]
         with self._errors():
             for first in range(0, len(points), BATCH_METRICS):
                 self.client().log_batch(run, metrics=points[first : first + BATCH_METRICS])
@@ -129,7 +129,7 @@ class MlflowTracker:
     def steps(self, run: str, names: Collection[str]) -> set[tuple[str, int]]:
         with self._errors():
             client = self.client()
-            return {(name, each.step) for name in names for each in client.get_metric_history(run, name)}
+            return {(name, metric.step) for name in names for metric in client.get_metric_history(run, name)}
 
     def add_file(self, run: str, name: str, text: str) -> None:
         with self._errors():
@@ -220,19 +220,19 @@ class MlflowTracker:
             raise (kind or RegistryError)(f"{self.tracking_uri or self._database()}: {line}") from error
 
 
-def _in_words(said: str) -> str:
+def _in_words(message: str) -> str:
     """MLflow's message, with the next step where the server could not be reached."""
-    if "Max retries exceeded" in said or "Connection refused" in said:
-        return f"no MLflow server answers there; check that it is up, and MLFLOW_TRACKING_URI ({said[-120:]})"
-    if "error code 401" in said:
+    if "Max retries exceeded" in message or "Connection refused" in message:
+        return f"no MLflow server answers there; check that it is up, and MLFLOW_TRACKING_URI ({message[-120:]})"
+    if "error code 401" in message:
         return "the MLflow server wants a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    return f"MLflow says: {said[:300]}"
+    return f"MLflow says: {message[:300]}"
 
 
 def _ours(tags: Mapping[str, str]) -> dict[str, str]:
     return {TAG + key: value for key, value in tags.items()}
 
 
-def _version_of(found: Any, aliases: Sequence[str]) -> TrackedVersion:
-    tags = {key.removeprefix(TAG): value for key, value in found.tags.items() if key.startswith(TAG)}
-    return TrackedVersion(int(found.version), str(found.run_id or ""), tags, tuple(sorted(aliases)))
+def _version_of(version: Any, aliases: Sequence[str]) -> TrackedVersion:
+    tags = {key.removeprefix(TAG): value for key, value in version.tags.items() if key.startswith(TAG)}
+    return TrackedVersion(int(version.version), str(version.run_id or ""), tags, tuple(sorted(aliases)))

@@ -50,7 +50,7 @@ def model_card(store: Store, name: str, version: int, finetune: str, evaluation:
 
 
 def _front(name: str, figures: Figures, scrapes: Sequence[Manifest]) -> str:
-    licences = sorted({str(each.totals.get("licence") or "") for each in scrapes} - {""})
+    licences = sorted({str(scrape.totals.get("licence") or "") for scrape in scrapes} - {""})
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [prosemill]"]
     lines += ["license: other", f"license_name: {json.dumps('; '.join(licences) or 'not stated', ensure_ascii=False)}"]
     lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:", "  - task: {type: text-generation}"]
@@ -69,12 +69,13 @@ def _base_sentence(tuned: Manifest) -> str:
 
 def _data(scrapes: Sequence[Manifest]) -> list[str]:
     rows = []
-    for each in scrapes:
-        left_out = sum(each.counts.dropped.get(reason, 0) for reason in OPT_OUTS)
-        honoured = "honoured" if each.settings.get("obey_opt_outs", True) else "not honoured"
+    for scrape in scrapes:
+        left_out = sum(scrape.counts.dropped.get(reason, 0) for reason in OPT_OUTS)
+        honoured = "honoured" if scrape.settings.get("obey_opt_outs", True) else "not honoured"
         rows.append(
-            f"| {each.totals.get('source', '')} | {each.totals.get('kind', '')} | {each.as_of} | {each.counts.kept} | "
-            f"{each.totals.get('licence') or 'not stated'} | {left_out} left out, opt-outs {honoured} |"
+            f"| {scrape.totals.get('source', '')} | {scrape.totals.get('kind', '')} | {scrape.as_of} "
+            f"| {scrape.counts.kept} | {scrape.totals.get('licence') or 'not stated'} "
+            f"| {left_out} left out, opt-outs {honoured} |"
         )
     head = ["| source | kind | as of | pages | licence | owners' wishes |", "|---|---|---|---|---|---|"]
     return [*head, *rows, ""] if rows else ["No scrape is recorded among its ancestors.", ""]
@@ -98,8 +99,7 @@ def _scores(figures: Figures, summary: Mapping[str, Any]) -> list[str]:
 
 def _tests(decision: Mapping[str, Any]) -> list[str]:
     rows = [
-        f"| {each['slice']} | {each['asks']} | {each['answer']} | {each['why']} |"
-        for each in decision.get("slices", [])
+        f"| {row['slice']} | {row['asks']} | {row['answer']} | {row['why']} |" for row in decision.get("slices", [])
     ]
     return ["| slice | asked | answer | why |", "|---|---|---|---|", *rows, ""] if rows else []
 
@@ -129,7 +129,8 @@ def _training(figures: Figures, tuned: Manifest, *snapshots: str) -> list[str]:
         f"- {_whole(figures, 'training.tokens')} tokens in {_whole(figures, 'training.steps')} steps, "
         f"{_whole(figures, 'training.parameters')} parameters",
         f"- energy: {energy} kWh ({source})" if source else "- energy: could not be read on that machine",
-        f"- code: commit {tuned.code_commit or 'unknown'}; snapshots {', '.join(f'`{each}`' for each in snapshots)}",
+        f"- code: commit {tuned.code_commit or 'unknown'}; "
+        f"snapshots {', '.join(f'`{snapshot}`' for snapshot in snapshots)}",
         f"- weights: SHA-256 {tuned.totals.get('weights_sha256', 'unknown')}; `prosemill reproduce {snapshots[0]}`",
     ]
     settings = {key: value for key, value in tuned.settings.items() if key != "base"}

@@ -63,40 +63,40 @@ class Registry:
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """All versions, newest first; none for an unknown name."""
-        versions = [_version_of(name, each) for each in self.tracker.list_versions(name)]
-        return sorted(versions, key=lambda each: -each.version)
+        versions = [_version_of(name, tracked) for tracked in self.tracker.list_versions(name)]
+        return sorted(versions, key=lambda version: -version.version)
 
     def champion(self, name: str) -> ModelVersion | None:
         """The version in use, if any."""
-        return next((each for each in self.list_versions(name) if CHAMPION in each.aliases), None)
+        return next((version for version in self.list_versions(name) if CHAMPION in version.aliases), None)
 
     def version_of(self, name: str, snapshot: str) -> ModelVersion:
         """The version that stands for the finetune snapshot."""
-        for each in self._versions_of_known(name):
-            if each.snapshot == snapshot:
-                return each
+        for version in self._versions_of_known(name):
+            if version.snapshot == snapshot:
+                return version
         raise RegistryError(f"{snapshot} is not a version of {name}; record it first")
 
     def previous(self, name: str) -> ModelVersion | None:
         """The version that was in use before the champion, if any."""
-        return next((each for each in self.list_versions(name) if PREVIOUS in each.aliases), None)
+        return next((version for version in self.list_versions(name) if PREVIOUS in version.aliases), None)
 
     def describe(self, name: str) -> list[dict[str, Any]]:
         """One row a version, newest first, for people: model, aliases, as_of, scores, decision, snapshot."""
         return [
             with_old_key(
                 {
-                    "model": f"{name}/{each.version}",
-                    "aliases": list(each.aliases),
-                    "as_of": each.as_of,
-                    "perplexity": each.metrics.get("perplexity"),
-                    "bits_per_byte": each.metrics.get("bits_per_byte"),
-                    "decision": each.decision,
-                    "approval": each.approval,
-                    "snapshot": each.snapshot,
+                    "model": f"{name}/{version.version}",
+                    "aliases": list(version.aliases),
+                    "as_of": version.as_of,
+                    "perplexity": version.metrics.get("perplexity"),
+                    "bits_per_byte": version.metrics.get("bits_per_byte"),
+                    "decision": version.decision,
+                    "approval": version.approval,
+                    "snapshot": version.snapshot,
                 }
             )
-            for each in self._versions_of_known(name)
+            for version in self._versions_of_known(name)
         ]
 
     def resolve(self, reference: str) -> str:
@@ -112,9 +112,9 @@ class Registry:
             )
         name, version = match["name"], match["version"]
         alias = match["alias"] or CHAMPION
-        for each in self._versions_of_known(name):
-            if each.version == int(version) if version else alias in each.aliases:
-                return each.snapshot
+        for candidate in self._versions_of_known(name):
+            if candidate.version == int(version) if version else alias in candidate.aliases:
+                return candidate.snapshot
         missing = f"version {version}" if version else alias
         raise RegistryError(f"{name} has no {missing}; `prosemill models {name}` lists what there is")
 
@@ -133,7 +133,9 @@ class Registry:
         A snapshot that is a version already keeps its number and gets this evaluation and decision.
         """
         facts, tracker = _Facts(self.store, finetune, evaluation, gate), self.tracker
-        known = next((each for each in tracker.list_versions(name) if each.tags.get("snapshot") == finetune), None)
+        known = next(
+            (tracked for tracked in tracker.list_versions(name) if tracked.tags.get("snapshot") == finetune), None
+        )
         if known is None:
             run = self._record_run(name, facts)
             tracker.add_metrics(run, facts.figures())
@@ -153,10 +155,10 @@ class Registry:
         Whether this changed anything.
         """
         versions = self._versions_of_known(name)
-        new = next((each for each in versions if each.snapshot == snapshot), None)
+        new = next((version for version in versions if version.snapshot == snapshot), None)
         if new is None:
             raise RegistryError(f"{snapshot} is not a version of {name}; record it first")
-        old = next((each for each in versions if CHAMPION in each.aliases), None)
+        old = next((version for version in versions if CHAMPION in version.aliases), None)
         if old == new:
             return False
         if old is not None:
@@ -171,13 +173,13 @@ class Registry:
     def roll_back(self, name: str) -> ModelVersion:
         """Exchange champion and previous; the champion from now on."""
         versions = self._versions_of_known(name)
-        old = next((each for each in versions if CHAMPION in each.aliases), None)
-        new = next((each for each in versions if PREVIOUS in each.aliases), None)
+        old = next((version for version in versions if CHAMPION in version.aliases), None)
+        new = next((version for version in versions if PREVIOUS in version.aliases), None)
         if old is None or new is None or old == new:
             raise RegistryError(f"{name} has had no champion before this one; nothing to roll back to")
         self.tracker.set_alias(name, CHAMPION, new.version)
         self.tracker.set_alias(name, PREVIOUS, old.version)
-        return next(each for each in self.list_versions(name) if each.version == new.version)
+        return next(version for version in self.list_versions(name) if version.version == new.version)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -241,24 +243,24 @@ class _Facts:
 
     def figures(self) -> list[Metric]:
         """The figures of the model card; their latest value is that of the latest decision."""
-        now, found = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
-        return [Metric(name, value, now, 0) for name, value in found.items()]
+        now, figures = int(time.time() * 1000), figures_of(self.summary, self.decision, self.tuned.totals)
+        return [Metric(name, value, now, 0) for name, value in figures.items()]
 
 
-def _version_of(name: str, found: TrackedVersion) -> ModelVersion:
-    tags = dict(found.tags)
+def _version_of(name: str, tracked: TrackedVersion) -> ModelVersion:
+    tags = dict(tracked.tags)
     if "gate" not in tags:  # of version 0.1: `decision` was the snapshot, `verdict` what it says
         tags = with_new_names(tags | {"gate": tags.pop("decision", "")})
     return ModelVersion(
         name=name,
-        version=found.number,
+        version=tracked.number,
         snapshot=tags.get("snapshot", ""),
         evaluation=tags.get("evaluation", ""),
         gate=tags.get("gate", ""),
         as_of=tags.get("as_of", ""),
         decision=tags.get("decision", ""),
         metrics=json.loads(tags.get("metrics", "{}")),
-        aliases=found.aliases,
+        aliases=tracked.aliases,
         approval=tags.get("approval", ""),
         promoted_by=tags.get("promoted_by", ""),
     )

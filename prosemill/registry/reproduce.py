@@ -26,13 +26,13 @@ class Reproduction:
     """What came out. `differences`: what is not as it was recorded, in lines for a person."""
 
     snapshot: str
-    recorded: str
-    found: str
+    recorded_sha256: str
+    new_sha256: str
     differences: list[str]
 
     @property
     def is_same(self) -> bool:
-        return self.recorded == self.found
+        return self.recorded_sha256 == self.new_sha256
 
 
 def reproduce(store: Store, snapshot: str) -> Reproduction:
@@ -52,23 +52,25 @@ def reproduce(store: Store, snapshot: str) -> Reproduction:
     start = next((parent for parent in manifest.parents if stage_of(parent) == "finetune"), "")
     differences = differing(manifest)
     with _beside(store, manifest) as scratch:
-        made = finetune(scratch, chunk, base, settings, start=start, plan=manifest.totals.get("plan"))
-        found = str(scratch.manifest(made).totals["weights_sha256"])
-    if made != snapshot:
-        differences.append(f"its inputs are no longer those recorded (they make {made}): the base or the code changed")
-    return Reproduction(snapshot, str(recorded), found, differences)
+        remade = finetune(scratch, chunk, base, settings, start=start, plan=manifest.totals.get("plan"))
+        weights_sha256 = str(scratch.manifest(remade).totals["weights_sha256"])
+    if remade != snapshot:
+        differences.append(
+            f"its inputs are no longer those recorded (they make {remade}): the base or the code changed"
+        )
+    return Reproduction(snapshot, str(recorded), weights_sha256, differences)
 
 
 def differing(manifest: Manifest) -> list[str]:
     """How this machine's code and libraries differ from those that made a snapshot."""
-    here, found = provenance.library_versions(), []
+    here, differences = provenance.library_versions(), []
     commit = provenance.code_commit()
     if commit != manifest.code_commit or commit.endswith("+"):
-        found.append(f"code: made by commit {manifest.code_commit or 'unknown'}, this is {commit or 'unknown'}")
+        differences.append(f"code: made by commit {manifest.code_commit or 'unknown'}, this is {commit or 'unknown'}")
     for name in DECIDING:
         if name in manifest.libraries and manifest.libraries[name] != here.get(name):
-            found.append(f"{name}: made with {manifest.libraries[name]}, this is {here.get(name, 'missing')}")
-    return found
+            differences.append(f"{name}: made with {manifest.libraries[name]}, this is {here.get(name, 'missing')}")
+    return differences
 
 
 def _settings(manifest: Manifest) -> Finetune:
@@ -94,5 +96,7 @@ def _needed(store: Store, manifest: Manifest) -> set[str]:
         store.require(id)
         return [parent for parent in store.manifest(id).parents if stage_of(parent) in LEARNED_FROM]
 
-    found = [store.manifest(id) for id in walk([manifest.id], parents_of) if id != manifest.id]
-    return {each.id for each in found} | {shard.path.split("/")[0] for each in found for shard in each.shards}
+    manifests = [store.manifest(id) for id in walk([manifest.id], parents_of) if id != manifest.id]
+    return {ancestor.id for ancestor in manifests} | {
+        shard.path.split("/")[0] for ancestor in manifests for shard in ancestor.shards
+    }

@@ -52,7 +52,7 @@ def to_flags(values: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
 
 def counted(values: pa.ChunkedArray) -> dict[str, int]:
     """How often each value is there."""
-    return {each["values"]: each["counts"] for each in values.value_counts().to_pylist()}
+    return {row["values"]: row["counts"] for row in values.value_counts().to_pylist()}
 
 
 def read(path: Path, names: Sequence[str]) -> pa.Table:

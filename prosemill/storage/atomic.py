@@ -20,19 +20,19 @@ def new_file(path: Path, *, once: bool = False) -> Iterator[Path]:
     read the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     try:
-        yield Path(made)
-        os.chmod(made, path.parent.stat().st_mode & 0o666)
-        sync_path(Path(made))
+        yield Path(temporary)
+        os.chmod(temporary, path.parent.stat().st_mode & 0o666)
+        sync_path(Path(temporary))
         if once:
-            os.link(made, path)  # unlike a rename, it replaces nothing
+            os.link(temporary, path)  # unlike a rename, it replaces nothing
         else:
-            os.replace(made, path)
+            os.replace(temporary, path)
         sync_path(path.parent)
     finally:
-        Path(made).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes | str, *, once: bool = False) -> None:
@@ -45,12 +45,12 @@ def write(path: Path, content: bytes | str, *, once: bool = False) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill, which becomes `path` when the block ends well; OSError if that is there, not empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield made
-        made.chmod(0o755)
-        sync(made)
-        os.rename(made, path)
+        yield temporary
+        temporary.chmod(0o755)
+        sync(temporary)
+        os.rename(temporary, path)
         sync_path(path.parent)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

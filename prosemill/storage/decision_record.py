@@ -25,7 +25,7 @@ def with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     if OLD_KEY not in fields:
         return dict(fields)
     value = fields[OLD_KEY]
-    rest = {key: each for key, each in fields.items() if key != OLD_KEY}
+    rest = {key: field for key, field in fields.items() if key != OLD_KEY}
     return {"decision": _OLD_VALUES.get(value, value), **rest}
 
 

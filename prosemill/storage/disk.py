@@ -37,19 +37,19 @@ def aside(parent: Path, name: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    handle, made = tempfile.mkstemp(prefix=f"{name}.", suffix=_BEFORE, dir=parent)
-    folder = Path(made.removesuffix(_BEFORE))
+    handle, new_lock = tempfile.mkstemp(prefix=f"{name}.", suffix=_BEFORE, dir=parent)
+    folder = Path(new_lock.removesuffix(_BEFORE))
     lock_path = Path(f"{folder}{_LOCK}")
     with open(handle, "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             lock.write(json.dumps({**_machine(), "pid": os.getpid()}))
             lock.flush()
-            os.rename(made, lock_path)
+            os.rename(new_lock, lock_path)
             folder.mkdir(mode=0o700)
             yield folder
         finally:
-            Path(made).unlink(missing_ok=True)
+            Path(new_lock).unlink(missing_ok=True)
             _remove(folder, lock_path)
 
 
@@ -150,8 +150,8 @@ def _is_abandoned(*paths: Path) -> bool:
     """Whether nothing of these, nor below them, was changed within ABANDONED_SECONDS."""
     since = time.time() - ABANDONED_SECONDS
     try:
-        found = [each for path in paths if os.path.lexists(path) for each in (path, *path.rglob("*"))]
-        return bool(found) and all(each.lstat().st_mtime < since for each in found)
+        paths_below = [file for path in paths if os.path.lexists(path) for file in (path, *path.rglob("*"))]
+        return bool(paths_below) and all(file.lstat().st_mtime < since for file in paths_below)
     except OSError:  # somebody is at work there
         return False
 
@@ -200,7 +200,7 @@ def sync(folder: Path) -> None:
 
 def free_bytes(path: Path) -> int:
     """Free space where `path` is, or will be."""
-    existing = next(each for each in (path, *path.parents) if each.exists())
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
     return shutil.disk_usage(existing).free
 
 

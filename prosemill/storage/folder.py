@@ -21,15 +21,15 @@ class StorageLocation:
 
     def files(self, below: str = "") -> list[str]:
         """All files below a folder of it, sorted."""
-        return sorted(self._found(below))
+        return sorted(self._files_below(below))
 
     def stamps(self, left_out: Sequence[str] = ()) -> dict[str, str]:
         """{path: stamp} of all files but those below `left_out`; an equal stamp means an unchanged file."""
         with contextlib.suppress(FileNotFoundError), store_errors(self.url):
-            top = [str(each).rsplit("/", 1)[-1] for each in self.fs.ls(self.root, detail=False)]
+            top = [str(entry).rsplit("/", 1)[-1] for entry in self.fs.ls(self.root, detail=False)]
             wanted = [name for name in top if not f"{name}/".startswith(tuple(left_out)) and name not in left_out]
-            found = {path: info for name in wanted for path, info in self._found(name).items()}
-            return {path: _stamp(info) for path, info in found.items() if not path.endswith((".tmp", "/lock"))}
+            files = {path: info for name in wanted for path, info in self._files_below(name).items()}
+            return {path: _stamp(info) for path, info in files.items() if not path.endswith((".tmp", "/lock"))}
         return {}
 
     def has(self, path: str) -> bool:
@@ -61,12 +61,12 @@ class StorageLocation:
         with store_errors(self.url, writing=True):
             remote.write_whole(self.fs, self._at(path), content)
 
-    def _found(self, below: str) -> dict[str, dict[str, Any]]:
+    def _files_below(self, below: str) -> dict[str, dict[str, Any]]:
         """{path: what the file system knows of it}; a file may be named instead of a folder."""
         with contextlib.suppress(FileNotFoundError), store_errors(self.url):
-            found = self.fs.find(self._at(below), detail=True)
+            files = self.fs.find(self._at(below), detail=True)
             start = len(self.root) + 1
-            return {str(name)[str(name).index(self.root) :][start:]: info for name, info in found.items()}
+            return {str(name)[str(name).index(self.root) :][start:]: info for name, info in files.items()}
         return {}
 
     def _at(self, path: str) -> str:

@@ -45,7 +45,7 @@ class Manifest:
     settings: Mapping[str, Any]
     as_of: str
     counts: Counts
-    totals: Mapping[str, Any]  # tokens, chunks, bytes, steps … whatever else the stage is proud of
+    totals: Mapping[str, Any]  # tokens, chunks, bytes, steps … and other figures of the stage
     shards: Sequence[Shard]
     partial: bool = False  # the stage ended in good order without seeing everything (a site went down half way)
     created_at: str = ""

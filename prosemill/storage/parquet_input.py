@@ -23,8 +23,8 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise RecipeError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
     with file:
         if "text" not in file.schema_arrow.names:
-            found = ", ".join(file.schema_arrow.names) or "none"
-            raise RecipeError(f"{path}: no column text among the columns {found}; rename the one that holds the text")
+            columns = ", ".join(file.schema_arrow.names) or "none"
+            raise RecipeError(f"{path}: no column text among the columns {columns}; rename the one that holds the text")
         yield file
 
 

@@ -38,13 +38,13 @@ _RECORDED = (
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _RECORDED:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @functools.cache

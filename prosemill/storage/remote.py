@@ -82,17 +82,17 @@ def write_whole(fs: Any, path: str, content: bytes | Path) -> None:
         put(path)
         return
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    made = f"{path}.{uuid.uuid4().hex}.tmp"  # another machine may write the same at the same moment
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"  # another machine may write the same at the same moment
     try:
-        put(made)
+        put(temporary)
         if is_local(fs):
-            sync_path(Path(made))
-            os.replace(made, path)
+            sync_path(Path(temporary))
+            os.replace(temporary, path)
         else:
-            fs.mv(made, path)
+            fs.mv(temporary, path)
     except BaseException:
         with contextlib.suppress(Exception):
-            fs.rm_file(made)
+            fs.rm_file(temporary)
         raise
 
 
@@ -155,11 +155,11 @@ class Cache:
         here = self.folder / "snapshots" / path
         if here.is_file() and not self._missing([here]):
             return here
-        found = [str(name) for name in fs.find(remote)]
-        if not found:
+        names = [str(name) for name in fs.find(remote)]
+        if not names:
             raise FileNotFoundError(remote)
         start = len(remote.rstrip("/"))
-        self._fetch(fs, {Path(f"{here}{name[name.index(remote) + start :]}"): name for name in found})
+        self._fetch(fs, {Path(f"{here}{name[name.index(remote) + start :]}"): name for name in names})
         return here
 
     def _fetch(self, fs: Any, wanted: Mapping[Path, str]) -> None:

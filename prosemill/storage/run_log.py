@@ -71,7 +71,7 @@ class RunLog:
     @classmethod
     def of(cls, fields: dict[str, Any]) -> RunLog:
         fields = with_new_names(fields)
-        stages = tuple(StageRecord(**each) for each in fields.pop("stages", ()))
+        stages = tuple(StageRecord(**stage) for stage in fields.pop("stages", ()))
         return cls(**{**fields, "children": tuple(fields.get("children", ())), "stages": stages})
 
 
@@ -124,16 +124,16 @@ def read_all(store: Store, recipe: str = "") -> list[RunLog]:
 
 def stages_of(store: Store, run: RunLog) -> Sequence[StageRecord]:
     """The stages of a run and of the runs that it started, in order, each snapshot once."""
-    rows = {each.snapshot: each for each in run.stages}
+    rows = {stage.snapshot: stage for stage in run.stages}
     for child in run.children:
         started = read(store, child)
-        rows |= {each.snapshot: each for each in stages_of(store, started)} if started else {}
+        rows |= {stage.snapshot: stage for stage in stages_of(store, started)} if started else {}
     return list(rows.values())
 
 
 def snapshots_in(results: Iterable[Any]) -> list[str]:
     """Those of the results of tasks that are ids of snapshots; batches of shards and model versions are not."""
-    return [each for each in results if isinstance(each, str) and is_snapshot_id(each)]
+    return [result for result in results if isinstance(result, str) and is_snapshot_id(result)]
 
 
 def manifest_or_none(store: Store, snapshot: str) -> Manifest | None:

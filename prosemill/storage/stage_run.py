@@ -93,7 +93,7 @@ def _teller(observer: str, run: StageRun) -> Tell | None:
     """What `observer` gives for this run; None, and a warning, where that fails."""
     try:
         return pkgutil.resolve_name(observer)(run)  # type: ignore[no-any-return]
-    except Exception as problem:  # noqa: BLE001 - what observes a run is never the end of it
+    except Exception as problem:  # noqa: BLE001 - what observes a run must not end it
         log.warning(
             "%s is not told of %s: %s: %s", observer, run.snapshot or run.stage, type(problem).__name__, problem
         )

@@ -90,12 +90,12 @@ def iter_records(path: Path, *, max_body_bytes: int = UNBOUNDED, start: int = 0)
         is_cut = isinstance(page, BadRecord) and page.reason == CUT_OFF
         is_incomplete = bool(failed) or is_cut or not _ends_whole(path, last)
         at = _next_record(path, max(at, last) + 1) if is_incomplete else -1
-        told = _checked(path, page, last) if failed and page is not None else page
-        if isinstance(told, BadRecord) and is_cut and at >= 0:  # there is more: its length is wrong
-            told = replace(told, reason=BAD_RECORD)
-        if told is not None:
-            yield told
-        if failed and at >= 0 and told is page:
+        result = _checked(path, page, last) if failed and page is not None else page
+        if isinstance(result, BadRecord) and is_cut and at >= 0:  # there is more: its length is wrong
+            result = replace(result, reason=BAD_RECORD)
+        if result is not None:
+            yield result
+        if failed and at >= 0 and result is page:
             yield BadRecord("", last, BAD_FILE, f"the archive is damaged after it ({failed})")
         elif is_incomplete and at < 0 and not is_cut:
             yield BadRecord("", last, CUT_OFF, f"the archive ends within the record after it ({failed or 'cut off'})")

@@ -20,10 +20,10 @@ Record = dict[str, Any]
 def read(store: Store, path: str) -> Record | None:
     """The record at `path` (below the store), None if it was not written."""
     try:
-        found: Record = json.loads(store.fs.cat_file(f"{store.root}/{path}"))
+        record: Record = json.loads(store.fs.cat_file(f"{store.root}/{path}"))
     except FileNotFoundError:
         return None
-    return found
+    return record
 
 
 def write(store: Store, path: str, record: Mapping[str, Any]) -> tuple[Record, bool]:
@@ -45,5 +45,5 @@ def write(store: Store, path: str, record: Mapping[str, Any]) -> tuple[Record, b
 
 def get_or_create(store: Store, path: str, find_out: Callable[[], Mapping[str, Any]]) -> Record:
     """The record at `path`; without one, `find_out()` is written first."""
-    found = read(store, path)
-    return found if found is not None else write(store, path, find_out())[0]
+    record = read(store, path)
+    return record if record is not None else write(store, path, find_out())[0]
