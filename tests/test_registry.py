@@ -86,7 +86,7 @@ def test_a_life_of_versions(store: Store, registry: Registry) -> None:
         assert "\n" not in str(raised.value)
     with pytest.raises(SnapshotMissing):
         again.resolve("finetune-00000000000000ff")
-    with pytest.raises(RegistryError, match="no version of house"):
+    with pytest.raises(RegistryError, match="is not a version of house"):
         again.promote("house", "finetune-00000000000000ff")
 
 
