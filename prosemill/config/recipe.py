@@ -139,7 +139,7 @@ def _class_of(field: FieldInfo) -> Any:
 
 
 def _is_hidden(field: FieldInfo) -> bool:
-    """Whether a key is let through for recipes of former days, and told to nobody."""
+    """Whether a key is accepted for older recipes only, and listed nowhere."""
     return field.exclude_if is not None and not any(isinstance(marker, ByName) for marker in field.metadata)
 
 

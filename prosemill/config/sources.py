@@ -69,7 +69,7 @@ class Source(Section):
 
 
 def _needs(*names: str) -> Callable[[JsonSchemaValue], None]:
-    """For the form: these must be filled, and what recipes have from former days is not an error."""
+    """For the form: these must be filled, and keys of older recipes are not an error."""
 
     def change(schema: JsonSchemaValue) -> None:
         schema.pop("additionalProperties", None)

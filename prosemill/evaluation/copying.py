@@ -19,7 +19,7 @@ from prosemill.text.words import words
 Hashes = npt.NDArray[np.uint64]
 
 COPIED_WORDS = 13
-SEED_WORDS = 6  # shorter runs ("at the end of the day") are nobody's property and are not looked for
+SEED_WORDS = 6  # shorter runs ("at the end of the day") are common phrases and are not looked for
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: a polynomial hash modulo 2^64
 
 

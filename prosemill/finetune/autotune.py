@@ -1,4 +1,4 @@
-"""Which way of computing a step pays on this machine: checked against the plain way first, then timed.
+"""The fastest compute mode on this machine: each is checked against the plain mode first, then timed.
 
 Needs torch and transformers, no more.
 """
@@ -19,8 +19,8 @@ from prosemill.finetune.loss_wrapper import CHUNKED, LINEAR, LOGITS, Batch, Comp
 
 log = logging.getLogger(__name__)
 
-PROBE_ROWS = 1  # on a CPU: enough to tell one way from another; a GPU is timed on a whole micro-batch, or it idles
-PROBE_SECONDS = 2.0  # for each way; one pass to warm up and one that counts are made in any case
+PROBE_ROWS = 1  # on a CPU: enough to tell one mode from another; a GPU is timed on a whole micro-batch, or it idles
+PROBE_SECONDS = 2.0  # for each mode; one pass to warm up and one that counts are made in any case
 # A mode must save a tenth of the time to displace the one before it: 10 % is above timing noise, so that the same
 # machine makes the same choice tomorrow.
 WORTH_IT = 0.9
@@ -35,18 +35,18 @@ BF16_GAIN = 1.5
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found: the way, seconds of a chunk (forward and backward), and how fast matrices can be multiplied."""
+    """The chosen mode, seconds of a chunk (forward and backward), and the speed of matrix products."""
 
     mode: ComputeMode
     seconds_per_chunk: float | None  # wall-clock seconds, on a machine that may be busy; None where nothing was timed
     peak_flops: float
-    timings: dict[str, float]  # seconds of a chunk for every way that was timed, as `_now` counts them
+    timings: dict[str, float]  # seconds of a chunk for every mode that was timed, as `_now` counts them
 
 
 def choose(
     learner: SummedLoss, batch: Batch, *, precision: str, dropout: float, num_chunks: int | None = None
 ) -> Probe:
-    """The way for this machine, which `learner` then follows. `precision`: fp32, bf16 or, to have ways timed, auto.
+    """The mode for this machine; `learner` is set to it. `precision`: fp32, bf16 or, to have modes timed, auto.
 
     Where a precision is named, the other choices are made by rule alone, so that two runs make the same ones. So they
     are on a CPU for a run of few chunks, `num_chunks`, where a product of matrices tells whether bf16 pays.
@@ -96,9 +96,9 @@ def choose(
 def _first_faithful(
     learner: SummedLoss, batch: Batch, dropout: float, *, on_gpu: bool
 ) -> tuple[ComputeMode, Callable[[ComputeMode], bool]]:
-    """The way that is best in all our measurements and computes the same loss as the plain one, in fp32.
+    """The fastest mode of our measurements that computes the same loss as the plain one, in fp32.
 
-    And what tells of another way whether it does.
+    And the function that says whether another mode does.
     """
     plain = ComputeMode("fp32", MASKED, LOGITS)
     if not on_gpu:
@@ -121,14 +121,14 @@ def _first_faithful(
 
 
 def is_faithful(learner: SummedLoss, mode: ComputeMode, batch: Batch, expected: float) -> bool:
-    """Whether the loss computed in this way is `expected` but for rounding; a model that cannot do it is not an error.
+    """Whether the loss computed in this mode is `expected` but for rounding; a model that cannot do it is not an error.
 
     Nor is one that cannot find its gradients.
     """
     try:
         loss = _loss(learner, mode, batch, backward=True)
         apart = mode.attention == MASKED or keeps_apart(learner, mode, batch)
-    except Exception as error:  # noqa: BLE001 - whatever a model of somebody else's answers to what it does not know
+    except Exception as error:  # noqa: BLE001 - a third-party model may raise anything in a mode it lacks
         log.info(
             "probe: %s is not for this model (%s)", mode, str(error).splitlines()[0] if str(error) else type(error)
         )
@@ -178,7 +178,7 @@ def flops_per_token(learner: SummedLoss, tokens: int) -> float:
 
 
 def _loss(learner: SummedLoss, mode: ComputeMode, batch: Batch, *, backward: bool = False) -> float:
-    """The loss as training would see it in this way, of the model as it is used; with `backward` its gradients too."""
+    """The loss as training would see it in this mode, of the model as it is used; with `backward` its gradients too."""
     learner.follow(mode)
     learner.eval()
     scored = max(1, int((batch["labels"][:, 1:] != -100).sum()))
@@ -193,7 +193,7 @@ def _loss(learner: SummedLoss, mode: ComputeMode, batch: Batch, *, backward: boo
 
 
 def faster(mode: ComputeMode, others: Iterable[ComputeMode], seconds: Callable[..., float]) -> ComputeMode:
-    """The way that `others` do not beat. One that seems to is timed again, after the one that it would displace."""
+    """The mode that `others` do not beat. One that seems to is timed again, after the one that it would displace."""
     for other in others:
         is_faster = seconds(other) < WORTH_IT * seconds(mode)
         if is_faster and WORTH_IT * seconds(mode, again=True) > seconds(other, again=True):

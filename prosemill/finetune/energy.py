@@ -127,7 +127,7 @@ def _rapl(folder: Path) -> Callable[[], float] | None:
 
 
 def _codecarbon() -> Any:
-    """CodeCarbon without network, files or GPU (NVML's business); None where it is not installed."""
+    """CodeCarbon without network, files or GPU (NVML measures that); None where it is not installed."""
     try:
         from codecarbon import OfflineEmissionsTracker
 
@@ -141,7 +141,7 @@ def _codecarbon() -> Any:
             gpu_ids=[],
         )
         tracker.start()
-    except Exception as error:  # noqa: BLE001 - not installed, or unhappy with this machine
+    except Exception as error:  # noqa: BLE001 - not installed, or it fails on this machine
         log.info("energy: no CodeCarbon (%s)", type(error).__name__)
         return None
     return tracker

@@ -21,7 +21,7 @@ def command(job_file: Path, num_processes: int, *, on_cpu: bool) -> list[str]:
         options = ["--standalone", "--nproc_per_node", str(num_processes)]
         return [sys.executable, "-m", "torch.distributed.run", *options, *program]
     options = ["--multi_gpu", "--num_processes", str(num_processes), "--num_machines", "1", "--main_process_port", "0"]
-    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the learner's business
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the learner sets them
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *program]
 
 

@@ -1,4 +1,4 @@
-"""The model as training sees it: a micro-batch in, its share of the loss out, in the way that pays on this machine.
+"""The model as training sees it: a micro-batch in, its share of the loss out, in the fastest compute mode here.
 
 Needs torch and transformers, no more, so that `benchmarks/gpu.py` runs on a bare machine.
 """
@@ -48,7 +48,7 @@ class SummedLoss(nn.Module):
         self.follow(mode or ComputeMode())
 
     def follow(self, mode: ComputeMode) -> None:
-        """From now on compute in this way."""
+        """From now on compute in this mode."""
         self.mode = mode
         attention.set_attention(self._inner(), mode.attention, self.original_attention)
         if mode.compiled:
@@ -93,7 +93,7 @@ class SummedLoss(nn.Module):
         labels: torch.Tensor,
         boundaries: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The summed loss in nats (float64), the softmax in fp32 whatever the way."""
+        """The summed loss in nats (float64), the softmax in fp32 whatever the mode."""
         targets = next_tokens(labels).flatten()
         if self.mode.loss == LOGITS:
             return self(input_ids, position_ids, labels, boundaries).double()  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """What a run will do, decided once: a run that is killed and resumed goes on with the same plan.
 
 The plan is in the totals of the model's manifest, and `stage.finetune` takes one: so a model can be made again although
-another day's probe might find another way faster.
+a later probe might choose another compute mode.
 """
 
 from __future__ import annotations

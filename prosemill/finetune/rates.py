@@ -1,4 +1,4 @@
-"""The learning rate: how it climbs and falls, and how high, where nobody knows. Needs torch, no more."""
+"""The learning rate: how it climbs and falls, and its peak, where the recipe gives none. Needs torch, no more."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def finetune(
     """Fine-tune `base`, or the model of the earlier fine-tune snapshot `start`, on the chunks of `chunk`.
 
     Goes on from the newest checkpoint of a run that was killed. `plan` (the totals of another such snapshot) makes its
-    model again, to the bit on the same machine; without it a probe may choose another way. `listener` hears what
+    model again, to the bit on the same machine; without it a probe may choose another mode. `listener` hears what
     happens while it happens. Raises TrainingError, BaseModelError or CorpusEmpty.
     """
     identity = identity_settings(settings)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # A loss this far above the first one is an explosion: a model that guesses among 50,000 tokens has 10.8 nats, one that
-# has learned to write 3 to 5, and no honest batch differs from another by so much.
+# has learned to write 3 to 5, and batches differ from one another by less.
 EXPLODED_NATS = 2.0
 REPORTED = ("loss", "validation_loss", "learning_rate", "grad_norm")  # of what is logged
 

@@ -39,7 +39,7 @@ LOCK_SECONDS = 10.0  # a predecessor that is being killed is gone by then
 
 
 def work(job: subprocesses.Message) -> None:
-    """Train what `job` says (see `stage.job_of`): model/ and log.jsonl go to job["output"], the totals are told."""
+    """Train what `job` says (see `stage.job_of`): model/ and log.jsonl go to job["output"], totals to the parent."""
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     keep_freed_memory()

@@ -52,8 +52,8 @@ def folder_of(base: str, tokenizer_folder: Path) -> Path:
     folder = parent / f"{kind}-{digest([VERSION, SIZES[kind], *made_of])[:16]}"
     if not (folder / "config.json").is_file():
         try:
-            with new_folder(folder) as made:
-                _lay_out(made, kind, tokenizer_folder, vectors)
+            with new_folder(folder) as work_folder:
+                _lay_out(work_folder, kind, tokenizer_folder, vectors)
         except OSError:
             if not (folder / "config.json").is_file():  # else another process was faster
                 raise
