@@ -59,8 +59,8 @@ def chunk_file(
     >>> folder = Path(tempfile.mkdtemp())
     >>> table = pyarrow.table({"text": ["The mill grinds salt."] * 40})
     >>> pyarrow.parquet.write_table(table, folder / "text.parquet")
-    >>> made = chunk_file(folder / "text.parquet", "demo", folder / "chunks", chunk_tokens=64)
-    >>> made.documents, made.chunk_tokens, (folder / "chunks" / "chunks.arrow").exists()
+    >>> chunked = chunk_file(folder / "text.parquet", "demo", folder / "chunks", chunk_tokens=64)
+    >>> chunked.documents, chunked.chunk_tokens, (folder / "chunks" / "chunks.arrow").exists()
     (40, 64, True)
     """
     source, target, tokenizer = Path(source), Path(target), str(tokenizer)
@@ -68,12 +68,12 @@ def chunk_file(
         raise RecipeError(f"{target}: exists already; give the name of a new folder")
     folder = tokenizer_folder(tokenizer)
     size = max(load_tokenizer(folder).get_vocab().values()) + 1
-    with opened(source) as file, disk_errors(str(target)), new_folder(target) as made:
-        chunked = _write(file, made, Encoder.of(folder, chunk_tokens, size), str(target), tokenizer)
+    with opened(source) as file, disk_errors(str(target)), new_folder(target) as aside:
+        chunked = _write(file, aside, Encoder.of(folder, chunk_tokens, size), str(target), tokenizer)
         if not chunked.chunks:
             raise RecipeError(f"{source}: no row has any text, so there is nothing to chunk")
         info = {key: value for key, value in asdict(chunked).items() if key != "folder"}
-        (made / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        (aside / INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     return chunked
 
 

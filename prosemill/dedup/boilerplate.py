@@ -46,10 +46,10 @@ def lines_of(texts: Iterator[str], sources: Sequence[str]) -> tuple[BoilerplateL
     hashes, characters = array("Q"), array("i")  # millions of lines: a list of integers takes five times the memory
     counts, lengths = array("i"), array("q")
     for text, source in zip(texts, sources, strict=True):
-        found = {_hash(line, source): len(line) for line, is_prose in _iter_lines(text) if is_prose}
-        hashes.extend(found)
-        characters.extend(found.values())
-        counts.append(len(found))
+        sizes = {_hash(line, source): len(line) for line, is_prose in _iter_lines(text) if is_prose}
+        hashes.extend(sizes)
+        characters.extend(sizes.values())
+        counts.append(len(sizes))
         lengths.append(len(text))
     documents = np.repeat(np.arange(len(counts), dtype=np.int32), np.array(counts, np.int32))
     lines = BoilerplateLines(np.array(hashes, np.uint64), documents, np.array(characters, np.int32))
@@ -82,7 +82,7 @@ def find(
     past: LineCounts,
     settings: Dedup,
 ) -> Hashes:
-    """Hashes of the lines that are boilerplate, ascending. `texts`: hashes by which exact copies are told."""
+    """Hashes of the lines that are boilerplate, ascending. `texts`: hashes that are equal for exact copies."""
     counted = np.zeros(len(texts), bool)
     counted[np.unique(texts, return_index=True)[1]] = True
     pages = dict(past.pages_of_source)
@@ -160,5 +160,5 @@ def _is_in(values: Hashes, ascending: Hashes) -> NDArray[np.bool_]:
     if not len(ascending):
         return np.zeros(len(values), bool)
     places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    found: NDArray[np.bool_] = ascending[places] == values
-    return found
+    is_member: NDArray[np.bool_] = ascending[places] == values
+    return is_member

@@ -74,7 +74,7 @@ def dedup_file(
             _write_kept(file, kept_aside, choice, num_rows)
             pq.write_table(_removed(_ids(source, num_rows), choice), removed_aside, compression="zstd")
             _move_into_place({removed_aside: removed, kept_aside: target}, overwrite)
-    reasons = Counter(each.reason for each in choice.removed)
+    reasons = Counter(removal.reason for removal in choice.removed)
     return DedupFiles(target, removed, Counts(num_rows, len(choice.kept), dict(sorted(reasons.items()))))
 
 
@@ -99,7 +99,7 @@ def _check_outputs(source: Path, target: Path, removed: Path, overwrite: bool) -
 
 
 def _exists(path: Path) -> RecipeError:
-    return RecipeError(f"{path}: exists already; give another name, or say --overwrite and lose what is there")
+    return RecipeError(f"{path}: exists already; give another name, or --overwrite to replace what is there")
 
 
 def _texts(file: pq.ParquetFile) -> Iterator[pa.LargeStringArray]:
@@ -126,7 +126,7 @@ def _write_kept(file: pq.ParquetFile, aside: Path, choice: KeeperChoice, num_row
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             waiting.append(batch.filter(arrow.flags(keep[first : first + batch.num_rows])))
             first += batch.num_rows
-            if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
+            if sum(batch.nbytes for batch in waiting) >= GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(waiting))
                 waiting.clear()
         if waiting:
@@ -135,15 +135,15 @@ def _write_kept(file: pq.ParquetFile, aside: Path, choice: KeeperChoice, num_row
 
 def _removed(ids: pa.Array, choice: KeeperChoice) -> pa.Table:
     kept = np.array(choice.kept, np.int64)
-    rows = np.array([each.row for each in choice.removed], np.int64)
-    keepers = kept[np.array([each.keeper for each in choice.removed], np.int64)]
-    found = [
+    rows = np.array([removal.row for removal in choice.removed], np.int64)
+    keepers = kept[np.array([removal.keeper for removal in choice.removed], np.int64)]
+    columns = [
         pc.take(ids, arrow.numbers(rows)),
         pc.take(ids, arrow.numbers(keepers)),
-        arrow.numbers(np.array([each.similarity for each in choice.removed], np.float64)),
-        arrow.strings([each.reason for each in choice.removed]),
+        arrow.numbers(np.array([removal.similarity for removal in choice.removed], np.float64)),
+        arrow.strings([removal.reason for removal in choice.removed]),
     ]
-    return pa.Table.from_arrays(found, schema=FILE_REMOVED)
+    return pa.Table.from_arrays(columns, schema=FILE_REMOVED)
 
 
 @contextlib.contextmanager
@@ -162,18 +162,18 @@ def _aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
-def _move_into_place(made: Mapping[Path, Path], overwrite: bool) -> None:
+def _move_into_place(targets: Mapping[Path, Path], overwrite: bool) -> None:
     """All files or none: where one cannot be placed, what stood in the place of the others is put back."""
-    for aside in made:
+    for aside in targets:
         sync_path(aside)
     with contextlib.ExitStack() as undo:
-        for aside, path in made.items():
+        for aside, path in targets.items():
             try:
                 _place(aside, path, undo, overwrite)
             except FileExistsError:
                 raise _exists(path) from None
         undo.pop_all()
-    for path in made.values():
+    for path in targets.values():
         _old(path).unlink(missing_ok=True)
 
 

@@ -137,14 +137,14 @@ def _banded(signed: SignedDocuments, parameters: Parameters) -> tuple[Hashes, Ro
 
 def _sampled(shingles: ShingleSets) -> tuple[Hashes, Rows]:
     """The shingles below SAMPLED of all sets, ascending, and whose each is."""
-    first, found, rows = 0, [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
+    first, hashes, rows = 0, [np.empty(0, np.uint64)], [np.empty(0, np.uint32)]
     for block in shingles.blocks():
         places = np.flatnonzero(block < SAMPLED)
-        found.append(block[places])
+        hashes.append(block[places])
         rows.append((np.searchsorted(shingles.offsets, places + first, "right") - 1).astype(np.uint32))
         first += len(block)
-    samples, owners = np.concatenate(found), np.concatenate(rows)
-    found.clear()
+    samples, owners = np.concatenate(hashes), np.concatenate(rows)
+    hashes.clear()
     rows.clear()
     return ascending(samples, owners)
 
@@ -177,13 +177,13 @@ class History:
 
     def exact(self, texts: Hashes) -> NDArray[np.int64]:
         """For each text hash the ordinal of the keeper that has it, -1 where none has."""
-        found = np.full(len(texts), -1, np.int64)
+        ordinals = np.full(len(texts), -1, np.int64)
         for first, segment in zip(self.firsts[:-1][::-1], self.segments[::-1], strict=True):  # the oldest wins
             if len(segment):
                 places = np.minimum(np.searchsorted(segment.texts, texts), len(segment) - 1)
                 hits = segment.texts[places] == texts
-                found[hits] = first + segment.text_rows[places[hits]]
-        return found
+                ordinals[hits] = first + segment.text_rows[places[hits]]
+        return ordinals
 
     def look_up(self, keys: Hashes) -> Candidates:
         """Where in each segment the band keys [documents, bands] are."""
@@ -209,12 +209,12 @@ class History:
 
     def num_shingles(self, ordinals: NDArray[np.int64]) -> NDArray[np.int64]:
         which = np.searchsorted(self.firsts, ordinals, "right") - 1
-        found = np.zeros(len(ordinals), np.int64)
+        sizes = np.zeros(len(ordinals), np.int64)
         for number in np.unique(which).tolist():
             mine = which == number
             offsets, rows = self.segments[number].shingles.offsets, ordinals[mine] - self.firsts[number]
-            found[mine] = offsets[rows + 1] - offsets[rows]
-        return found
+            sizes[mine] = offsets[rows + 1] - offsets[rows]
+        return sizes
 
     def signatures(self, ordinals: NDArray[np.int64]) -> Signatures:
         """[ordinals, num_perm]; `ordinals` ascend."""
@@ -240,10 +240,10 @@ class Candidates:
         """Ordinals, ascending, each once."""
         if not self.any[document]:
             return np.empty(0, np.int64)
-        found = [
+        parts = [
             first + segment.key_rows[start:end].astype(np.int64)
             for segment, first, span in zip(self.history.segments, self.history.firsts[:-1], self.spans, strict=True)
             for start, end in zip(span[0, document], span[1, document], strict=True)
             if end > start
         ]
-        return np.unique(np.concatenate(found))
+        return np.unique(np.concatenate(parts))

@@ -23,10 +23,10 @@ TEXT = "text"
 def text_table(data: Any, text_column: str) -> pa.Table:
     """The column `text`, and `id` and `url` where it has them, of `data`; else TypeError or RecipeError."""
     if isinstance(data, list | tuple):
-        wrong = next((each for each in data if not isinstance(each, str | None)), None)
+        wrong = next((text for text in data if not isinstance(text, str | None)), None)
         if wrong is not None:
             raise TypeError(f"a list of texts holds {type(wrong).__name__}; give texts, or a table and its text_column")
-        return pa.Table.from_arrays([arrow.strings(each or "" for each in data)], names=[TEXT])
+        return pa.Table.from_arrays([arrow.strings(text or "" for text in data)], names=[TEXT])
     columns = list(getattr(data, "column_names", getattr(data, "columns", ())))
     if not columns:
         raise TypeError(f"{type(data).__name__}: is not a list of texts, a table or a data set with columns")

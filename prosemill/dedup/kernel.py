@@ -1,4 +1,4 @@
-"""One pass from UTF-8 to shingle hashes and signature, compiled by numba: the bits of the Python road.
+"""One pass from UTF-8 to shingle hashes and signature, compiled by numba: the same bits as in Python.
 
 Hashing shingles is what signing costs, not the permutations; so tokens, shingles and their hashes are made in one go,
 without a Python object in between. xxh64: Collet, "xxHash fast digest algorithm" (specification 0.1.1).

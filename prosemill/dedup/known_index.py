@@ -132,15 +132,15 @@ class Names:
 
     def find(self, ids: pa.ChunkedArray) -> NDArray[np.int64]:
         """Of each id the keeper's ordinal, NOT_KEPT or UNKNOWN."""
-        found = np.full(len(ids), UNKNOWN, np.int64)
+        ordinals = np.full(len(ids), UNKNOWN, np.int64)
         wanted = hashes_of(ids) if self.segments else np.empty(0, np.uint64)
         for first, segment in zip(self.firsts[:-1], self.segments, strict=True):
             if len(segment):
                 places = np.minimum(np.searchsorted(segment.hashes, wanted), len(segment) - 1)
                 hits = segment.hashes[places] == wanted
                 rows = segment.rows[places[hits]]
-                found[hits] = np.maximum(found[hits], np.where(rows == _NO_ROW, NOT_KEPT, first + rows))
-        return found
+                ordinals[hits] = np.maximum(ordinals[hits], np.where(rows == _NO_ROW, NOT_KEPT, first + rows))
+        return ordinals
 
     def write(self, writer: SnapshotWriter, added: KnownDocuments, shards: Sequence[Shard]) -> None:
         """Add this run's; `shards`: those of the segments that were read, which are inherited or merged."""

@@ -203,7 +203,7 @@ def compiled() -> tuple[SignBatch | None, str]:
         from prosemill.runtime.kernel_cache import function
 
         function(signing.SIGN_TEXTS)
-    except Exception as error:  # noqa: BLE001 - whatever LLVM or numba has against this machine
+    except Exception as error:  # noqa: BLE001 - LLVM and numba raise many kinds of errors
         return None, str(error) or type(error).__name__
 
     def run(array: pa.LargeStringArray, parameters: Parameters, *, is_nfc: bool) -> Batch:

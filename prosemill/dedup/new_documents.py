@@ -70,7 +70,7 @@ def arrivals(
     ids = [arrow.read(path, ["id"])["id"].combine_chunks() for path in paths]
     is_new = ~is_known(pa.chunked_array(ids, pa.string()))
     with_new, tables, masks = [], [pa.Table.from_batches([], _LISTED)], [np.empty(0, bool)]
-    ends = np.cumsum([len(each) for each in ids], dtype=np.int64)
+    ends = np.cumsum([len(shard_ids) for shard_ids in ids], dtype=np.int64)
     for path, mine in zip(paths, np.split(is_new, ends[:-1]), strict=True) if paths else ():
         if mine.any():
             with_new.append(path)

@@ -24,5 +24,5 @@ def of(store: Store, corpus: str) -> list[str]:
 
 def undo(store: Store, corpus: str, removed: Mapping[str, Any], who: str) -> bool:
     """Keep a removed document (a row of records.REMOVED) from the next snapshot on; False if that was said before."""
-    said = {key: removed[key] for key in ("url", "keeper", "keeper_url", "similarity")} | {"who": who, "at": moment()}
-    return write_once.write(store, f"corpora/{corpus}/undone/{removed['id']}.json", said)[1]
+    record = {key: removed[key] for key in ("url", "keeper", "keeper_url", "similarity")} | {"who": who, "at": moment()}
+    return write_once.write(store, f"corpora/{corpus}/undone/{removed['id']}.json", record)[1]

@@ -49,8 +49,8 @@ class PreviousDedup:
     def open_again(self, undone: Collection[str]) -> set[str]:
         """Those of the documents `undone` that were not kept: they are compared once more."""
         ids = sorted(undone)
-        found = self.names.find(pa.chunked_array([arrow.strings(ids)]))
-        return {id for id, ordinal in zip(ids, found.tolist(), strict=True) if ordinal == NOT_KEPT}
+        ordinals = self.names.find(pa.chunked_array([arrow.strings(ids)]))
+        return {id for id, ordinal in zip(ids, ordinals.tolist(), strict=True) if ordinal == NOT_KEPT}
 
     def is_known(self, ids: pa.ChunkedArray, open_again: Collection[str]) -> NDArray[np.bool_]:
         """Which documents an earlier run has kept, removed or dropped."""
@@ -63,8 +63,8 @@ class PreviousDedup:
         """Paths of the documents' files that were read the run before: all that is in them is known."""
         if self.manifest is None or not self.shards(known_index.ROLE):
             return frozenset()
-        strips = [each for each in self.manifest.parents if stage_of(each) == "strip" and self.store.has(each)]
-        return frozenset(shard.path for each in strips for shard in self.store.manifest(each).shards_of("documents"))
+        strips = [id for id in self.manifest.parents if stage_of(id) == "strip" and self.store.has(id)]
+        return frozenset(shard.path for id in strips for shard in self.store.manifest(id).shards_of("documents"))
 
     def line_counts(self) -> LineCounts:
         files = [self.store.local(shard.path) for shard in self.shards("lines")]
@@ -90,7 +90,7 @@ class PreviousDedup:
         """The keepers' files of each segment, had all increments been signed with the parameters of now."""
         groups: list[list[Shard]] = []
         for shard in self.shards("keepers"):
-            sizes = [sum(each.rows for each in group) for group in groups]
+            sizes = [sum(member.rows for member in group) for group in groups]
             place = len(groups) - num_merged(sizes, shard.rows)
             groups[place:] = [[*itertools.chain(*groups[place:]), shard]]
         return groups

@@ -36,12 +36,12 @@ def find(store: Store, strip: str, past: PreviousDedup, as_of: str) -> Withdrawn
     if not (before or opted_out):
         return {}
     live = _live(store, scrapes, [*before, *opted_out])
-    found = {url: said for url, said in before.items() if url in opted_out or url not in live}
+    withdrawn = {url: entry for url, entry in before.items() if url in opted_out or url not in live}
     known = set(past.names.table()["url"].to_pylist()) if opted_out else set()
     for url, reason in opted_out.items():
-        if url in known or url in live:  # live in another source: one who says no is enough
-            found.setdefault(url, (reason, as_of))
-    return dict(sorted(found.items()))
+        if url in known or url in live:  # live in another source: one source that opts out is enough
+            withdrawn.setdefault(url, (reason, as_of))
+    return dict(sorted(withdrawn.items()))
 
 
 def write(
@@ -59,11 +59,11 @@ def write(
 
 
 def _read(past: PreviousDedup) -> Withdrawn:
-    found: Withdrawn = {}
+    withdrawn: Withdrawn = {}
     for shard in past.shards("withdrawn"):
         for row in pq.read_table(past.store.local(shard.path)).to_pylist():
-            found[row["url"]] = (row["reason"], row["since"])
-    return found
+            withdrawn[row["url"]] = (row["reason"], row["since"])
+    return withdrawn
 
 
 def _opted_out(store: Store, scrape: str) -> Iterator[tuple[str, str]]:
@@ -77,9 +77,9 @@ def _opted_out(store: Store, scrape: str) -> Iterator[tuple[str, str]]:
 def _live(store: Store, scrapes: Iterable[str], urls: list[str]) -> set[str]:
     """Those of `urls` that are live in this run."""
     is_wanted = pc.field("state").isin(LIVE_STATES) & pc.field("url").isin(urls)
-    found: set[str] = set()
+    live: set[str] = set()
     for scrape in scrapes:
         for shard in store.manifest(scrape).shards_of("ledger"):
             path = store.local(shard.path)
-            found.update(pq.read_table(path, columns=["url"], schema=LEDGER, filters=is_wanted)["url"].to_pylist())
-    return found
+            live.update(pq.read_table(path, columns=["url"], schema=LEDGER, filters=is_wanted)["url"].to_pylist())
+    return live

@@ -86,7 +86,7 @@ class _Search:
 
     def _near(self, row: int, old: Candidates) -> None:
         similar = self._similar(row, old)
-        best = max(similar, key=lambda found: (found[1], -found[0]), default=(-1, 0.0))
+        best = max(similar, key=lambda match: (match[1], -match[0]), default=(-1, 0.0))
         if best[1] >= self.settings.threshold and row not in self.stay:
             self.choice.removed.append(Removal(row, best[0], best[1], "near"))
         else:
@@ -106,12 +106,12 @@ class _Search:
         shingles = self.signed.shingles[row]
         if not len(candidates) or not len(shingles):
             return []
-        found = []
+        similar = []
         for ordinal in candidates:
             similarity = self._compare(shingles, ordinal)
             if similarity >= self.settings.loose_threshold:
-                found.append((ordinal, similarity))
-        return found
+                similar.append((ordinal, similarity))
+        return similar
 
     def _candidates(self, row: int, old: Candidates) -> list[int]:
         """Ordinals that share a bucket with `row` and whose signature does not rule them out, ascending."""
@@ -179,14 +179,14 @@ class _SharedBands:
 
     def candidates(self, row: int) -> list[int]:
         """Positions in choice.kept of the documents that share a bucket with `row`, ascending."""
-        found = set()
+        positions = set()
         last, before, position = self.last, self.before, self.position
         for bucket in self.buckets[self.starts[row] : self.starts[row + 1]]:
             entry = last[bucket]
             while entry >= 0:
-                found.add(position[entry])
+                positions.add(position[entry])
                 entry = before[entry]
-        return sorted(found)
+        return sorted(positions)
 
     def keep(self, row: int, position: int) -> None:
         start = int(self.starts[row])

@@ -76,8 +76,8 @@ def _of_size(name: str, size: int, kind: type[Any]) -> NDArray[Any]:
     Allocated anew for each batch, tens of megabytes that come and go between small arrays that stay would leave the
     heap in pieces: three times the memory.
     """
-    found: NDArray[Any] | None = getattr(_room, name, None)
-    if found is None or len(found) < size:
-        found = np.empty(size + size // 4, kind)
-        setattr(_room, name, found)
-    return found
+    array: NDArray[Any] | None = getattr(_room, name, None)
+    if array is None or len(array) < size:
+        array = np.empty(size + size // 4, kind)
+        setattr(_room, name, array)
+    return array

@@ -137,13 +137,13 @@ def _clean(arrived: Arrivals, past: boilerplate.LineCounts, settings: Dedup) -> 
             yield text
 
     lines, lengths = boilerplate.lines_of(texts(), sources)
-    found = boilerplate.find(lines, lengths, np.array(hashes, np.uint64), sources, past, settings)
-    changed = boilerplate.documents_with(lines, found)
+    repeated = boilerplate.find(lines, lengths, np.array(hashes, np.uint64), sources, past, settings)
+    changed = boilerplate.documents_with(lines, repeated)
     if not len(changed):
         return _CleanedDocuments(arrived, lines)
     target = arrived.path.with_name("cleaned.parquet")
     too_short: set[int] = set()
-    write_batches(target, _without(arrived, sources, frozenset(found.tolist()), set(changed.tolist()), too_short))
+    write_batches(target, _without(arrived, sources, frozenset(repeated.tolist()), set(changed.tolist()), too_short))
     arrived.path.unlink()
     return _CleanedDocuments(Arrivals(arrived.names, target), lines, len(changed), too_short)
 

@@ -25,12 +25,12 @@ def takeable(table: pa.Table, column: str = "text") -> pa.Table:
 
 def removed_table(choice: KeeperChoice, arrived: pa.Table, keepers: pa.Table | Names) -> pa.Table:
     """records.REMOVED. `arrived`: id and url of the documents of the run; `keepers`: of all keepers, by ordinal."""
-    rows = arrived.take(_ordinals(each.row for each in choice.removed))
-    twins = keepers.take(_ordinals(each.keeper for each in choice.removed))
-    similarity = arrow.numbers(np.array([each.similarity for each in choice.removed], np.float64))
-    reason = arrow.strings([each.reason for each in choice.removed])
-    found = [rows["id"], rows["url"], twins["id"], twins["url"], similarity, reason]
-    return pa.Table.from_arrays(found, schema=REMOVED)
+    rows = arrived.take(_ordinals(removal.row for removal in choice.removed))
+    twins = keepers.take(_ordinals(removal.keeper for removal in choice.removed))
+    similarity = arrow.numbers(np.array([removal.similarity for removal in choice.removed], np.float64))
+    reason = arrow.strings([removal.reason for removal in choice.removed])
+    columns = [rows["id"], rows["url"], twins["id"], twins["url"], similarity, reason]
+    return pa.Table.from_arrays(columns, schema=REMOVED)
 
 
 def pairs_table(choice: KeeperChoice, keepers: pa.Table | Names) -> pa.Table:

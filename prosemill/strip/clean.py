@@ -1,4 +1,4 @@
-"""Text as it should have been typed: encodings repaired, one Unicode form, plain spaces, nothing invisible."""
+"""Text with encodings repaired, in one Unicode form, with plain spaces and nothing invisible."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SPACES = {ord(space): " " for space in "\xa0\u1680\u2000\u2001\u2002\u2003\u200
 _SPACES |= {0x202F: " ", 0x205F: " ", 0x3000: " ", 0x2028: "\n", 0x2029: "\n\n"}
 _TABLE = {**_INVISIBLE, **_SPACES}
 _IN_TABLE = re.compile("[" + "".join(map(chr, _TABLE)) + "]")
-# zero-width joiners spell words in Persian and Indic scripts and compose emoji; beside Latin letters they are litter
+# zero-width joiners spell words in Persian and Indic scripts and compose emoji; beside Latin letters they mean nothing
 _STRAY_JOINER = re.compile("(?<![\u0600-\uffff\U00010000-\U0010ffff])[\u200c\u200d]|[\u200c\u200d](?=[\x00-\u05ff]|$)")
 
 # To put marks in order takes time by the square of how many follow each other: 80,000 on one letter took 3 s. Unicode's
-# stream-safe format (UAX 15) allows 30; more is not writing.
+# stream-safe format (UAX 15) allows 30, which no script needs more of.
 _MOST_MARKS = 30
 _MANY_MARKS = re.compile(rf"[^\w\s\x00-\x7f]{{{_MOST_MARKS + 1},}}")  # and whatever else is neither letter nor space
 # ftfy takes 0.3 µs to look at a character, and more to repair a line. In a long line, parts are looked at one by

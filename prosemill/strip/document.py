@@ -80,10 +80,10 @@ def strip_html(
 
     >>> from prosemill import strip_html
     >>> page = "<nav>Home</nav><article><h1>Salt</h1><p>The mill ground salt, and the sea kept it.</p></article>"
-    >>> found = strip_html(page, "https://mill.example/salt")
-    >>> found.title, found.text
+    >>> document = strip_html(page, "https://mill.example/salt")
+    >>> document.title, document.text
     ('Salt', 'The mill ground salt, and the sea kept it.')
-    >>> found.is_kept, found.reason
+    >>> document.is_kept, document.reason
     (False, 'thin')
     >>> strip_html(b"%PDF-1.7").reason
     'bad_text'
@@ -97,23 +97,23 @@ def strip_html(
     if decoded.problem:
         return StrippedPage("", charset=decoded.charset, reason=BAD_TEXT, detail=decoded.problem)
     try:
-        found = _main_text(decoded.text, url or "", content_type, settings)
+        main = _main_text(decoded.text, url or "", content_type, settings)
     except ExtractionFailed as error:
         return StrippedPage("", charset=decoded.charset, reason=EXTRACTION_FAILED, detail=str(error))
-    if len(found.text) > MAX_CHARACTERS:
-        detail = f"{len(found.text):,} characters of text, more than {MAX_CHARACTERS:,}"
+    if len(main.text) > MAX_CHARACTERS:
+        detail = f"{len(main.text):,} characters of text, more than {MAX_CHARACTERS:,}"
         return StrippedPage("", charset=decoded.charset, reason=TOO_LARGE, detail=detail)
-    title = clean((title or found.title)[:MAX_TITLE]).replace("\n", " ").strip()
-    text = show_code(clean(found.text))
+    title = clean((title or main.title)[:MAX_TITLE]).replace("\n", " ").strip()
+    text = show_code(clean(main.text))
     if not text:
-        return StrippedPage("", title, found.date, charset=decoded.charset, reason=NO_TEXT)
+        return StrippedPage("", title, main.date, charset=decoded.charset, reason=NO_TEXT)
     quality = check_quality(text, settings, language)
     text, scrubbed = scrub(text, settings, quality.language or language)
     title, scrubbed_title = scrub(title, settings, quality.language or language)
     return StrippedPage(
         text,
         title,
-        found.date,
+        main.date,
         quality.language,
         decoded.charset,
         quality.reason,

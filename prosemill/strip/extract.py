@@ -27,7 +27,7 @@ _MAX_ELEMENTS = 30_000
 # Its second opinion, jusText, looks for every paragraph at all the others where all are alike: 5 s for 10,000 of them.
 # And it replaces white space run by run, 8 s for 4 MB. Beyond either it is not asked for one.
 _MANY_ELEMENTS, _MANY_CHARACTERS = 4_000, 1_000_000
-_HUGE = 3_000_000  # characters: one opinion of trafilatura's takes seconds, and the stricter one is not heard
+_HUGE = 3_000_000  # characters: one opinion of trafilatura's takes seconds, and the stricter one is not asked for
 _TOO_MANY_ELEMENTS, _TOO_MANY_ATTRIBUTES = 120_000, 300_000  # the plain look, too, takes seconds
 _BOILERPLATE = ("nav", "header", "footer", "aside", "script", "style", "form", "noscript", "template", "iframe", "svg",
                 "button", "select", "dialog", "head")  # fmt: skip
@@ -50,7 +50,7 @@ class ExtractionFailed(Exception):
 class _Silence:
     """While a page is read, in any thread, trafilatura logs nothing; its level is its user's again afterwards.
 
-    Its warnings name the page by nothing ("discarding data: None"); what a page ended as is in our own records.
+    Its warnings do not name the page ("discarding data: None"); what became of a page is in our own records.
     """
 
     def __init__(self) -> None:
@@ -95,26 +95,26 @@ def _extract(text: str, url: str, tables: bool, comments: bool) -> MainText:
         return MainText(_without_title(_main_text(tree, len(text), tables, comments), title), title, date)
     except (RecursionError, MemoryError, etree.LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
         # what trafilatura and lxml have raised on damaged trees; anything else is a bug of ours and goes through
-        if found := _by_soup(text):
-            return MainText(found)
+        if plain := _by_soup(text):
+            return MainText(plain)
         raise ExtractionFailed(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _main_text(tree: HtmlElement, size: int, tables: bool, comments: bool) -> str:
-    found = ""
+    main = ""
     num_elements = sum(1 for _ in tree.iter("*"))
     if num_elements <= _MAX_ELEMENTS:
         many = num_elements > _MANY_ELEMENTS or size > _MANY_CHARACTERS
-        found = _ask_trafilatura(tree, tables, comments, fast=many)
-        if len(found) >= _TOO_LITTLE and size > _HUGE:
-            return found
-        if len(found) >= _TOO_LITTLE:
+        main = _ask_trafilatura(tree, tables, comments, fast=many)
+        if len(main) >= _TOO_LITTLE and size > _HUGE:
+            return main
+        if len(main) >= _TOO_LITTLE:
             strict = _ask_trafilatura(tree, tables, comments, fast=many, favor_precision=True)
-            return strict if len(strict) >= _NEARLY_ALL * len(found) else found
+            return strict if len(strict) >= _NEARLY_ALL * len(main) else main
     plain = _plain_look(tree)
     # Of a page with hardly any text, trafilatura returns the menu: then the plain text is a part of what it found.
-    is_menu = bool(plain) and _letters(plain) in _letters(found)
-    return plain if is_menu or len(plain) > _MUCH_MORE * len(found) else found
+    is_menu = bool(plain) and _letters(plain) in _letters(main)
+    return plain if is_menu or len(plain) > _MUCH_MORE * len(main) else main
 
 
 def _ask_trafilatura(
@@ -141,7 +141,7 @@ def _plain_look(tree: HtmlElement) -> str:
     Takes `tree` apart."""
     for element in list(tree.iter(*_BOILERPLATE)):
         _drop(element)
-    for element in [each for each in tree.iter("*") if each.get("role") in _BOILERPLATE_ROLES]:
+    for element in [element for element in tree.iter("*") if element.get("role") in _BOILERPLATE_ROLES]:
         _drop(element)
     main = _main_element(tree)
     if main is None:
@@ -196,7 +196,7 @@ def _length(element: HtmlElement) -> int:
 
 
 def _without_title(text: str, title: str) -> str:
-    """The title is a field of its own; a text that opens by repeating it teaches the model to stutter."""
+    """The title is a field of its own; a text that opens with it would hold it twice."""
     first, _, rest = text.partition("\n\n")
     if title and rest and _letters(first) == _letters(title):
         return rest

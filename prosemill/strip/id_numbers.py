@@ -83,15 +83,15 @@ def is_ssn(match: re.Match[str]) -> bool:
 
 def iban_in(match: re.Match[str]) -> str:
     """The IBAN that a match of `IBAN` begins with, words in capitals may follow it; "" where there is none."""
-    found, is_valid = match[0], _check("iban")
-    ends = (end for end in range(len(found), 14, -1) if end == len(found) or found[end] in " -")
-    return next((found[:end] for end in ends if is_valid(found[:end])), "")
+    number, is_valid = match[0], _check("iban")
+    ends = (end for end in range(len(number), 14, -1) if end == len(number) or number[end] in " -")
+    return next((number[:end] for end in ends if is_valid(number[:end])), "")
 
 
 def national(module: str) -> tuple[Needed, re.Pattern[str], Check]:
     """What a text with numbers of this module of stdnum must have, what they look like, whether a match is one."""
     needed, pattern = NATIONAL[module]
-    whole = tuple(re.compile(each) for each in needed)
+    whole = tuple(re.compile(expression) for expression in needed)
     return whole, _number(pattern), lambda match: is_ssn(match) and _check(module)(match[0])
 
 

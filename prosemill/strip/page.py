@@ -204,11 +204,11 @@ def date_of(tree: HtmlElement, url: str) -> str:
 def iso_date(text: str) -> str:
     """The first full date in `text`, year first, as YYYY-MM-DD; "" when there is none or no such day."""
     compact = re.match(r"(\d{4})(\d\d)(\d\d)(?:T|\d{6}|$)", text)
-    found = compact or _DATE.search(text)
-    if found is None:
+    match = compact or _DATE.search(text)
+    if match is None:
         return ""
     try:
-        return datetime.date(*map(int, found.groups())).isoformat()
+        return datetime.date(*map(int, match.groups())).isoformat()
     except ValueError:
         return ""
 

@@ -87,20 +87,20 @@ def phone_in(match: re.Match[str], language: str) -> str:
 
 
 def _is_phone(number: str, text: str, start: int, language: str) -> bool:
-    found = _EXTENSION.sub("", number)
-    digits = re.sub(r"\D", "", found)
-    if not 7 <= len(digits) <= 16 or digits.endswith("000000") or _NOT_ONE.fullmatch(found):
+    main = _EXTENSION.sub("", number)
+    digits = re.sub(r"\D", "", main)
+    if not 7 <= len(digits) <= 16 or digits.endswith("000000") or _NOT_ONE.fullmatch(main):
         return False
-    if found[0] in "+＋" or found.startswith("00"):
-        is_amount = re.fullmatch(r"[+＋]\d{1,3}(?:[ .]\d{3})*[ .]000", found)
-        return not is_amount and len(found) > len(digits) and _is_possible(re.sub(r"^00", "+", found), "ZZ")
+    if main[0] in "+＋" or main.startswith("00"):
+        is_amount = re.fullmatch(r"[+＋]\d{1,3}(?:[ .]\d{3})*[ .]000", main)
+        return not is_amount and len(main) > len(digits) and _is_possible(re.sub(r"^00", "+", main), "ZZ")
     before = text[max(0, start - _BEFORE_CHARS) : start]
     regions = dict.fromkeys((*_regions(language), *_ALWAYS))
     if _LABEL.search(before):
-        return any(_is_possible(found, region) for region in dict.fromkeys((*regions, *_LABELLED)))
+        return any(_is_possible(main, region) for region in dict.fromkeys((*regions, *_LABELLED)))
     if _OTHER_BEFORE.search(before) or _AMOUNT_AFTER.match(text, start + len(number)):
         return False
-    return any(_is_grouped(found, digits, region) for region in regions)
+    return any(_is_grouped(main, digits, region) for region in regions)
 
 
 def _regions(language: str) -> tuple[str, ...]:

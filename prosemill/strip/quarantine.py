@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from prosemill.storage.store import Store
 
 REASON = "quarantined"
-LEAST_PAGES = 10  # of a few pages, one more or less says nothing
+LEAST_PAGES = 10  # the average of fewer pages hangs on one of them
 
 PageKey = tuple[str, str]  # URL and content_sha256
 
@@ -64,10 +64,10 @@ class PreviousStrip:
 
 def collapsed(before: PreviousStrip, new: Mapping[str, SourceText], share: float) -> dict[str, tuple[float, float]]:
     """Bytes of text a page then and now, of the sources whose new pages give less than `share` of what pages gave."""
-    found = {}
+    sizes = {}
     for source, now in sorted(new.items()):
         was = before.sources.get(source, SourceText())
         enough = was.pages >= LEAST_PAGES and now.pages >= LEAST_PAGES
         if enough and now.of_a_page < share * was.of_a_page:
-            found[source] = (round(was.of_a_page, 1), round(now.of_a_page, 1))
-    return found
+            sizes[source] = (round(was.of_a_page, 1), round(now.of_a_page, 1))
+    return sizes

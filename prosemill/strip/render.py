@@ -47,9 +47,9 @@ def show_code(text: str) -> str:
     """Hidden code as blocks of their own, a blank line before and after; a single line stays within its sentence."""
     if not PRIVATE_USE.search(text):
         return text.strip("\n")
-    shown = _CODE.sub(lambda match: f"\n\n{match[1]}\n\n", text)
-    shown = re.sub(r"\n{3,}", "\n\n", shown).strip("\n")
-    return PRIVATE_USE.sub("", shown.translate(_SHOW))
+    visible = _CODE.sub(lambda match: f"\n\n{match[1]}\n\n", text)
+    visible = re.sub(r"\n{3,}", "\n\n", visible).strip("\n")
+    return PRIVATE_USE.sub("", visible.translate(_SHOW))
 
 
 def render(body: Element) -> str:

@@ -76,8 +76,8 @@ class _Text:
         self.text, self.known = text, dict[re.Pattern[str], bool]()
 
     def has(self, needed: tuple[re.Pattern[str] | str, ...]) -> bool:
-        words = [each for each in needed if isinstance(each, str)]
-        return all(self._has(each) for each in needed if not isinstance(each, str)) and (
+        words = [part for part in needed if isinstance(part, str)]
+        return all(self._has(part) for part in needed if not isinstance(part, str)) and (
             not words or any(word in self.text for word in words)
         )
 

@@ -62,11 +62,11 @@ def settings_for_id(settings: Strip, language: str) -> dict[str, Any]:
 
 def sources_of(store: Store, scrape: str) -> dict[str, str]:
     """Source by URL, of one scrape."""
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for shard in store.manifest(scrape).shards_of("ledger"):
         rows = pq.read_table(store.local(shard.path), columns=["url", "source"], schema=LEDGER).to_pydict()
-        found.update(zip(rows["url"], rows["source"], strict=True))
-    return found
+        sources.update(zip(rows["url"], rows["source"], strict=True))
+    return sources
 
 
 def tables_of(

@@ -30,7 +30,7 @@ from prosemill.strip.document import EXTRACTION_FAILED, TOO_SLOW, StrippedPage, 
 # keeps of a page by default. 990 real pages take ≤ 0.4 s, 10 MB of plain prose 2 s, the worst that was thought of 5 s.
 PAGE_SECONDS = 5.0
 PAGE_BYTES = 10 << 20
-_WALL_FACTOR = 30  # a worker that waits for ever uses no CPU; this many times PAGE_SECONDS is the end of patience
+_WALL_FACTOR = 30  # a worker that waits for ever uses no CPU; it is ended after this many times PAGE_SECONDS
 _START_SECONDS = 120.0  # importing the libraries takes 1.5 s, on a busy machine a few times that
 # A process costs ~1.5 s to start, a page 30 ms: few small pages are stripped right here, where nothing stops one. But
 # a page of this size does not take PAGE_SECONDS: the worst of 35 hostile ones took 0.7 s. Small plain texts, however
@@ -79,7 +79,7 @@ def _cpu_seconds(process: BaseProcess) -> float:
 def _serve(pipe: connection.Connection, settings: Strip, language: str) -> None:
     """In the worker: pages in, results out, until the parent closes the pipe (also by dying)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
-    strip_html(_WARM_UP, settings=settings, language=language)  # models and word lists: not at the first page's expense
+    strip_html(_WARM_UP, settings=settings, language=language)  # models and word lists: not in the first page's time
     pipe.send("ready")
     while True:
         try:

@@ -69,11 +69,11 @@ class QualityCheck:
 
 def check_quality(text: str, settings: Strip, language: str) -> QualityCheck:
     """Whether to keep `text`; the first reason against it counts. `language` is the recipe's."""
-    judged = Judged(text, settings, language)
-    for each in filters_of(frozenset(settings.filters)):
-        if detail := each.problem(judged):
-            return QualityCheck(each.name, detail, judged.found_language)
-    return QualityCheck("", "", judged.found_language)
+    candidate = Judged(text, settings, language)
+    for text_filter in filters_of(frozenset(settings.filters)):
+        if detail := text_filter.problem(candidate):
+            return QualityCheck(text_filter.name, detail, candidate.found_language)
+    return QualityCheck("", "", candidate.found_language)
 
 
 @functools.lru_cache(maxsize=8)
@@ -89,7 +89,7 @@ def filters_of(named: frozenset[str]) -> tuple[Filter, ...]:
             f"strip.filters.{missing[0]} has settings, but no filter; define one of that name beside them"
         )
     chosen = [_FILTERS[name] for name in built_in | named]
-    return tuple(each() for each in sorted(chosen, key=lambda each: (each.position, each.name)))
+    return tuple(kind() for kind in sorted(chosen, key=lambda kind: (kind.position, kind.name)))
 
 
 def _parts_of(text: str) -> str:

@@ -11,7 +11,7 @@ from prosemill.errors import RecipeError
 from prosemill.strip.filters import Filter, Judged
 from prosemill.text.scripts import count_letters
 
-# Told apart in every corpus, wanted or not: the languages most of the web is written in. A text in any other is taken
+# Candidates in every corpus, wanted or not: the languages most of the web is written in. A text in any other is taken
 # for its nearest relative here, which is not the wanted one either.
 _COMMON = (
     *("en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "tr", "ar", "sv"),
@@ -37,22 +37,22 @@ class LanguageFilter(Filter):
 def detect_language(text: str, wanted: Sequence[str] = ()) -> tuple[str, bool]:
     """The language of `text` (ISO 639-1, "" when it is too short to tell) and whether it may be one of `wanted`.
 
-    No `wanted`: every language is. Chinese, Japanese and Korean are told by their scripts.
+    No `wanted`: every language is. Chinese, Japanese and Korean are recognised by their scripts.
     """
     sample = _sample(text)
     num_letters = sum(map(str.isalpha, sample))
-    found = _by_script(sample, num_letters)
-    if found:
-        return found, not wanted or found in wanted
+    language = _by_script(sample, num_letters)
+    if language:
+        return language, not wanted or language in wanted
     if num_letters < _MIN_LETTERS:
         return "", True
     values = _detector(frozenset({*_COMMON, *wanted} - {"zh", "ja", "ko"})).compute_language_confidence_values(sample)
     confidence = {value.language.iso_code_639_1.name.lower(): value.value for value in values}
-    found = max(confidence, key=lambda code: (confidence[code], code))
+    language = max(confidence, key=lambda code: (confidence[code], code))
     best_wanted = max(wanted, key=lambda code: (confidence.get(code, 0.0), code), default="")
-    if best_wanted and found not in wanted and confidence.get(best_wanted, 0.0) >= _SURE_ENOUGH:
-        found = best_wanted
-    return found, not wanted or found in wanted
+    if best_wanted and language not in wanted and confidence.get(best_wanted, 0.0) >= _SURE_ENOUGH:
+        language = best_wanted
+    return language, not wanted or language in wanted
 
 
 def check_languages(codes: Sequence[str]) -> None:
