@@ -119,7 +119,7 @@ class Bench:
         return machine
 
     def checks(self) -> dict[str, Any]:
-        """The way that the probe chooses, whether it keeps documents apart, and its loss beside the plain one."""
+        """The compute mode that the probe chooses, whether it keeps documents apart, and its loss beside the plain one."""
         learner = SummedLoss(build(self.shape).to(self.device))
         batch = self._batch(2)
         choice = choose(learner, batch, precision="auto" if self.device.type == "cuda" else "fp32", dropout=0.0)
@@ -135,19 +135,19 @@ class Bench:
         return {"compute_mode": asdict(self.mode), "keeps_documents_apart": apart, "nats": nats}
 
     def train_ours(self) -> dict[str, Any]:
-        return self._ours(self._way())
+        return self._ours(self._chosen_mode())
 
     def train_ours_without_documents(self) -> dict[str, Any]:
         """Each chunk one document, torch's causal attention: what keeping documents apart must not cost against."""
         AttentionInterface.register(CAUSAL, _causal_attention)
         AttentionMaskInterface.register(CAUSAL, lambda *_, **__: None)
-        return self._ours(replace(self._way(), attention=CAUSAL), whole=True)
+        return self._ours(replace(self._chosen_mode(), attention=CAUSAL), whole=True)
 
     def train_ours_with_mask_tensor(self) -> dict[str, Any]:
-        return self._ours(replace(self._way(), attention=MASKED, compiled=False))
+        return self._ours(replace(self._chosen_mode(), attention=MASKED, compiled=False))
 
     def train_ours_uncompiled(self) -> dict[str, Any]:
-        return self._ours(replace(self._way(), compiled=False))
+        return self._ours(replace(self._chosen_mode(), compiled=False))
 
     def _ours(self, mode: ComputeMode, *, whole: bool = False) -> dict[str, Any]:
         learner = SummedLoss(build(self.shape).to(self.device))
@@ -223,7 +223,7 @@ class Bench:
 
     def resume(self) -> dict[str, Any]:
         """Six steps at once, and three with a checkpoint, thrown away and gone on from: how far the weights differ."""
-        mode = replace(self._way(), compiled=False)
+        mode = replace(self._chosen_mode(), compiled=False)
         with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as broken:
             unbroken = SummedLoss(build(self.shape).to(self.device))
             self._trainer(unbroken, mode, Path(whole), steps=6).run(None)
@@ -245,7 +245,7 @@ class Bench:
     def evaluate(self) -> dict[str, Any]:
         """Tokens scored a second: in batches, the loss alone; and window by window with all logits (HF's recipe)."""
         model = build(self.shape).to(self.device).eval()
-        learner = SummedLoss(copy.deepcopy(model), replace(self._way(), compiled=False))
+        learner = SummedLoss(copy.deepcopy(model), replace(self._chosen_mode(), compiled=False))
         batches = [self._batch(self.shape.micro) for _ in range(3)]
         ours = self._speed(lambda batch: learner.measure(**batch), batches)
 
@@ -278,9 +278,9 @@ class Bench:
 
     # --- inside ---
 
-    def _way(self) -> ComputeMode:
+    def _chosen_mode(self) -> ComputeMode:
         if self.mode is None:
-            raise RuntimeError("no way was chosen: the part `checks` failed")
+            raise RuntimeError("no compute mode was chosen: the part `checks` failed")
         return self.mode
 
     def _batch(self, rows: int) -> dict[str, torch.Tensor]:

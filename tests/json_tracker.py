@@ -28,7 +28,7 @@ class JsonTracker:
         with self._kept() as kept:
             model = kept["models"].get(name, {"versions": [], "aliases": {}})
         named = [tuple(alias for alias, of in model["aliases"].items() if of == number + 1) for number in range(99)]
-        return [TrackedVersion(number + 1, *each, named[number]) for number, each in enumerate(model["versions"])]
+        return [TrackedVersion(number + 1, *fields, named[number]) for number, fields in enumerate(model["versions"])]
 
     def add_version(self, name: str, snapshot: str, run: str, tags: Mapping[str, str], description: str) -> int:
         with self._kept() as kept:

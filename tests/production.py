@@ -270,7 +270,7 @@ class Production:
         """Standard output of the command, as an operator with the environment file types it; "then" parts several."""
         program = (
             "import itertools, sys; from flows.cli import run\n"
-            "parts = [list(part) for is_word, part in itertools.groupby(sys.argv[1:], lambda each: each == 'then')"
+            "parts = [list(part) for is_word, part in itertools.groupby(sys.argv[1:], lambda word: word == 'then')"
             " if not is_word]\n"
             "sys.exit(next((status for part in parts if (status := run(part))), 0))"
         )

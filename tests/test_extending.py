@@ -111,7 +111,7 @@ if __name__ == "__main__":
     ]
     texts = strip.merge_shards(store, [pages], shards, recipe.strip, language="en", as_of="2026-01-05")
     counts = [store.manifest(id).counts for id in (pages, texts)]
-    print(json.dumps([[each.seen, each.kept, each.dropped] for each in counts]))
+    print(json.dumps([[count.seen, count.kept, count.dropped] for count in counts]))
 """
 
 
@@ -208,11 +208,11 @@ from flows.retrain import retrain
 from prosemill.config.recipe import load_recipe
 from prosemill.errors import RecipeError
 try:
-    said = load_recipe(Path("recipe.toml")).sources[0].kind
+    answer = load_recipe(Path("recipe.toml")).sources[0].kind
 except RecipeError as error:
-    said = str(error)
+    answer = str(error)
 form = json.dumps(retrain.parameters.model_dump_for_openapi())
-print(json.dumps([said, "Read a file with a page a line." in form, "Share of letters that may be capitals." in form]))
+print(json.dumps([answer, "Read a file with a page a line." in form, "Share of letters that may be capitals." in form]))
 """
 
 

@@ -107,10 +107,10 @@ import atexit, builtins, contextlib, decimal, faulthandler, gc, importlib, local
 import signal, socket, sys, threading, time, warnings
 
 def loggers():
-    known = {name: each for name, each in logging.root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    known = {name: log for name, log in logging.root.manager.loggerDict.items() if isinstance(log, logging.Logger)}
     return {
-        name: (each.level, [id(h) for h in each.handlers], [id(f) for f in each.filters], each.propagate, each.disabled)
-        for name, each in [("root", logging.root), *known.items()]
+        name: (log.level, [id(h) for h in log.handlers], [id(f) for f in log.filters], log.propagate, log.disabled)
+        for name, log in [("root", logging.root), *known.items()]
         if name.split(".")[0] != "prosemill"
     }
 
@@ -123,11 +123,11 @@ def snapshot():
         "loggers": loggers(),
         "logging": (logging.root.manager.disable, logging.getLoggerClass(), logging.getLogRecordFactory()),
         "warnings": (list(warnings.filters), warnings.showwarning),
-        "streams": [(each, each.isatty()) for each in (sys.stdin, sys.stdout, sys.stderr)],
+        "streams": [(stream, stream.isatty()) for stream in (sys.stdin, sys.stdout, sys.stderr)],
         "hooks": [sys.excepthook, sys.displayhook, threading.excepthook, sys.unraisablehook],
         "paths": [list(sys.path), list(sys.meta_path), list(sys.path_hooks)],
         "interpreter": (sys.getswitchinterval(), sys.getrecursionlimit(), faulthandler.is_enabled(), dir(builtins)),
-        "signals": {each: signal.getsignal(each) for each in signal.valid_signals()},
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "threads": (threading.enumerate(), multiprocessing.get_start_method(allow_none=True)),
         "exit functions": atexit._ncallbacks(),
         "garbage": (gc.isenabled(), gc.get_threshold()),
@@ -142,8 +142,8 @@ def snapshot():
 def import_all(names):
     for name, wanted in names:
         module = importlib.import_module(name)
-        for each in wanted:
-            hasattr(module, each) or importlib.import_module(f"{name}.{each}")
+        for attribute in wanted:
+            hasattr(module, attribute) or importlib.import_module(f"{name}.{attribute}")
 """
 
 

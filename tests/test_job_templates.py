@@ -54,8 +54,8 @@ def configured(kind: job_templates.Kind, name: str, recipes: list[Path], store: 
     """The job that a worker of this kind would start for a run of the deployment `name`, as the worker prepares it."""
     planned = plan(recipes, store, kind=kind, image="registry.example.org/prosemill:1")
     check(planned)
-    (wanted,) = [each for each in planned.deployments if each.full_name == name]
-    (pool,) = [each for each in planned.pools if each.name == wanted.pool]
+    (wanted,) = [deployment for deployment in planned.deployments if deployment.full_name == name]
+    (pool,) = [pool for pool in planned.pools if pool.name == wanted.pool]
     configuration = {"docker": DockerWorkerJobConfiguration, "kubernetes": KubernetesWorkerJobConfiguration}[kind]
 
     async def render() -> Any:
@@ -100,7 +100,7 @@ def test_a_pod_of_the_gpu_pool_asks_for_a_gpu(home: Path) -> None:
     assert container.image == "registry.example.org/prosemill:1"
     assert container.resources.limits["nvidia.com/gpu"] == "2"
     assert pod.node_selector == {"nvidia.com/gpu.product": "NVIDIA-H100"}
-    assert [(each.key, each.operator, each.effect) for each in pod.tolerations] == [
+    assert [(toleration.key, toleration.operator, toleration.effect) for toleration in pod.tolerations] == [
         ("nvidia.com/gpu", "Exists", "NoSchedule")
     ]
     (memory,) = pod.volumes
@@ -110,7 +110,7 @@ def test_a_pod_of_the_gpu_pool_asks_for_a_gpu(home: Path) -> None:
     assert container.env_from[0].secret_ref.name == "prosemill"
     assert container.env_from[0].secret_ref.optional
     assert job.metadata.namespace == "prosemill"
-    env = {each.name: each.value for each in container.env}
+    env = {variable.name: variable.value for variable in container.env}
     assert env["PROSEMILL_STORE"] == "s3://bucket/store"
     assert env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
     assert (pod.restart_policy, job.spec.backoff_limit, job.spec.ttl_seconds_after_finished) == ("Never", 0, 86_400)
@@ -128,7 +128,7 @@ def test_a_pod_of_the_cpu_pool_asks_for_none_and_may_mount_a_store(home: Path) -
     assert container["volumeMounts"] == [{"name": "store", "mountPath": "/store"}]
     training = configured("kubernetes", "train-model/claims", [path], "s3://b").job_manifest
     mounts = training["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
-    assert [each["mountPath"] for each in mounts] == ["/store", "/dev/shm"]
+    assert [mount["mountPath"] for mount in mounts] == ["/store", "/dev/shm"]
 
 
 @pytest.mark.usefixtures("prefect_api")

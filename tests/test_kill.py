@@ -58,13 +58,13 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["flows.cli", "flows.retrain"])
 
 
-def command(said: Path, arguments: list[str]) -> None:
+def command(output: Path, arguments: list[str]) -> None:
     """`prosemill` with these arguments, as a process of its own; what it prints goes to `said`.out and `said`.err."""
     os.setsid()
     # A shell that starts programs in the background has them ignore Ctrl-C: not what is tested here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for handle, suffix in ((1, ".out"), (2, ".err")):
-        os.dup2(os.open(said.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
+        os.dup2(os.open(output.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
     sys.argv = ["prosemill", *arguments]
     try:
         main()
@@ -114,14 +114,14 @@ def wait_until_gone(children: list[int]) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    found = []
+    pids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
+                pids.append(int(stat.parent.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return pids
 
 
 def state_of(pid: int) -> str:

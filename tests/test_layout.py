@@ -90,9 +90,9 @@ def test_arrows_never_turn_round(storey: str) -> None:
 
 def not_downward(tool: ModuleType, floors: Mapping[str, int], root: Path = ROOT) -> list[str]:
     return [
-        f"{each.path}:{each.line} imports {each.imported}"
-        for each in tool.imports(root)
-        if (importer := tool.package_of(each.module)) != (imported := tool.package_of(each.imported))
+        f"{link.path}:{link.line} imports {link.imported}"
+        for link in tool.imports(root)
+        if (importer := tool.package_of(link.module)) != (imported := tool.package_of(link.imported))
         and floors[imported] >= floors[importer]
     ]
 
@@ -119,8 +119,8 @@ def test_an_import_up_or_sideways_is_found(
     path = tmp_path / "prosemill" / importer
     path.parent.mkdir()
     path.write_text(line)
-    (found,) = not_downward(package_imports, FLOOR_OF, tmp_path)
-    assert found.startswith(f"prosemill/{importer}:")
+    (violation,) = not_downward(package_imports, FLOOR_OF, tmp_path)
+    assert violation.startswith(f"prosemill/{importer}:")
 
 
 def test_every_package_has_a_floor_and_nothing_else_lies_at_the_root(package_imports: ModuleType) -> None:
@@ -131,8 +131,8 @@ def test_every_package_has_a_floor_and_nothing_else_lies_at_the_root(package_imp
 
 def test_modules_import_in_no_circle(package_imports: ModuleType) -> None:
     below: dict[str, set[str]] = {}
-    for each in package_imports.imports():
-        below.setdefault(each.module, set()).add(each.imported)
+    for link in package_imports.imports():
+        below.setdefault(link.module, set()).add(link.imported)
     graphlib.TopologicalSorter(below).prepare()  # or CycleError, which names the circle
 
 

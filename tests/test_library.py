@@ -78,9 +78,9 @@ def test_type_checkers_see_the_types(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["strip_html", "remove_duplicates", "chunk_file", "decide", "score"])
 def test_the_examples_in_docstrings_run(name: str) -> None:
-    (found,) = doctest.DocTestFinder(recurse=False).find(getattr(prosemill, name), name, globs={})
-    assert found.examples
-    assert doctest.DocTestRunner().run(found).failed == 0
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(prosemill, name), name, globs={})
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 # --- the functions ---------------------------------------------------------------------------------------------------
@@ -113,17 +113,17 @@ def kinds() -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["pyarrow", "pandas", "datasets"])
 def test_a_table_gives_a_table_of_its_kind(kind: str) -> None:
     table = kinds()[kind]
-    found = remove_duplicates(table, text_column="body")
-    assert type(found.keepers) is type(table)
-    assert list(found.keepers["year"].to_pylist() if kind == "pyarrow" else found.keepers["year"]) == [*range(8)]
-    assert found.rows.tolist() == [*range(8)]
-    assert found.removed["id"].to_pylist() == ["r8", "r9", "r10"]
-    assert found.removed["keeper"].to_pylist() == ["r0", "r0", "r1"]
+    result = remove_duplicates(table, text_column="body")
+    assert type(result.keepers) is type(table)
+    assert list(result.keepers["year"].to_pylist() if kind == "pyarrow" else result.keepers["year"]) == [*range(8)]
+    assert result.rows.tolist() == [*range(8)]
+    assert result.removed["id"].to_pylist() == ["r8", "r9", "r10"]
+    assert result.removed["keeper"].to_pylist() == ["r0", "r0", "r1"]
 
 
 def test_a_list_gives_a_list() -> None:
-    found = remove_duplicates(TEXTS)
-    assert found.keepers == TEXTS[:8]
+    result = remove_duplicates(TEXTS)
+    assert result.keepers == TEXTS[:8]
     assert remove_duplicates(tuple(TEXTS)).keepers == tuple(TEXTS[:8])
 
 
@@ -160,16 +160,16 @@ def test_scores_are_the_models_own(base: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     texts = sentences(3)
-    found = score(base, texts)
+    scores = score(base, texts)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
-    for text, nats, num_tokens, size in zip(texts, found.nats, found.num_tokens, found.size_bytes, strict=True):
+    for text, nats, num_tokens, size in zip(texts, scores.nats, scores.num_tokens, scores.size_bytes, strict=True):
         ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer.encode(text, add_special_tokens=False)]])
         with torch.no_grad():
             loss = float(model(ids, labels=ids).loss)
         assert nats / num_tokens == pytest.approx(loss, rel=1e-5)
         assert (num_tokens, size) == (ids.shape[1] - 1, len(text.encode()))
-    assert found.perplexity == pytest.approx(np.exp(found.nats.sum() / found.num_tokens.sum()))
-    assert found.bits_per_byte == pytest.approx(found.nats.sum() / np.log(2) / found.size_bytes.sum())
+    assert scores.perplexity == pytest.approx(np.exp(scores.nats.sum() / scores.num_tokens.sum()))
+    assert scores.bits_per_byte == pytest.approx(scores.nats.sum() / np.log(2) / scores.size_bytes.sum())
 
 
 def test_what_cannot_be_scored_is_refused(base: Path, tmp_path: Path) -> None:
@@ -185,8 +185,15 @@ def test_what_cannot_be_scored_is_refused(base: Path, tmp_path: Path) -> None:
 
 def rows(label: str, nats: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
     return [
-        {"model_id": label, "document": str(number), "part": "test", "first_seen": "", "nats": each, "size_bytes": size}
-        for number, (each, size) in enumerate(zip(nats.tolist(), sizes.tolist(), strict=True))
+        {
+            "model_id": label,
+            "document": str(number),
+            "part": "test",
+            "first_seen": "",
+            "nats": nats_of_text,
+            "size_bytes": size,
+        }
+        for number, (nats_of_text, size) in enumerate(zip(nats.tolist(), sizes.tolist(), strict=True))
     ]
 
 
@@ -196,11 +203,14 @@ def test_the_decision_is_that_of_the_gate(gain: float, use: int) -> None:
     sizes = random.integers(500, 2000, 40)
     champion = sizes * 0.9 + random.normal(0, 20, 40)
     challenger = champion - gain + random.normal(0, 6, 40)
-    found = decide(challenger, champion, sizes, use=use)
+    decision = decide(challenger, champion, sizes, use=use)
     scores = {"challenger": rows("a", challenger, sizes), "champion": rows("b", champion, sizes)}
     expected = gate.decide(scores, Gate(), use=use)
-    assert (found.decision, found.reason) == (expected["decision"], expected["reason"])
-    assert [found.difference, list(found.interval)] == [expected["difference_bits_per_byte"], expected["interval"]]
+    assert (decision.decision, decision.reason) == (expected["decision"], expected["reason"])
+    assert [decision.difference, list(decision.interval)] == [
+        expected["difference_bits_per_byte"],
+        expected["interval"],
+    ]
 
 
 def test_scores_of_different_documents_are_refused() -> None:

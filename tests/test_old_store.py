@@ -92,7 +92,7 @@ def test_its_pages_and_models_are_traced(store: Store) -> None:
     tracer, record = Tracer(store), store.runs("stories")[SECOND]
     document = next(iter(documents_of(store, record["dedup"], record["split"], "train")))
     (page,) = tracer.trace(document["url"])
-    assert document["id"] in {each.name for each in page.leads_to}
+    assert document["id"] in {step.name for step in page.leads_to}
     (sentence, *_) = tracer.trace(document["text"].split(".")[0])
     assert sentence.facts["closest"] == document["url"]
     (model,) = tracer.trace(record["finetune"])
@@ -104,8 +104,8 @@ def test_its_pages_and_models_are_traced(store: Store) -> None:
 
 
 def test_its_runs_are_explained(store: Store) -> None:
-    told = explain(store, f"stories {SECOND}").as_dict()
-    stages = {each["stage"] for each in told["stages"]}
+    explanation = explain(store, f"stories {SECOND}").as_dict()
+    stages = {stage["stage"] for stage in explanation["stages"]}
     assert {"scrape texts", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"} <= stages
 
 

@@ -85,14 +85,14 @@ class FinishedRun:
     events: list[Event]
 
     def of(self, stage: str) -> list[Event]:
-        return [each for each in self.events if each["run"]["facets"][openlineage_events.FACET]["stage"] == stage]
+        return [event for event in self.events if event["run"]["facets"][openlineage_events.FACET]["stage"] == stage]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefect_api: str) -> FinishedRun:
+def finished(tmp_path_factory: pytest.TempPathFactory, server: LineageServer, prefect_api: str) -> FinishedRun:
     from flows.retrain import retrain
 
-    home = tmp_path_factory.mktemp("told")
+    home = tmp_path_factory.mktemp("lineage")
     make_base(home / "base")
     write_corpus(home / "texts", range(40))
     longer = recipe_text().replace("sample_tokens = 8", "sample_tokens = 40")  # so that a page shares words with it
@@ -121,20 +121,24 @@ def write(store: Store, snapshot: str, **more: Any) -> None:
 
 
 def names(datasets: list[Event]) -> set[tuple[str, str]]:
-    return {(each["namespace"], each["name"]) for each in datasets}
+    return {(dataset["namespace"], dataset["name"]) for dataset in datasets}
 
 
-def test_every_event_of_a_retrain_is_valid(told: FinishedRun) -> None:
-    wrong = {f"{each['job']['name']} {each['eventType']}": found for each in told.events if (found := problems(each))}
+def test_every_event_of_a_retrain_is_valid(finished: FinishedRun) -> None:
+    wrong = {
+        f"{event['job']['name']} {event['eventType']}": errors
+        for event in finished.events
+        if (errors := problems(event))
+    }
     assert wrong == {}
-    jobs = {each["job"]["name"] for each in told.events}
+    jobs = {event["job"]["name"] for event in finished.events}
     stages = {"strip-shard", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate", "register"}
     assert jobs == stages | {"scrape.texts"}
 
 
 @pytest.mark.network
-def test_every_event_is_valid_against_the_published_files(told: FinishedRun) -> None:
-    assert [found for each in told.events if (found := problems(each, published))] == []
+def test_every_event_is_valid_against_the_published_files(finished: FinishedRun) -> None:
+    assert [errors for event in finished.events if (errors := problems(event, published))] == []
 
 
 def test_what_is_wrong_with_an_event_is_found(store: Store) -> None:
@@ -151,7 +155,7 @@ def test_what_is_wrong_with_an_event_is_found(store: Store) -> None:
     run["jobType"] = job["jobType"]
     job["own"] = {"_producer": "a:b", "_schemaURL": "urn:x:y#/$defs/XJobFacet"}
     output["outputFacets"]["outputStatistics"]["rowCount"] = "many"
-    places = {found.partition(": ")[0] for found in problems(event)}
+    places = {error.partition(": ")[0] for error in problems(event)}
     assert places == {
         "/eventType", "/eventTime", "/run/runId", "/inputs/0", "run/facets/processing_engine/",
         "run/facets/prosemill_stage/seen", "run/facets/jobType", "job/facets/own",
@@ -159,31 +163,32 @@ def test_what_is_wrong_with_an_event_is_found(store: Store) -> None:
     }  # fmt: skip
 
 
-def test_every_run_of_a_stage_starts_and_ends_once(told: FinishedRun) -> None:
+def test_every_run_of_a_stage_starts_and_ends_once(finished: FinishedRun) -> None:
     states: dict[str, list[str]] = {}
-    for each in told.events:
-        states.setdefault(each["run"]["runId"], []).append(each["eventType"])
+    for event in finished.events:
+        states.setdefault(event["run"]["runId"], []).append(event["eventType"])
     assert set(map(tuple, states.values())) == {("START", "COMPLETE")}
-    made = {each["run"]["facets"][openlineage_events.FACET]["snapshot"] for each in told.events} - {""}
-    assert made == set(told.store.snapshots())
+    snapshots = {event["run"]["facets"][openlineage_events.FACET]["snapshot"] for event in finished.events} - {""}
+    assert snapshots == set(finished.store.snapshots())
 
 
-def test_datasets_chain_from_the_folder_to_the_registered_model(told: FinishedRun) -> None:
-    complete = [each for each in told.events if each["eventType"] == "COMPLETE"]
-    outputs = {name for each in complete for name in names(each["outputs"])}
-    inputs = {name for each in complete for name in names(each["inputs"])}
-    base = str(told.texts.parent / "base")
-    assert inputs - outputs == {("file", str(told.texts)), ("file", base)}
-    (register,) = [each for each in complete if each["job"]["name"] == "register"]
+def test_datasets_chain_from_the_folder_to_the_registered_model(finished: FinishedRun) -> None:
+    complete = [event for event in finished.events if event["eventType"] == "COMPLETE"]
+    outputs = {name for event in complete for name in names(event["outputs"])}
+    inputs = {name for event in complete for name in names(event["inputs"])}
+    base = str(finished.texts.parent / "base")
+    assert inputs - outputs == {("file", str(finished.texts)), ("file", base)}
+    (register,) = [event for event in complete if event["job"]["name"] == "register"]
     (model,) = register["outputs"]
-    assert f"{model['name'].rpartition('/')[2]}/{model['facets']['version']['datasetVersion']}" == told.report["model"]
-    finetune = told.report["snapshots"]["finetune"]
-    assert dataset_names.snapshot_name(told.store, finetune) in names(register["inputs"])
+    name, version = model["name"].rpartition("/")[2], model["facets"]["version"]["datasetVersion"]
+    assert f"{name}/{version}" == finished.report["model"]
+    finetune = finished.report["snapshots"]["finetune"]
+    assert dataset_names.snapshot_name(finished.store, finetune) in names(register["inputs"])
 
 
-def test_an_event_says_what_was_written(told: FinishedRun) -> None:
-    complete = [each for each in told.of("dedup") if each["eventType"] == "COMPLETE"]
-    manifest = told.store.manifest(told.report["snapshots"]["dedup"])
+def test_an_event_says_what_was_written(finished: FinishedRun) -> None:
+    complete = [event for event in finished.of("dedup") if event["eventType"] == "COMPLETE"]
+    manifest = finished.store.manifest(finished.report["snapshots"]["dedup"])
     (event,) = complete
     (output,) = event["outputs"]
     statistics = output["outputFacets"]["outputStatistics"]
@@ -195,93 +200,93 @@ def test_an_event_says_what_was_written(told: FinishedRun) -> None:
     )
     assert statistics["size"] == sum(shard.size_bytes for shard in manifest.shards)
     columns = {
-        each["name"]: {field["name"] for field in each["fields"]} for each in output["facets"]["schema"]["fields"]
+        column["name"]: {field["name"] for field in column["fields"]} for column in output["facets"]["schema"]["fields"]
     }
     assert {"id", "url", "text"} <= columns["keepers"]
     facet = event["run"]["facets"][openlineage_events.FACET]
     assert (facet["seen"], facet["kept"]) == (manifest.counts.seen, manifest.counts.kept)
-    assert {each["reason"]: each["count"] for each in facet["dropped"]} == dict(manifest.counts.dropped)
+    assert {entry["reason"]: entry["count"] for entry in facet["dropped"]} == dict(manifest.counts.dropped)
     assert event["run"]["facets"]["parent"]["run"]["runId"] == manifest.flow_run_id
     assert event["run"]["facets"]["parent"]["job"]["name"] == "build-corpus"
     assert event["run"]["facets"]["nominalTime"]["nominalStartTime"] == "2026-01-05T00:00:00+00:00"
-    assert told.of("finetune")[-1]["outputs"][0]["facets"]["datasetType"]["datasetType"] == "MODEL"
+    assert finished.of("finetune")[-1]["outputs"][0]["facets"]["datasetType"]["datasetType"] == "MODEL"
 
 
-def test_no_event_holds_text_or_a_key(told: FinishedRun) -> None:
-    everything = json.dumps(told.events, ensure_ascii=False)
-    dedup, split = told.report["snapshots"]["dedup"], told.report["snapshots"]["split"]
-    sentences = [row["text"].split(".")[0] for row in documents_of(told.store, dedup, split, "train")]
+def test_no_event_holds_text_or_a_key(finished: FinishedRun) -> None:
+    everything = json.dumps(finished.events, ensure_ascii=False)
+    dedup, split = finished.report["snapshots"]["dedup"], finished.report["snapshots"]["split"]
+    sentences = [row["text"].split(".")[0] for row in documents_of(finished.store, dedup, split, "train")]
     assert len(sentences) > 10
     assert [sentence for sentence in sentences if sentence in everything] == []
     assert "not-for-the-store" not in everything
 
 
-def test_a_server_gets_the_same_events(told: FinishedRun, server: LineageServer) -> None:
+def test_a_server_gets_the_same_events(finished: FinishedRun, server: LineageServer) -> None:
     key = lambda event: (event["run"]["runId"], event["eventType"])  # noqa: E731
-    assert {key(each) for each in server.events} == {key(each) for each in told.events}
-    assert [found for each in server.events if (found := problems(each))] == []
+    assert {key(event) for event in server.events} == {key(event) for event in finished.events}
+    assert [errors for event in server.events if (errors := problems(event))] == []
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer not-for-the-store"}
     assert not any(name.startswith("OPENLINEAGE__") for name in os.environ), "the client's notes to itself"
 
 
-def test_a_second_run_that_finds_everything_tells_of_nothing_but_the_decision(told: FinishedRun) -> None:
+def test_a_second_run_that_finds_everything_tells_of_nothing_but_the_decision(finished: FinishedRun) -> None:
     from flows.build_corpus import build_corpus
 
-    before = len(read(told.store))
-    build_corpus(load_recipe(told.texts.parent / "stories.toml"), as_of="2026-01-05", store=told.store.url)
-    assert len(read(told.store)) == before
+    before = len(read(finished.store))
+    build_corpus(load_recipe(finished.texts.parent / "stories.toml"), as_of="2026-01-05", store=finished.store.url)
+    assert len(read(finished.store)) == before
 
 
 # --- from a sentence to its page -------------------------------------------------------------------------------------
 
 
-def prosemill(capsys: pytest.CaptureFixture[str], told: FinishedRun, *arguments: str) -> Any:
+def prosemill(capsys: pytest.CaptureFixture[str], finished: FinishedRun, *arguments: str) -> Any:
     """What the command prints with --json."""
     from flows.cli import run
 
     capsys.readouterr()
-    assert run([*arguments, "--store", told.store.url, "--json"]) == 0
+    assert run([*arguments, "--store", finished.store.url, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_what_the_model_writes_leads_to_its_page_in_three_steps(
-    told: FinishedRun, capsys: pytest.CaptureFixture[str]
+    finished: FinishedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One: let it write. Two: trace a sentence of it; that names the page. Three: trace the page; that says where its
     bytes lie and which models learned from it. All of it in a folder on this machine."""
-    written = prosemill(capsys, told, "write", "stories", "The", "--temperature", "0.2", "--max-new-tokens", "40")
+    written = prosemill(capsys, finished, "write", "stories", "The", "--temperature", "0.2", "--max-new-tokens", "40")
     (sentence, *_) = attribution.sentences_of(written["texts"][0])
 
-    (closest, *_) = prosemill(capsys, told, "trace", sentence)
+    (closest, *_) = prosemill(capsys, finished, "trace", sentence)
     url = closest["closest"]
 
-    (page,) = prosemill(capsys, told, "trace", url)
+    (page,) = prosemill(capsys, finished, "trace", url)
     ledger = [
         row
-        for shard in told.store.manifest(page["scrape"]).shards_of("ledger")
-        for row in pq.read_table(told.store.local(shard.path)).to_pylist()
+        for shard in finished.store.manifest(page["scrape"]).shards_of("ledger")
+        for row in pq.read_table(finished.store.local(shard.path)).to_pylist()
         if row["url"] == url
     ]
-    text = read_page(told.store.local(page["warc"]), ledger[0]["warc_offset"]).body.decode()
+    text = read_page(finished.store.local(page["warc"]), ledger[0]["warc_offset"]).body.decode()
     run_words = closest["leads_to"][0]["run_words"]
-    shared = [passages.runs_of(words(each), run_words) for each in (sentence, text)]
+    shared = [passages.runs_of(words(passage), run_words) for passage in (sentence, text)]
     assert shared[0] & shared[1], (sentence, text)
     assert written["snapshot"] in page["models"]
-    assert url in prosemill(capsys, told, "trace", "stories")[0]["urls"], "and back, from the model to the page"
+    assert url in prosemill(capsys, finished, "trace", "stories")[0]["urls"], "and back, from the model to the page"
 
 
-def test_the_page_of_the_run_traces_a_sentence(told: FinishedRun) -> None:
+def test_the_page_of_the_run_traces_a_sentence(finished: FinishedRun) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 
-    runs = [uuid.UUID(each.id) for each in run_log.read_all(told.store)]
+    runs = [uuid.UUID(log.id) for log in run_log.read_all(finished.store)]
     with get_client(sync_client=True) as client:
         (artifact,) = client.read_artifacts(  # other tests' corpora are named so too
             artifact_filter=ArtifactFilter(
                 key=ArtifactFilterKey(any_=["stories-trace"]), flow_run_id=ArtifactFilterFlowRunId(any_=runs)
             )
         )
-    assert str(artifact.data) == attribution.sentence_markdown(told.store, told.report["snapshots"]["evaluate"])
+    assert str(artifact.data) == attribution.sentence_markdown(finished.store, finished.report["snapshots"]["evaluate"])
     assert "| train |" in str(artifact.data)
 
 
@@ -363,7 +368,7 @@ def test_one_warning_says_that_a_server_is_down(store: Store, caplog: pytest.Log
             sender.queue(openlineage_events.event(run, "START"))
         assert sender.flush(60)
     # By record: some loggers hand one on to a handler twice.
-    warnings = list({id(each): each.getMessage() for each in caplog.records if "lineage" in each.name}.values())
+    warnings = list({id(record): record.getMessage() for record in caplog.records if "lineage" in record.name}.values())
     assert len(warnings) == 1
     assert "they are in the store" in warnings[0]
     assert "s3cret" not in warnings[0]
@@ -380,8 +385,8 @@ def test_a_store_that_takes_no_events_takes_snapshots(store: Store, caplog: pyte
     Path(store.root, sinks.FOLDER).write_text("in the way")
     write(store, "note-1")
     assert store.snapshots() == ["note-1"]
-    warnings = {id(each): each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
-    assert [each[:26] for each in warnings.values()] == ["no lineage event of note-1"]
+    warnings = {id(record): record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
+    assert [warning[:26] for warning in warnings.values()] == ["no lineage event of note-1"]
 
 
 def test_an_observer_that_cannot_be_imported_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -389,7 +394,7 @@ def test_an_observer_that_cannot_be_imported_is_a_warning(store: Store, caplog: 
     with observed(store.stage_run("note", "note-1"), ["prosemill.storage.nowhere:observer"]):
         states.append("ran")
     assert states == ["ran"]
-    warnings = {each.getMessage() for each in caplog.records if each.levelname == "WARNING"}
+    warnings = {record.getMessage() for record in caplog.records if record.levelname == "WARNING"}
     assert len(warnings) == 1
     assert warnings.pop().startswith("prosemill.storage.nowhere:observer is not told of note-1: ModuleNotFoundError")
 

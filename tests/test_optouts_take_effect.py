@@ -51,8 +51,8 @@ class GrowingCorpus:
     def increment(self, live: range, opted_out: dict[int, str] | None = None, gone: tuple[int, ...] = ()) -> Ids:
         """A run on which `live` pages are read but for these; its snapshots."""
         as_of, out = RUNS[len(self.increments)], opted_out or {}
-        shown = [number for number in live if number not in out and number not in gone]
-        rows = [LedgerRow(url_of(number), "mill", "fetched", content_sha256=str(number)) for number in shown]
+        numbers = [number for number in live if number not in out and number not in gone]
+        rows = [LedgerRow(url_of(number), "mill", "fetched", content_sha256=str(number)) for number in numbers]
         rows += [
             LedgerRow(url_of(number), "mill", "skipped", "ai_opt_out", opt_out=what) for number, what in out.items()
         ]
@@ -62,15 +62,15 @@ class GrowingCorpus:
             write_ledger(writer.path(LEDGER_FILE), rows)
             writer.add(LEDGER_FILE, "ledger", len(rows))
             writer.totals = {"source": "mill", "opted_out": len(out)}
-        strip = self._strip(as_of, scrape, shown)
+        strip = self._strip(as_of, scrape, numbers)
         ids = self._stages(as_of, strip)
         self.store.record_run("mill", as_of, {"scrape": {"mill": scrape}, "strip": strip, **ids})
         self.increments.append(ids)
         return ids
 
-    def _strip(self, as_of: str, scrape: str, shown: list[int]) -> str:
+    def _strip(self, as_of: str, scrape: str, numbers: list[int]) -> str:
         """As `write_strip` of the tests of dedup writes it, with the scrape for a parent."""
-        documents = [("mill", url_of(number), self.texts[number]) for number in shown]
+        documents = [("mill", url_of(number), self.texts[number]) for number in numbers]
         written = self.store.manifest(write_strip(self.store, f"{as_of}-documents", documents))
         name = f"strip-{as_of}"
         with self.store.write(name, stage="strip", version=1, parents=[scrape], settings={}, as_of=as_of) as writer:
@@ -81,8 +81,8 @@ class GrowingCorpus:
         before = self.increments[-1] if self.increments else {"dedup": "", "split": "", "chunk": ""}
         kept = dedup(self.store, strip, SETTINGS[0], as_of=as_of, previous=before["dedup"])
         parts = split(self.store, kept, SETTINGS[1], as_of=as_of, previous=before["split"])
-        made = chunk(self.store, kept, parts, self.base, SETTINGS[2], as_of=as_of, previous=before["chunk"])
-        return {"dedup": kept, "split": parts, "chunk": made}
+        chunks = chunk(self.store, kept, parts, self.base, SETTINGS[2], as_of=as_of, previous=before["chunk"])
+        return {"dedup": kept, "split": parts, "chunk": chunks}
 
     def members(self, increment: Ids) -> dict[str, set[str]]:
         read = {part: documents_of(self.store, increment["dedup"], increment["split"], part) for part in PARTS}
@@ -132,7 +132,7 @@ def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: G
 
     second = corpus.increment(range(40), opted_out={number: "meta:noai"})
 
-    assert corpus.members(second) == {each: ids - {corpus.document(number)} for each, ids in before.items()}
+    assert corpus.members(second) == {part: ids - {corpus.document(number)} for part, ids in before.items()}
     assert corpus.document(number) not in corpus.chunked(second)
     assert corpus.members(first) == before, "what is past is past"
     assert withdrawn_of(corpus.store, second["dedup"]) == {
@@ -143,7 +143,7 @@ def test_an_opt_out_takes_a_document_out_of_its_split_and_nothing_else(corpus: G
     totals = corpus.store.manifest(second["dedup"]).totals
     assert (totals["withdrawn"], totals["newly_withdrawn"], totals["documents"]) == (1, 1, 40)
     sizes = corpus.store.manifest(second["split"]).totals
-    assert {each: sizes[each] for each in PARTS} == {each: len(ids) for each, ids in corpus.members(second).items()}
+    assert {part: sizes[part] for part in PARTS} == {part: len(ids) for part, ids in corpus.members(second).items()}
 
 
 def test_it_stays_withdrawn_though_nothing_links_to_it_any_more(corpus: GrowingCorpus) -> None:
@@ -231,7 +231,7 @@ def test_a_page_without_opt_out_is_back_in_the_same_split(corpus: GrowingCorpus,
 def test_only_the_files_with_a_withdrawn_document_are_made_anew(corpus: GrowingCorpus) -> None:
     first = corpus.increments[0]
     second = corpus.increment(range(60))
-    number = next(each for each in range(40, 60) if corpus.part_of(second, each) == "train")
+    number = next(candidate for candidate in range(40, 60) if corpus.part_of(second, candidate) == "train")
 
     third = corpus.increment(range(60), opted_out={number: "meta:noai"})
 
@@ -304,9 +304,9 @@ def test_a_champion_that_learned_from_it_is_worth_replacing(corpus: GrowingCorpu
     third = corpus.increment(range(42), opted_out=opted_out)
 
     for model in (champion, grown_from_it):
-        found = retrain_policy.assess(store, third["chunk"], model, recipe)
-        assert found.worth_training
-        assert found.reason == "3 documents that the champion learned from were withdrawn"
+        assessment = retrain_policy.assess(store, third["chunk"], model, recipe)
+        assert assessment.worth_training
+        assert assessment.reason == "3 documents that the champion learned from were withdrawn"
         assert retractions.learned(store, third["chunk"], model) == three
         assert retractions.start_of(store, third["chunk"], model) == "", "more training does not make it forget"
     assert retractions.models_that_learned(store, three) == [champion, grown_from_it]
@@ -325,8 +325,8 @@ def test_a_single_one_is_said_in_the_singular(corpus: GrowingCorpus, recipe: Rec
     learned = [corpus.increments[0]["chunk"]]
     champion = make_model(corpus.store, 1, learned, dict(retrain_policy.training_settings(recipe)))
     second = corpus.increment(range(40), opted_out={corpus.some(corpus.increments[0], "train"): "meta:noai"})
-    found = retrain_policy.assess(corpus.store, second["chunk"], champion, recipe)
-    assert found.reason == "1 document that the champion learned from was withdrawn"
+    assessment = retrain_policy.assess(corpus.store, second["chunk"], champion, recipe)
+    assert assessment.reason == "1 document that the champion learned from was withdrawn"
 
 
 def test_trace_says_that_it_was_withdrawn_and_who_learned_from_it(corpus: GrowingCorpus) -> None:
@@ -338,10 +338,10 @@ def test_trace_says_that_it_was_withdrawn_and_who_learned_from_it(corpus: Growin
     (page,) = Tracer(store).trace(url_of(number))
     (document,) = page.leads_to
     assert (page.facts["state"], page.facts["opt_out"]) == ("skipped", "robots:CCBot")
-    told = {key: document.facts[key] for key in ("withdrawn", "withdrawn_since", "split")}
-    assert told == {"withdrawn": "robots:CCBot", "withdrawn_since": RUNS[1], "split": "train"}
+    facts = {key: document.facts[key] for key in ("withdrawn", "withdrawn_since", "split")}
+    assert facts == {"withdrawn": "robots:CCBot", "withdrawn_since": RUNS[1], "split": "train"}
     assert page.facts["models"] == [champion]
 
     corpus.increment(range(number))  # no row in this run's ledger
-    (found,) = Tracer(store).trace(url_of(number))
-    assert (found.facts["withdrawn"], found.facts["models"]) == ("robots:CCBot", [champion])
+    (step,) = Tracer(store).trace(url_of(number))
+    assert (step.facts["withdrawn"], step.facts["models"]) == ("robots:CCBot", [champion])

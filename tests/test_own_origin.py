@@ -111,10 +111,10 @@ def test_strangers_get_nothing(stack: Stack) -> None:
     assert attempt(stack, login=False) == (401, '{"exception_message":"Unauthorized"}')
     assert attempt(stack, login=False, Authorization="Basic cHJvc2VtaWxsOg==")[0] == 401
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Origin": "null"}):
-        refused, said = attempt(stack, login=True, **headers)
+        refused, text = attempt(stack, login=True, **headers)
         assert refused == 403
-        assert said.startswith("prosemill: ")
-        assert said.count("\n") == 1
+        assert text.startswith("prosemill: ")
+        assert text.count("\n") == 1
     assert all_runs(stack) == before
     assert not (stack.home / "owned").exists()
 

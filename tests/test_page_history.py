@@ -107,9 +107,9 @@ def test_an_undone_removal_keeps_the_page_from_the_next_run_on(
 ) -> None:
     url = url_of(store, "zz-near.txt")
     assert run(["why", url, "--undo", "--who", "ada", "--json", "--store", store.url]) == 0
-    (said,) = json.loads(capsys.readouterr().out)
-    document = said["removed"]["id"]
-    assert said["steps"][-1]["why"].endswith("taken back, and kept from the next run on")
+    (report,) = json.loads(capsys.readouterr().out)
+    document = report["removed"]["id"]
+    assert report["steps"][-1]["why"].endswith("taken back, and kept from the next run on")
 
     after = build(recipe, DATES[1], store)
     steps = {step.stage: step for step in steps_of(store, "zz-near.txt")}
@@ -125,12 +125,12 @@ def test_an_undone_removal_keeps_the_page_from_the_next_run_on(
 
     later = build(recipe, DATES[2], store)
     assert {row["status"] for row in map(vars, steps_of(store, "zz-near.txt"))} >= {"kept"}
-    old, new = (store.manifest(each["dedup"]) for each in (after, later))
+    old, new = (store.manifest(snapshots["dedup"]) for snapshots in (after, later))
     assert [shard.path for shard in new.shards_of("keepers")] == [shard.path for shard in old.shards_of("keepers")]
 
 
 def test_a_page_to_look_at(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["why", url_of(store, "zz-exact.txt"), "--store", store.url]) == 0
-    shown = capsys.readouterr().out
-    assert "the one that was kept" in shown
-    assert "--undo" in shown
+    printed = capsys.readouterr().out
+    assert "the one that was kept" in printed
+    assert "--undo" in printed

@@ -49,10 +49,10 @@ class Api:
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text[:500]}"
         return answer.json()
 
-    def wait(self, what: str, found: Callable[[], Any], servers: Production) -> Any:
+    def wait(self, what: str, look: Callable[[], Any], servers: Production) -> Any:
         """What `found` finds, as soon as that is anything."""
         deadline = time.monotonic() + 900
-        while not (value := found()):
+        while not (value := look()):
             assert time.monotonic() < deadline, f"{what}: nothing yet\n{servers.logs()}"
             time.sleep(0.5)
         return value
@@ -65,7 +65,7 @@ class Api:
     def told_of(self, run: str) -> bool:
         """Whether the event of its end went through Redis and the services into the database."""
         events = self("/events/filter", filter={"event": {"prefix": ["prefect.flow-run.Completed"]}})["events"]
-        return f"prefect.flow-run.{run}" in {each["resource"]["prefect.resource.id"] for each in events}
+        return f"prefect.flow-run.{run}" in {event["resource"]["prefect.resource.id"] for event in events}
 
 
 def lineage(servers: Production) -> list[Any]:
@@ -108,7 +108,7 @@ def test_a_retrain_on_all_servers_survives_their_loss(servers: Production) -> No
     assert api.wait("the run", lambda: api.ended(run), servers) == "COMPLETED", servers.logs()
 
     runs = api("/flow_runs/filter", flow_runs={})
-    assert {each["work_pool_name"] for each in runs if each["deployment_id"]} == {"cpu", "gpu"}
+    assert {run["work_pool_name"] for run in runs if run["deployment_id"]} == {"cpu", "gpu"}
     before = models, traced = lineage(servers)
     assert [(row["model"], row["as_of"], "champion" in row["aliases"]) for row in models] == [
         ("stories/1", AS_OF, True)
@@ -118,7 +118,7 @@ def test_a_retrain_on_all_servers_survives_their_loss(servers: Production) -> No
 
     backup = str(servers.folder / "backup")
     printed = servers.prosemill("backup", backup, "--json", "then", "backup", backup, "--verify", "--json")
-    saved, verified = (json.loads(each) for each in printed.replace("}\n{", "}\0{").split("\0"))
+    saved, verified = (json.loads(document) for document in printed.replace("}\n{", "}\0{").split("\0"))
     assert saved["databases"] == ["mlflow", "prefect"]
     assert saved["missing"] == []
     assert verified["verified"] > saved["snapshots"]

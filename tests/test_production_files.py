@@ -36,7 +36,7 @@ def known_settings() -> set[str]:
 
     prefect = {f"PREFECT_REDIS_MESSAGING_{name.upper()}" for name in RedisMessagingSettings.model_fields}
     prefect |= set(_get_settings_fields(Settings))  # the names as `prefect config set` takes them
-    mlflow = {getattr(each, "name", "") for each in vars(mlflow_settings).values()}
+    mlflow = {getattr(variable, "name", "") for variable in vars(mlflow_settings).values()}
     mlflow |= {str(option.envvar) for option in mlflow_server.params if getattr(option, "envvar", None)}
     aws = {names for _, names, *_ in AWS.values() if isinstance(names, str)}
     aws |= {name for _, names, *_ in AWS.values() if isinstance(names, list) for name in names}
@@ -114,9 +114,9 @@ def test_compose_refers_only_to_what_it_declares() -> None:
             source = volume.split(":")[0]
             known = source in content["volumes"] or source.startswith("/") or (FILES / source).exists()
             assert known, f"{name}: {volume}"
-    given = {*read_env(FILES / "env.example")}
+    variables = {*read_env(FILES / "env.example")}
     needed = set(re.findall(r"\$\{(\w+)\}", (FILES / "compose.yaml").read_text(encoding="utf-8")))
-    assert needed <= given
+    assert needed <= variables
 
 
 def test_compose_has_the_parts_of_a_production() -> None:

@@ -22,7 +22,7 @@ def refused(fields: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"finetun": {}}, "unknown key finetun; did you mean 'finetune'?"),
         ({"finetune": {"epoch": 3}}, "unknown key finetune.epoch; did you mean 'epochs'?"),
@@ -55,8 +55,8 @@ def refused(fields: dict[str, Any]) -> str:
         ({"evaluate": {"stride": 2048}}, "evaluate.stride 2048 is longer than chunk.chunk_tokens 1024"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], said: str) -> None:
-    assert said in refused({**GOOD, **change})
+def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], message: str) -> None:
+    assert message in refused({**GOOD, **change})
 
 
 def test_what_is_missing_is_said() -> None:
@@ -66,13 +66,13 @@ def test_what_is_missing_is_said() -> None:
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "news.toml").write_text("name = news")
     (tmp_path / "latin.toml").write_bytes("name = 'café'".encode("latin-1"))
-    for name, said in {
+    for name, message in {
         "new.toml": "no such file; did you mean 'news.toml'?",
         "news.toml": "is not TOML",
         "latin.toml": "is not UTF-8",
         ".": "is a folder",
     }.items():
-        with pytest.raises(RecipeError, match=said):
+        with pytest.raises(RecipeError, match=message):
             load_recipe(tmp_path / name)
 
 

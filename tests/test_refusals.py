@@ -54,7 +54,7 @@ WRONG_RECIPES = [
     ("folder without path", NAME + '[[sources]]\nname = "a"\nkind = "folder"\n', "needs path"),
     ("bad regular expression", NAME + SITE + 'include = ["(["]\n', "not a regular expression"),
 ]  # fmt: skip
-TOLD_TO_A_PERSON = [each for each in WRONG_RECIPES if each[0] in ("not TOML", "misspelt key", "out of bounds")]
+TOLD_TO_A_PERSON = [case for case in WRONG_RECIPES if case[0] in ("not TOML", "misspelt key", "out of bounds")]
 # What is only seen at a run: on a disk, at a site, in the texts.
 WRONG_RUNS = [
     ("folder not there", NAME + FOLDER.replace("texts", "nowhere"), "does not exist"),
@@ -95,15 +95,15 @@ def refuse(home: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
     def refuse(recipe: str, *arguments: str, store: Path | None = None, statuses: tuple[int, ...]) -> str:
         (home / "recipe.toml").write_text(recipe)
-        given = store or home / "store"
-        before = files(given)
-        status = run(["retrain", str(home / "recipe.toml"), "--store", str(given), *arguments])
-        said = capfd.readouterr()
-        lines = [line for line in said.err.splitlines() if line.startswith("prosemill: ")]
-        assert status in statuses, said.err
-        assert len(lines) == 1, said.err
-        assert "Traceback" not in said.err + said.out
-        assert snapshots(files(given)) <= before, "a refused run left a snapshot that only a whole run makes"
+        target = store or home / "store"
+        before = files(target)
+        status = run(["retrain", str(home / "recipe.toml"), "--store", str(target), *arguments])
+        printed = capfd.readouterr()
+        lines = [line for line in printed.err.splitlines() if line.startswith("prosemill: ")]
+        assert status in statuses, printed.err
+        assert len(lines) == 1, printed.err
+        assert "Traceback" not in printed.err + printed.out
+        assert snapshots(files(target)) <= before, "a refused run left a snapshot that only a whole run makes"
         return lines[0]
 
     return refuse
@@ -125,24 +125,24 @@ def test_there_are_forty_of_them() -> None:
     assert len(TOLD_TO_A_PERSON) == 3
 
 
-@pytest.mark.parametrize(("wrong", "recipe", "said"), WRONG_RECIPES, ids=[each[0] for each in WRONG_RECIPES])
-def test_a_wrong_recipe_is_refused_in_one_line(tmp_path: Path, wrong: str, recipe: str, said: str) -> None:
+@pytest.mark.parametrize(("wrong", "recipe", "message"), WRONG_RECIPES, ids=[case[0] for case in WRONG_RECIPES])
+def test_a_wrong_recipe_is_refused_in_one_line(tmp_path: Path, wrong: str, recipe: str, message: str) -> None:
     (tmp_path / "recipe.toml").write_text(recipe)
     with pytest.raises(RecipeError) as refused:
         load_recipe(tmp_path / "recipe.toml")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("wrong", "recipe", "said"),
+    ("wrong", "recipe", "message"),
     [*TOLD_TO_A_PERSON, *WRONG_RUNS],
-    ids=[each[0] for each in [*TOLD_TO_A_PERSON, *WRONG_RUNS]],
+    ids=[case[0] for case in [*TOLD_TO_A_PERSON, *WRONG_RUNS]],
 )
 @pytest.mark.usefixtures("prefect_api")
-def test_a_wrong_run_ends_in_one_line(refuse: Callable[..., str], wrong: str, recipe: str, said: str) -> None:
-    arguments = ["--as-of", "yesterday" if "as_of" in said else "2026-01-05"]
-    assert said in refuse(recipe, *arguments, statuses=(EXIT_REFUSED, EXIT_FAILED))
+def test_a_wrong_run_ends_in_one_line(refuse: Callable[..., str], wrong: str, recipe: str, message: str) -> None:
+    arguments = ["--as-of", "yesterday" if "as_of" in message else "2026-01-05"]
+    assert message in refuse(recipe, *arguments, statuses=(EXIT_REFUSED, EXIT_FAILED))
 
 
 @pytest.mark.parametrize("store", ["/proc/prosemill/store", "base/config.json/store"])
@@ -165,19 +165,19 @@ def in_a_mount(home: Path, options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("options", "said", "status"),
+    ("options", "message", "status"),
     [
         ("ro", "choose another with --store", EXIT_REFUSED),
         ("size=9m", "the disk of the store is full (9 MB", EXIT_FAILED),
     ],
     ids=["read-only store", "full disk"],
 )
-def test_a_disk_that_refuses(home: Path, options: str, said: str, status: int) -> None:
+def test_a_disk_that_refuses(home: Path, options: str, message: str, status: int) -> None:
     done = in_a_mount(home, options)
     assert done.returncode == status, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("prosemill: ")
-    assert said in line
+    assert message in line
 
 
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_life_of_versions(store: Store, registry: Registry) -> None:
     assert registry.roll_back("house").snapshot == first[0]
     assert registry.resolve("house@previous") == second[0]
     assert registry.roll_back("house").snapshot == second[0]
-    assert [each.version for each in registry.list_versions("house")] == [2, 1]
+    assert [version.version for version in registry.list_versions("house")] == [2, 1]
     assert registry.list_models() == ["house"]
 
     again = Registry.open(store.url)  # another process would see the same
@@ -104,11 +104,11 @@ def test_the_loss_curve_and_the_decision_are_in_mlflow(store: Store, registry: R
 
     registry.record("house", *snapshots_of(store, 1))
     client = MlflowClient(f"sqlite:///{store.root}/mlflow.db")
-    found = client.get_model_version("house", "1")
-    assert found.source == f"{store.root}/snapshots/finetune-{1:016x}/model"
-    curve = client.get_metric_history(found.run_id, "loss")
-    assert [(each.step, each.value) for each in curve] == [(step, 4.0 - step / 10) for step in range(1, 6)]
-    run = client.get_run(found.run_id)
+    version = client.get_model_version("house", "1")
+    assert version.source == f"{store.root}/snapshots/finetune-{1:016x}/model"
+    curve = client.get_metric_history(version.run_id, "loss")
+    assert [(point.step, point.value) for point in curve] == [(step, 4.0 - step / 10) for step in range(1, 6)]
+    run = client.get_run(version.run_id)
     assert run.data.metrics["challenger.perplexity"] == 29.0
     assert run.data.params["seed"] == "1"
     stored = list(Path(store.root, "mlflow-artifacts").rglob("decision.json"))
@@ -163,12 +163,12 @@ def test_it_calls_nobody_and_prints_nothing(store: Store, tmp_path: Path) -> Non
 
 def test_a_second_database_is_a_copy_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROSEMILL_CACHE", str(tmp_path / "cache"))
-    made = [tmp_path / name / "mlflow.db" for name in ("one", "other")]
-    for path in made:
+    paths = [tmp_path / name / "mlflow.db" for name in ("one", "other")]
+    for path in paths:
         make_database(path)
         assert list(path.parent.iterdir()) == [path]
     (first,) = (tmp_path / "cache").iterdir()
-    assert made[0].read_bytes() == made[1].read_bytes() == first.read_bytes()
+    assert paths[0].read_bytes() == paths[1].read_bytes() == first.read_bytes()
 
 
 def test_threads_that_make_the_same_database_leave_one(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_threads_that_make_the_same_database_leave_one(tmp_path: Path) -> None:
         make_database(tmp_path / "store" / "mlflow.db")
 
     with ThreadPoolExecutor(8) as threads:
-        for made in [threads.submit(make) for _ in range(8)]:
-            made.result()
+        for future in [threads.submit(make) for _ in range(8)]:
+            future.result()
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["mlflow.db"]
     assert (tmp_path / "store" / "mlflow.db").read_bytes() == (tmp_path / "first.db").read_bytes()

@@ -79,11 +79,11 @@ def test_a_run_ends_with_the_run_that_asked_for_it(client: SyncPrefectClient) ->
 
 def test_a_parent_tells_in_one_line_how_its_training_ended(client: SyncPrefectClient) -> None:
     failed = lived_through(client, Running(), Failed(message=FAILURE))
-    with pytest.raises(TrainingError) as told:
+    with pytest.raises(TrainingError) as caught:
         gpu_handover._wait_for(failed, "train-model/house")
-    said = str(told.value)
-    assert said.startswith("the training (train-model/house, run ")
-    assert said.endswith(
+    message = str(caught.value)
+    assert message.startswith("the training (train-model/house, run ")
+    assert message.endswith(
         ") was not completed (failed): TrainingError: the loss is not finite at step 3; lower the rate"
     )
     stopped = lived_through(client, Running(), Cancelled(message="by hand"))
@@ -94,13 +94,13 @@ def test_a_parent_tells_in_one_line_how_its_training_ended(client: SyncPrefectCl
 
 def test_the_server_takes_the_automations_as_they_are(client: SyncPrefectClient) -> None:
     wanted = crash_safety.automations()
-    made = [client.create_automation(each) for each in wanted]
+    ids = [client.create_automation(automation) for automation in wanted]
     try:
-        for number, each in zip(made, wanted, strict=True):
-            found = client.read_automation(number)
-            assert found is not None
-            assert found.trigger.model_dump(exclude={"id"}) == each.trigger.model_dump(exclude={"id"})
-            assert [action.type for action in found.actions] == ["change-flow-run-state"]
+        for number, automation in zip(ids, wanted, strict=True):
+            stored = client.read_automation(number)
+            assert stored is not None
+            assert stored.trigger.model_dump(exclude={"id"}) == automation.trigger.model_dump(exclude={"id"})
+            assert [action.type for action in stored.actions] == ["change-flow-run-state"]
     finally:
-        for number in made:
+        for number in ids:
             client.delete_automation(number)

@@ -23,7 +23,8 @@ TEST = texts(12, seed=3, words=10)
 OLD = texts(20, seed=4, words=12)
 EASY = [" ".join(["the bells the bells the bells the bells the bells"] * (4 + number)) for number in range(8)]
 HARD = [
-    " ".join("".join(each) for each in itertools.permutations("aeioustr", 3))[n * 40 : n * 40 + 300] for n in range(8)
+    " ".join("".join(letters) for letters in itertools.permutations("aeioustr", 3))[n * 40 : n * 40 + 300]
+    for n in range(8)
 ]
 ALIKE = texts(8, seed=8, words=10)
 
@@ -73,7 +74,7 @@ def lay(store: Store, champion: Path, new: list[str]) -> tuple[str, str]:
     return "chunk-2", "finetune-1"
 
 
-def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_policy.NewText:
+def assess_and_ask(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_policy.NewText:
     """Counted, then put to the champion."""
     counted = retrain_policy.assess(store, chunk, champion, recipe)
     assert counted.worth_training
@@ -81,7 +82,7 @@ def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_po
 
 
 @pytest.mark.parametrize(
-    ("new", "is_worth", "told"),
+    ("new", "is_worth", "message"),
     [
         (EASY, False, "hold little that is new"),
         pytest.param(HARD, True, "more for them", marks=pytest.mark.slow),
@@ -89,34 +90,39 @@ def asked(store: Store, chunk: str, champion: str, recipe: Recipe) -> retrain_po
     ],
 )
 def test_what_the_champion_knows_already_is_not_worth_training(
-    store: Store, champion: Path, new: list[str], is_worth: bool, told: str
+    store: Store, champion: Path, new: list[str], is_worth: bool, message: str
 ) -> None:
-    found = asked(store, *lay(store, champion, new), recipe())
-    assert found.worth_training is is_worth
-    assert told in found.reason
-    assert (found.documents, found.tokens) == (8, 400)
-    assert "\n" not in found.reason
+    assessment = assess_and_ask(store, *lay(store, champion, new), recipe())
+    assert assessment.worth_training is is_worth
+    assert message in assessment.reason
+    assert (assessment.documents, assessment.tokens) == (8, 400)
+    assert "\n" not in assessment.reason
 
 
 def test_the_question_can_be_left_out_and_few_tokens_are_not_worth_it(store: Store, champion: Path) -> None:
     ids = lay(store, champion, EASY)
-    assert asked(store, *ids, recipe(known_margin=0)).reason == "8 new training documents (400 tokens)"
-    found = retrain_policy.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
-    assert not found.worth_training
-    assert "8 new training documents (400 tokens) since the champion was trained; it takes 401 tokens" in found.reason
-    found = retrain_policy.assess(store, *ids, recipe(min_new_documents=9))
-    assert not found.worth_training
-    assert found.reason.endswith("it takes 9")
+    assert assess_and_ask(store, *ids, recipe(known_margin=0)).reason == "8 new training documents (400 tokens)"
+    assessment = retrain_policy.assess(store, *ids, recipe(min_new_tokens=401, known_margin=0))
+    assert not assessment.worth_training
+    assert (
+        "8 new training documents (400 tokens) since the champion was trained; it takes 401 tokens" in assessment.reason
+    )
+    assessment = retrain_policy.assess(store, *ids, recipe(min_new_documents=9))
+    assert not assessment.worth_training
+    assert assessment.reason.endswith("it takes 9")
 
 
 def test_too_few_pages_are_not_asked_about(store: Store, champion: Path) -> None:
-    found = asked(store, *lay(store, champion, EASY[:3]), recipe())
-    assert found.worth_training
-    assert "test pages" not in found.reason
+    assessment = assess_and_ask(store, *lay(store, champion, EASY[:3]), recipe())
+    assert assessment.worth_training
+    assert "test pages" not in assessment.reason
 
 
 def test_other_reasons_to_train_are_not_put_to_the_champion(store: Store, champion: Path) -> None:
     chunk, finetune = lay(store, champion, EASY)
     other = recipe().model_copy(update={"finetune": recipe().finetune.model_copy(update={"seed": 7})})
-    found = asked(store, chunk, finetune, other)
-    assert (found.worth_training, found.reason) == (True, "the [finetune] settings differ from the champion's")
+    assessment = assess_and_ask(store, chunk, finetune, other)
+    assert (assessment.worth_training, assessment.reason) == (
+        True,
+        "the [finetune] settings differ from the champion's",
+    )

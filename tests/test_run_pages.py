@@ -54,52 +54,54 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logs_of(home: Path) -> dict[str, RunLog]:
     """The newest run of each flow."""
-    return {each.flow: each for each in reversed(run_log.read_all(Store(str(home / "store"))))}
+    return {log.flow: log for log in reversed(run_log.read_all(Store(str(home / "store"))))}
 
 
 def artifacts_of(id: str) -> dict[str, str]:
     """Text of the artifacts of a run, by key."""
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[id]))
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=wanted, limit=200)
-    return {each.key: str(each.data) for each in found if each.key}
+        artifacts = client.read_artifacts(artifact_filter=wanted, limit=200)
+    return {artifact.key: str(artifact.data) for artifact in artifacts if artifact.key}
 
 
 def test_names_and_logs_say_what_ran(home: Path) -> None:
-    found = logs_of(home)
-    names = {flow: each.name for flow, each in found.items()}
+    logs = logs_of(home)
+    names = {flow: log.name for flow, log in logs.items()}
     assert names == {
         "retrain": "seen 2026-01-05",
         "build-corpus": "seen 2026-01-05 corpus",
         "train-model": "seen 2026-01-05 training",
     }
-    whole = found["retrain"]
+    whole = logs["retrain"]
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(whole.id).name == "seen 2026-01-05"
     assert (whole.state, whole.decision, whole.model) == ("COMPLETED", "promote", "seen/1")
     assert whole.started < whole.ended
-    assert set(whole.children) == {found["build-corpus"].id, found["train-model"].id}
+    assert set(whole.children) == {logs["build-corpus"].id, logs["train-model"].id}
     stages = ["scrape", "strip", "dedup", "split", "chunk", "finetune", "evaluate", "gate"]
-    assert [(each.stage, each.cache) for each in whole.stages] == [(stage, "miss") for stage in stages]
+    assert [(stage.stage, stage.cache) for stage in whole.stages] == [(stage, "miss") for stage in stages]
 
 
 def test_every_run_has_its_artifacts_and_they_are_small(home: Path) -> None:
-    found = logs_of(home)
-    keys = {flow: set(artifacts_of(each.id)) for flow, each in found.items()}
+    logs = logs_of(home)
+    keys = {flow: set(artifacts_of(log.id)) for flow, log in logs.items()}
     assert {"seen-funnel", "seen-ledger", "seen-lineage"} <= keys["build-corpus"]
     assert {"seen-scores", "seen-plots", "seen-samples", "seen-decision", "seen-lineage"} <= keys["train-model"]
     assert {"seen", "seen-report", "seen-lineage"} <= keys["retrain"]
     assert "seen" not in keys["build-corpus"] | keys["train-model"], "the run that started them writes the page"
-    for each in found.values():
-        for key, text in artifacts_of(each.id).items():
+    for log in logs.values():
+        for key, text in artifacts_of(log.id).items():
             assert len(text) < MOST_CHARACTERS, f"{key} holds {len(text):,} characters"
 
 
 def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
-    found = logs_of(home)["train-model"]
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[found.id]))
+    log = logs_of(home)["train-model"]
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[log.id]))
     with get_client(sync_client=True) as client:
-        (artifact,) = [each for each in client.read_artifacts(artifact_filter=wanted) if each.key == "seen-training"]
+        (artifact,) = [
+            candidate for candidate in client.read_artifacts(artifact_filter=wanted) if candidate.key == "seen-training"
+        ]
     assert (artifact.type, artifact.data) == ("progress", 100)
     assert artifact.task_run_id is not None
     assert re.fullmatch(
@@ -118,22 +120,22 @@ def test_a_training_is_followed_while_it_goes_on(home: Path) -> None:
     assert len(client.search_runs([run.info.experiment_id])) == 1, "the run that followed the training"
     for curve in ("loss", "learning_rate", "tokens_per_second"):
         points = client.get_metric_history(run.info.run_id, curve)
-        assert len({each.step for each in points}) == len(points) > 3
-        assert all(each.timestamp for each in points), "put there when it happened, not afterwards"
+        assert len({point.step for point in points}) == len(points) > 3
+        assert all(point.timestamp for point in points), "put there when it happened, not afterwards"
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(run.data.metrics)
 
 
 def test_the_end_of_a_training_is_foretold() -> None:
     now = datetime(2026, 1, 5, 22, 50, tzinfo=UTC)
-    told = {"step": 1200, "steps": 4800, "loss": 3.21, "tokens_per_second": 8123.4, "utilisation": 0.137}
-    assert described({**told, "seconds_left": 900.4}, now, is_over=False) == (
+    progress = {"step": 1200, "steps": 4800, "loss": 3.21, "tokens_per_second": 8123.4, "utilisation": 0.137}
+    assert described({**progress, "seconds_left": 900.4}, now, is_over=False) == (
         "step 1,200 of 4,800 · loss 3.210 · 8,123 tokens/s · MFU 14% · ends about 23:05 UTC, in 0:15:00"
     )
 
 
 def test_plots_are_pictures_inside_the_page(home: Path) -> None:
-    found = logs_of(home)
-    train, whole = artifacts_of(found["train-model"].id), artifacts_of(found["retrain"].id)
+    logs = logs_of(home)
+    train, whole = artifacts_of(logs["train-model"].id), artifacts_of(logs["retrain"].id)
     drawn = [svg for text in (train["seen-plots"], train["seen-decision"], whole["seen"]) for svg in pictures(text)]
     assert len(drawn) == 5
     for svg in drawn:
@@ -144,8 +146,8 @@ def test_plots_are_pictures_inside_the_page(home: Path) -> None:
 
 
 def pictures(text: str) -> list[str]:
-    found = re.findall(r"!\[[^\]]+\]\(data:image/svg\+xml;base64,([^)]+)\)", text)
-    return [base64.b64decode(each).decode() for each in found]
+    pictures = re.findall(r"!\[[^\]]+\]\(data:image/svg\+xml;base64,([^)]+)\)", text)
+    return [base64.b64decode(picture).decode() for picture in pictures]
 
 
 def test_the_page_of_a_corpus_leads_everywhere(home: Path) -> None:
@@ -162,23 +164,23 @@ def test_the_page_of_a_corpus_leads_everywhere(home: Path) -> None:
 
 
 def test_lineage_has_links_to_the_runs_that_made_it(home: Path) -> None:
-    found = logs_of(home)
-    text = artifacts_of(found["retrain"].id)["seen-lineage"]
-    for each in found["retrain"].stages:
-        assert f"`{each.snapshot}`" in text
+    logs = logs_of(home)
+    text = artifacts_of(logs["retrain"].id)["seen-lineage"]
+    for stage in logs["retrain"].stages:
+        assert f"`{stage.snapshot}`" in text
     for flow in ("build-corpus", "train-model"):
-        assert f'click n0 "/v2/runs/flow-run/{found["train-model"].id}"' in text
-        assert f"](/v2/runs/flow-run/{found[flow].id})" in text
+        assert f'click n0 "/v2/runs/flow-run/{logs["train-model"].id}"' in text
+        assert f"](/v2/runs/flow-run/{logs[flow].id})" in text
     assert "folder texts" in text
 
 
 def test_the_cores_log_reaches_the_runs_page_whatever_the_worker_was_told(home: Path) -> None:
-    found = logs_of(home)
-    stages = "\n".join(lines_of(found["build-corpus"].id, lambda lines: any("chunk:" in each for each in lines)))
+    logs = logs_of(home)
+    stages = "\n".join(lines_of(logs["build-corpus"].id, lambda lines: any("chunk:" in line for line in lines)))
     for stage in ("scrape texts: 40 of 40 kept", "strip: 40 of 40 kept", "chunk: 32 of 40 kept (8 test), made in"):
         assert stage in stages
-    training = lines_of(found["train-model"].id, lambda lines: any("gate:" in each for each in lines))
-    assert any(re.match(r"finetune: step \d+/\d+ loss \d", each) for each in training), "what a stage itself says"
+    training = lines_of(logs["train-model"].id, lambda lines: any("gate:" in line for line in lines))
+    assert any(re.match(r"finetune: step \d+/\d+ loss \d", line) for line in training), "what a stage itself says"
 
 
 def lines_of(id: str, enough: Callable[[list[str]], bool]) -> list[str]:
@@ -187,7 +189,7 @@ def lines_of(id: str, enough: Callable[[list[str]], bool]) -> list[str]:
     wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[id]))
     while True:
         with get_client(sync_client=True) as client:
-            lines = [each.message for each in client.read_logs(wanted, limit=200)]
+            lines = [entry.message for entry in client.read_logs(wanted, limit=200)]
         if enough(lines) or time.monotonic() > deadline:
             return lines
         time.sleep(1)
@@ -204,11 +206,11 @@ def test_a_run_that_fails_shows_what_it_reached(home: Path) -> None:
     (failed,) = run_log.read_all(Store(str(home / "store")), "broken")
     assert (failed.state, failed.stages) == ("FAILED", ())
     assert failed.reason.startswith("source texts: ")
-    shown = artifacts_of(failed.id)
-    assert "## failed" in shown["broken-report"]
-    assert plain(failed.reason) in shown["broken-report"]
-    assert "No stage was complete." in shown["broken-report"]
-    assert "start it again" in shown["broken"], "the page of the corpus says what to do"
+    artifacts = artifacts_of(failed.id)
+    assert "## failed" in artifacts["broken-report"]
+    assert plain(failed.reason) in artifacts["broken-report"]
+    assert "No stage was complete." in artifacts["broken-report"]
+    assert "start it again" in artifacts["broken"], "the page of the corpus says what to do"
 
 
 def test_a_run_that_was_killed_is_told_of_by_its_worker(home: Path) -> None:
@@ -226,10 +228,10 @@ def test_a_run_that_was_killed_is_told_of_by_its_worker(home: Path) -> None:
 
     (log,) = run_log.read_all(store, "killed")
     assert (log.state, log.stages) == ("CRASHED", whole.stages)
-    shown = artifacts_of(log.id)
-    assert "## crashed" in shown["killed-report"]
-    assert "| scrape texts | 40 | 40 |" in shown["killed-report"]
-    assert f"(/v2/runs/flow-run/{log.id})" in shown["killed"]
+    artifacts = artifacts_of(log.id)
+    assert "## crashed" in artifacts["killed-report"]
+    assert "| scrape texts | 40 | 40 |" in artifacts["killed-report"]
+    assert f"(/v2/runs/flow-run/{log.id})" in artifacts["killed"]
 
     reporting.ended(build_corpus, run, Cancelling())
     assert run_log.read_all(store, "killed")[0].state == "CANCELLED"
@@ -242,13 +244,13 @@ def test_a_run_that_fails_in_training_shows_its_corpus(home: Path) -> None:
     with pytest.raises(TrainingError, match="max_hours"):
         retrain(recipe, as_of="2026-01-05", store=str(home / "store"))
 
-    failed = next(each for each in run_log.read_all(Store(str(home / "store")), "halfway") if each.flow == "retrain")
+    failed = next(log for log in run_log.read_all(Store(str(home / "store")), "halfway") if log.flow == "retrain")
     assert failed.state == "FAILED"
-    assert [each.stage for each in failed.stages] == ["scrape", "strip", "dedup", "split", "chunk"]
-    shown = artifacts_of(failed.id)["halfway-report"]
-    assert "max\\_hours" in shown
-    assert "| scrape texts | 40 | 40 |" in shown
-    assert "(/v2/artifacts/key/halfway)" in shown
+    assert [stage.stage for stage in failed.stages] == ["scrape", "strip", "dedup", "split", "chunk"]
+    report = artifacts_of(failed.id)["halfway-report"]
+    assert "max\\_hours" in report
+    assert "| scrape texts | 40 | 40 |" in report
+    assert "(/v2/artifacts/key/halfway)" in report
 
 
 @pytest.mark.slow
@@ -271,8 +273,8 @@ def test_the_graph_of_two_hundred_shards_can_be_read(home: Path, tmp_path: Path)
     with get_client(sync_client=True) as client:
         tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[log.id])))
     assert len([parent for parent in store.manifest(corpus["strip"]).parents if "shard" in parent]) == 200
-    assert len(tasks) <= 20, [each.name for each in tasks]
-    assert [each.name for each in tasks].count("strip 25 files") == 8
+    assert len(tasks) <= 20, [task.name for task in tasks]
+    assert [task.name for task in tasks].count("strip 25 files") == 8
     lineage = artifacts_of(log.id)["many-lineage"]
     assert "200 × strip-shard" in lineage
     assert lineage.count("-->") < 12
@@ -317,7 +319,7 @@ def test_the_form_refuses_a_source_without_an_address_and_a_date_that_is_none() 
 
     def refused(as_of: str = "", **source: Any) -> list[str]:
         recipe = {"name": "x", "sources": [{"name": "a", **source}]}
-        return [each.message for each in validate({"recipe": recipe, "as_of": as_of}, schema)]
+        return [error.message for error in validate({"recipe": recipe, "as_of": as_of}, schema)]
 
     assert refused(urls=["https://example.org/"]) == refused(kind="folder", path="x") == []
     assert refused(kind="urls", path="x") == []

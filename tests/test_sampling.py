@@ -30,10 +30,10 @@ def test_a_removed_document_stands_beside_its_keeper(store: Store, kept: str) ->
     drawn = sample(store, kept, 1000, 0)
     assert len(drawn.kept) == drawn.num_kept
     assert len(drawn.dropped) == drawn.num_dropped > 20
-    for shown in drawn.dropped:
-        assert shown.beside is not None
-        one, other = set(shown.text.split()), set(shown.beside.text.split())
-        assert len(one & other) > 0.5 * len(one), f"{shown.url} is not a copy of {shown.beside.url}"
+    for dropped in drawn.dropped:
+        assert dropped.beside is not None
+        one, other = set(dropped.text.split()), set(dropped.beside.text.split())
+        assert len(one & other) > 0.5 * len(one), f"{dropped.url} is not a copy of {dropped.beside.url}"
 
 
 def test_the_same_seed_draws_the_same(store: Store, kept: str) -> None:
@@ -56,11 +56,11 @@ def test_the_page_spells_out_what_a_document_tries_to_be(store: Store) -> None:
     strip = write_strip(
         store, "1", [("s", 'https://example.org/"onclick="x', evil), ("s", "javascript:alert(2)", evil)]
     )
-    made = page(sample(store, strip, 5, 0))
-    assert "<script>" not in made
-    assert "&lt;script&gt;" in made
-    assert 'href="javascript' not in made
-    assert not re.search(r'"\s*onclick', made)
+    html = page(sample(store, strip, 5, 0))
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert 'href="javascript' not in html
+    assert not re.search(r'"\s*onclick', html)
 
 
 def test_the_command_writes_a_page(store: Store, kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

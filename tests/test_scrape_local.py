@@ -94,8 +94,8 @@ def pages_of(store: Store, snapshot: str) -> dict[str, Page]:
 def test_a_folder_of_everything(store: Store, folder: Path) -> None:
     source = FolderSource(name="writing", path=str(folder), exclude=["nothing like this"])
     snapshot = scrape_source(store, source, Scrape(), as_of="2026-11-21")
-    found = {name: (row.state, row.reason) for name, row in rows_of(store, snapshot).items()}
-    assert found == {
+    states = {name: (row.state, row.reason) for name, row in rows_of(store, snapshot).items()}
+    assert states == {
         "blank.txt": ("skipped", "empty"),
         "broken.epub": ("failed", "bad_epub"),
         "copy.html": ("fetched", ""),
@@ -189,9 +189,9 @@ def test_texts_are_found_in_json_of_any_shape(value: object, texts: list[tuple[s
 
 def test_a_web_archive(store: Store, tmp_path: Path) -> None:
     def page(path: str, body: bytes, day: int, status: int = 200, **headers: str) -> Page:
-        told = [("Content-Type", "text/html"), *((name.replace("_", "-"), value) for name, value in headers.items())]
+        fields = [("Content-Type", "text/html"), *((name.replace("_", "-"), value) for name, value in headers.items())]
         url = f"http://old.example{path}"
-        return Page(url, "", body, f"2020-01-{day:02}T00:00:00Z", http_status=status, http_headers=told)
+        return Page(url, "", body, f"2020-01-{day:02}T00:00:00Z", http_status=status, http_headers=fields)
 
     with PageArchive(tmp_path) as archive:
         archive.add(page("/a", HTML, 1))
@@ -202,8 +202,8 @@ def test_a_web_archive(store: Store, tmp_path: Path) -> None:
         archive.add(page("/e", b"\x89PNG...." + bytes(range(256)) * 9, 1))
     source = WarcSource(name="old", path=str(tmp_path / "pages-00000.warc.gz"))
     snapshot = scrape_source(store, source, Scrape(), as_of="2026-11-21")
-    found = {name: (row.state, row.reason) for name, row in rows_of(store, snapshot).items()}
-    assert found == {
+    states = {name: (row.state, row.reason) for name, row in rows_of(store, snapshot).items()}
+    assert states == {
         "b": ("fetched", ""),
         "a": ("fetched", ""),
         "c": ("skipped", "http_404"),
@@ -276,7 +276,9 @@ def test_importing_scrape_stays_light() -> None:
 
 def test_golden_digest(store: Store, folder: Path) -> None:
     snapshot = scrape_source(store, FolderSource(name="w", path=str(folder)), Scrape(), as_of="2026-11-21")
-    told = [(name, row.state, row.reason, row.content_sha256) for name, row in rows_of(store, snapshot).items()]
-    told += [(name, page.title, page.content_type, page.fetched_at) for name, page in pages_of(store, snapshot).items()]
-    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    outcomes = [(name, row.state, row.reason, row.content_sha256) for name, row in rows_of(store, snapshot).items()]
+    outcomes += [
+        (name, page.title, page.content_type, page.fetched_at) for name, page in pages_of(store, snapshot).items()
+    ]
+    digest = hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()[:16]
     assert (stages.of("scrape").version, digest) == (1, "cdaeda86b38fb09d"), "output changed: raise the version"

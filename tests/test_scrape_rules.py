@@ -17,7 +17,7 @@ from prosemill.scrape.robots import Robots, product_token
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("address", "wanted"),
     [
         ("HTTP://Site.Example:80/a/../b/./c?b=2&a=1&utm_source=x#part", "http://site.example/b/c?a=1&b=2"),
         ("https://site.example", "https://site.example/"),
@@ -29,17 +29,17 @@ from prosemill.scrape.robots import Robots, product_token
         (" http://site.example/a b ", "http://site.example/a%20b"),
     ],
 )
-def test_one_page_has_one_address(given: str, wanted: str) -> None:
-    assert urls.canonical(given) == wanted
+def test_one_page_has_one_address(address: str, wanted: str) -> None:
+    assert urls.canonical(address) == wanted
     assert urls.canonical(wanted) == wanted
 
 
 @pytest.mark.parametrize(
-    "given", ["ftp://x/", "file:///etc/passwd", "javascript:go()", "http://", "http://x:99999/", "x"]
+    "address", ["ftp://x/", "file:///etc/passwd", "javascript:go()", "http://", "http://x:99999/", "x"]
 )
-def test_other_addresses_are_refused(given: str) -> None:
+def test_other_addresses_are_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        urls.canonical(given)
+        urls.canonical(address)
 
 
 def test_traps_and_private_hosts() -> None:
@@ -117,10 +117,10 @@ def test_the_token_is_what_comes_before_version_and_address() -> None:
 
 
 def decide(
-    obey: bool = True, robots: str = "", tdmrep: bytes = b"", ai_txt: bytes = b"", **given: list[str]
+    obey: bool = True, robots: str = "", tdmrep: bytes = b"", ai_txt: bytes = b"", **signals: list[str]
 ) -> tuple[str, str]:
-    headers = {name[2:].replace("_", "-"): values for name, values in given.items() if name.startswith("h_")}
-    meta = {name[2:].replace("_", "-"): values for name, values in given.items() if name.startswith("m_")}
+    headers = {name[2:].replace("_", "-"): values for name, values in signals.items() if name.startswith("h_")}
+    meta = {name[2:].replace("_", "-"): values for name, values in signals.items() if name.startswith("m_")}
     site = optouts.SiteOptOuts.parse(tdmrep, ai_txt)
     decision = optouts.decide(
         "http://x/essays/one", robots=robots, site=site, headers=headers, meta=meta, token="prosemill", obey=obey

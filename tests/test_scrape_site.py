@@ -53,7 +53,7 @@ class Site:
     """A server on a thread: what it serves by path, and what it was asked for."""
 
     pages: dict[str, bytes | Answer] = field(default_factory=dict)
-    asked: list[tuple[str, float]] = field(default_factory=list)
+    requests: list[tuple[str, float]] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
     is_dead: bool = False  # hangs up on everybody, and nobody listens any more
     in_flight: int = 0
@@ -61,10 +61,10 @@ class Site:
     url: str = ""
 
     def paths(self) -> list[str]:
-        return [path for path, _ in self.asked]
+        return [path for path, _ in self.requests]
 
     def forget(self) -> None:
-        self.asked.clear()
+        self.requests.clear()
         self.bodies.clear()
 
 
@@ -77,7 +77,7 @@ def serve(site: Site, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
 
         def do_GET(self) -> None:
             with lock:
-                site.asked.append((self.path, time.monotonic()))
+                site.requests.append((self.path, time.monotonic()))
                 site.in_flight += 1
                 site.most_in_flight = max(site.most_in_flight, site.in_flight)
             try:
@@ -353,8 +353,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, S
 
 def test_every_hostile_case_ends_in_its_state(hostile: tuple[Store, Site, str, list[int]]) -> None:
     store, site, snapshot, _ = hostile
-    found = {path: (row.state, row.reason) for path, row in by_path(store, snapshot, site).items()}
-    assert found == CASES
+    states = {path: (row.state, row.reason) for path, row in by_path(store, snapshot, site).items()}
+    assert states == CASES
 
 
 def test_nothing_disallowed_is_asked_for(hostile: tuple[Store, Site, str, list[int]]) -> None:
@@ -374,8 +374,8 @@ def test_one_request_in_flight(hostile: tuple[Store, Site, str, list[int]]) -> N
 def test_opt_outs_are_recorded_once_and_by_name(hostile: tuple[Store, Site, str, list[int]]) -> None:
     store, site, snapshot, _ = hostile
     rows = by_path(store, snapshot, site)
-    found = {path: row.opt_out for path, row in rows.items() if row.opt_out}
-    assert found == {
+    opt_outs = {path: row.opt_out for path, row in rows.items() if row.opt_out}
+    assert opt_outs == {
         "/words/poem": "robots:GPTBot",
         "/noai": "meta:noai",
         "/noai-header": "header:noai",
@@ -487,12 +487,12 @@ def test_a_site_that_dies_half_way_gives_a_partial_snapshot(store: Store) -> Non
     site.pages["/book/4"] = last_words
     with serve(site):
         snapshot = scrape_source(store, SiteSource(name="library", urls=[f"{site.url}/"]), SETTINGS, as_of="2026-11-21")
-        asked = len(site.asked)
+        num_requests = len(site.requests)
     rows = by_path(store, snapshot, site)
     assert store.manifest(snapshot).partial
     assert [path for path, row in rows.items() if row.is_live] == ["/", *(f"/book/{number}" for number in range(5))]
     assert rows["/book/39"].reason == "host_down"
-    assert asked < 20  # and then it was left alone
+    assert num_requests < 20  # and then it was left alone
 
 
 # --- robots, delays, scope -------------------------------------------------------------------------------------------
@@ -521,7 +521,7 @@ def test_each_host_has_its_own_rules_and_troubles(store: Store, tmp_path: Path) 
     with serve(slow, "localhost"), serve(broken), serve(untrusted, tls=self_signed(tmp_path)):
         source = SiteSource(name="hosts", urls=[f"{slow.url}/", f"{broken.url}/", f"{untrusted.url}/"])
         snapshot = scrape_source(store, source, SETTINGS, as_of="2026-11-21")
-    times = [at for path, at in slow.asked if path in ("/", "/1", "/2")]
+    times = [at for path, at in slow.requests if path in ("/", "/1", "/2")]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(gaps) == 2
     assert min(gaps) >= 0.3
@@ -555,7 +555,7 @@ def test_private_addresses_are_refused_also_by_name(store: Store) -> None:
                 scrape_source(
                     store, SiteSource(name="inside", urls=[address]), Scrape(delay_seconds=0), as_of="2026-11-21"
                 )
-        assert site.asked == []
+        assert site.requests == []
 
 
 def test_a_wrong_pattern_is_refused_before_any_work(store: Store) -> None:
@@ -606,16 +606,16 @@ def test_the_child_dies_with_its_parent(store: Store, how: signal.Signals) -> No
         "scrape_source(Store({store!r}), SiteSource(name='s', urls=[{url!r}]), settings, as_of='2026')\n"
     )
     with serve(library(200)) as site:
-        given = code.format(store=store.url, url=site.url)
+        program = code.format(store=store.url, url=site.url)
         environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-        parent = subprocess.Popen([sys.executable, "-c", given], env=environment, stderr=subprocess.DEVNULL)
-        wait_until(lambda: len(site.asked) >= 5)
+        parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL)
+        wait_until(lambda: len(site.requests) >= 5)
         parent.send_signal(how)
         assert parent.wait(timeout=10) != 0
         time.sleep(0.2)
-        asked = len(site.asked)
+        num_requests = len(site.requests)
         time.sleep(0.5)
-        assert len(site.asked) == asked
+        assert len(site.requests) == num_requests
     assert store.snapshots() == []
 
 
@@ -639,9 +639,9 @@ def test_time_limit_ends_even_a_long_pause(store: Store) -> None:
 
 def test_golden_digest(hostile: tuple[Store, Site, str, list[int]]) -> None:
     store, site, snapshot, _ = hostile
-    told = [
+    outcomes = [
         (row.url.removeprefix(site.url), row.state, row.reason, row.http_status, row.content_sha256, row.opt_out)
         for row in rows_of(store, snapshot).values()
     ]
-    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()[:16]
     assert (stages.of("scrape").version, digest) == (1, "95f07935435c7e1c"), "output changed: raise the version"

@@ -40,10 +40,10 @@ def retrain(recipe: Path, store: Path) -> dict[str, Any]:
 
 def rows(store: Path, snapshot: str, role: str) -> list[Row]:
     opened = Store(str(store))
-    found: list[Row] = []
+    collected: list[Row] = []
     for shard in opened.manifest(snapshot).shards_of(role):
-        found += pq.read_table(opened.local(shard.path)).to_pylist()
-    return found
+        collected += pq.read_table(opened.local(shard.path)).to_pylist()
+    return collected
 
 
 def folders(**paths: str) -> str:
@@ -161,16 +161,16 @@ def test_chinese_json_goes_through_all_stages(miniature: Path) -> None:
     assert (funnel["strip"]["kept"], funnel["strip"]["dropped"]) == (64, {"thin": 1})
     assert (funnel["dedup"]["kept"], funnel["dedup"]["dropped"]) == (63, {"near": 1})
 
-    found = {row["url"]: row for row in rows(store, report["snapshots"]["dedup"], "keepers")}
-    titles = {url: row["title"] for url, row in found.items()}
+    by_url = {row["url"]: row for row in rows(store, report["snapshots"]["dedup"], "keepers")}
+    titles = {url: row["title"] for url, row in by_url.items()}
     assert titles["folder://lunyu/lunyu.json#2"] == "第2篇"
     assert titles["folder://mengxue/guwenguanzhi.json#7"] == "卷1 · 记1"
     assert titles["folder://mengxue/poems.json#0"] == "长句 · 诗0"
     assert titles["folder://mengxue/names.json#0"] == "姓氏"
     assert titles["folder://songci/ci.song.0.json#15"] == "小令15"
     chapter = json.loads((miniature / "dist/lunyu/lunyu.json").read_text(encoding="utf-8"))[2]["paragraphs"]
-    assert found["folder://lunyu/lunyu.json#2"]["text"] == "\n".join(chapter)
-    assert {row["language"] for row in found.values()} == {"zh"}
+    assert by_url["folder://lunyu/lunyu.json#2"]["text"] == "\n".join(chapter)
+    assert {row["language"] for row in by_url.values()} == {"zh"}
     (copy,) = rows(store, report["snapshots"]["dedup"], "removed")
     assert (copy["url"], copy["keeper_url"]) == (
         "folder://songci/宋词三百首.json#0",
@@ -190,11 +190,11 @@ def test_the_same_texts_as_a_site_go_through_all_stages(miniature: Path) -> None
 
     assert set(report["snapshots"]) == STAGES
     assert report["decision"] == "promote", report["reason"]
-    found = {row["url"].removeprefix(server.url): row for row in rows(store, report["snapshots"]["dedup"], "keepers")}
-    assert len(found) == 20 + 12 + 1  # chapters, essays, and the one song of the rendered works
-    assert found["/guwenguanzhi/008.html"]["title"] == "卷1 · 记1"
+    by_url = {row["url"].removeprefix(server.url): row for row in rows(store, report["snapshots"]["dedup"], "keepers")}
+    assert len(by_url) == 20 + 12 + 1  # chapters, essays, and the one song of the rendered works
+    assert by_url["/guwenguanzhi/008.html"]["title"] == "卷1 · 记1"
     chapter = json.loads((miniature / "dist/lunyu/lunyu.json").read_text(encoding="utf-8"))[2]["paragraphs"]
-    assert found["/lunyu/003.html"]["text"].split() == chapter
+    assert by_url["/lunyu/003.html"]["text"].split() == chapter
     assert all(is_chinese(sample["prompt"]) and len(sample["prompt"]) == 12 for sample in report["samples"])
 
 
@@ -216,7 +216,9 @@ def classics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["npm", "pack", "--silent", "chinese-poetry@2.0.1"], cwd=home, check=True, timeout=300)
     with tarfile.open(home / "chinese-poetry-2.0.1.tgz") as archive:
         wanted = ("lunyu", "sishuwujing", "mengxue", "songci")
-        members = [each for each in archive if each.name.startswith(tuple(f"package/dist/{name}/" for name in wanted))]
+        members = [
+            member for member in archive if member.name.startswith(tuple(f"package/dist/{name}/" for name in wanted))
+        ]
         archive.extractall(home, members, filter="data")
     return home
 
@@ -270,7 +272,7 @@ def test_twenty_thousand_songs_take_no_time(classics: Path, tmp_path: Path) -> N
     unique = dedup(store, strip, recipe.dedup, as_of=AS_OF)
     spent = time.process_time() - began
 
-    counts = [store.manifest(each).counts for each in (scrape, strip, unique)]
+    counts = [store.manifest(snapshot).counts for snapshot in (scrape, strip, unique)]
     assert (counts[0].seen, counts[0].dropped) == (22_896, {"same_content": 1466})  # 1,250 authors without a biography
     assert counts[1].dropped == {"symbols": 46, "thin": 582}  # quotations from lost songs, of a line or two
     assert counts[2].dropped["near"] > 100  # anthologies repeat the collection with other variants
@@ -319,7 +321,7 @@ def test_gpt2s_ids_are_those_of_transformers(gpt2_sized: Path) -> None:
     from transformers import GPT2Tokenizer, GPT2TokenizerFast
 
     ours = bases.load_tokenizer(gpt2_sized / "base")
-    for theirs in (each.from_pretrained(gpt2_sized / "base") for each in (GPT2Tokenizer, GPT2TokenizerFast)):
+    for theirs in (tokenizer.from_pretrained(gpt2_sized / "base") for tokenizer in (GPT2Tokenizer, GPT2TokenizerFast)):
         for text in [
             "Hello world",
             "  The miller's  wife\n\n\tdidn't  say: “naïve café” 1,024 €5.",

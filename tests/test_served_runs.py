@@ -29,18 +29,18 @@ def recipe(stack: Stack, name: str, **sections: dict[str, Any]) -> dict[str, Any
 
 def wait_for(what: str, look: Callable[[], Any], timeout: float = 300) -> Any:
     deadline = time.monotonic() + timeout
-    while not (found := look()):
+    while not (value := look()):
         assert time.monotonic() < deadline, f"never seen: {what}"
         time.sleep(0.2)
-    return found
+    return value
 
 
 def training_of(stack: Stack, run: str) -> dict[str, Any] | None:
     """The run of train-model that `run` started on the gpu pool."""
     wanted = {"idempotency_key": {"any_": [f"{run}-train"]}}
-    found = stack.post("/flow_runs/filter", flow_runs=wanted)
-    assert len(found) <= 1
-    return found[0] if found else None
+    runs = stack.post("/flow_runs/filter", flow_runs=wanted)
+    assert len(runs) <= 1
+    return runs[0] if runs else None
 
 
 def is_in(stack: Stack, run: str, *names: str) -> bool:
@@ -69,8 +69,8 @@ def test_cancelling_a_run_frees_the_gpu_and_changes_no_champion(stack: Stack) ->
     cancel(stack, run)
 
     wait_for("the end of the trainer", lambda: not served_processes.is_alive(trainer), timeout=120)
-    for each in (training, run):
-        wait_for("Cancelled", lambda each=each: is_in(stack, each, "Cancelled"))  # type: ignore[misc]
+    for run_id in (training, run):
+        wait_for("Cancelled", lambda run_id=run_id: is_in(stack, run_id, "Cancelled"))  # type: ignore[misc]
     assert not served_processes.is_alive(process)
     assert Registry.open(str(stack.store)).list_versions("slow") == []
     assert not any(stack.store.glob("tmp/*.lock"))
@@ -85,8 +85,8 @@ def test_a_training_that_is_only_queued_is_cancelled_with_its_parent(stack: Stac
         training = wait_for("the training", lambda: training_of(stack, run))
         assert training["state"]["type"] == "SCHEDULED"
         cancel(stack, run)
-        for each in (training["id"], run):
-            wait_for("Cancelled", lambda each=each: is_in(stack, each, "Cancelled"))  # type: ignore[misc]
+        for run_id in (training["id"], run):
+            wait_for("Cancelled", lambda run_id=run_id: is_in(stack, run_id, "Cancelled"))  # type: ignore[misc]
     finally:
         pause(stack, False)
 
@@ -145,13 +145,13 @@ def test_kills_change_nothing(stack: Stack) -> None:
     (trainer,) = wait_for("the trainer", lambda: served_processes.trainers(process))
 
     os.kill(trainer, signal.SIGKILL)  # the task goes on by itself
-    wait_for("another trainer", lambda: [each for each in served_processes.trainers(process) if each != trainer])
-    for each, victim in (
+    wait_for("another trainer", lambda: [other for other in served_processes.trainers(process) if other != trainer])
+    for run_id, victim in (
         (training, process),
         (run, wait_for("parent", lambda: served_processes.flow_processes().get(run))),
     ):
         os.kill(victim, signal.SIGKILL)
-        wait_for("its return", lambda each=each: is_back(stack, each))  # type: ignore[misc]
+        wait_for("its return", lambda run_id=run_id: is_back(stack, run_id))  # type: ignore[misc]
 
     wait_for("the end", lambda: is_in(stack, run, "Completed", "Failed", "Cancelled"))
     ended = stack.flow_run(run)["state"]
@@ -162,7 +162,7 @@ def test_kills_change_nothing(stack: Stack) -> None:
     assert version.aliases == ("challenger", "champion")
     record = store.runs("killed")["2026-01-05"]
     assert version.snapshot == record["finetune"]
-    decisions = [each for each in store.snapshots() if each.startswith("gate-")]
-    about = [each for each in decisions if store.manifest(each).parents == [record["evaluate"]]]
+    decisions = [snapshot for snapshot in store.snapshots() if snapshot.startswith("gate-")]
+    about = [decision for decision in decisions if store.manifest(decision).parents == [record["evaluate"]]]
     assert about == [record["gate"]]
     assert not Path(store.root, "unfinished", record["finetune"]).exists()

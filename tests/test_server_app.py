@@ -30,9 +30,9 @@ async def count_twice_at_once(config: AioSqliteConfiguration) -> None:
 
     async def count() -> None:
         async with provide_database_interface().session_context(begin_transaction=True) as session:
-            found = (await session.execute(sqlalchemy.text("SELECT count FROM bucket"))).scalar_one()
+            count = (await session.execute(sqlalchemy.text("SELECT count FROM bucket"))).scalar_one()
             await asyncio.sleep(0.1)
-            await session.execute(sqlalchemy.text(f"UPDATE bucket SET count = {found + 1}"))
+            await session.execute(sqlalchemy.text(f"UPDATE bucket SET count = {count + 1}"))
 
     with temporary_database_config(config):
         await asyncio.gather(count(), count())

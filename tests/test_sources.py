@@ -89,15 +89,15 @@ def test_a_kind_has_one_class() -> None:
 def refused(source: dict[str, Any]) -> dict[str, Any]:
     """What the Prefect server says of a run with this source, by field."""
     schema = retrain.parameters.model_dump_for_openapi()
-    found = build_error_obj(validate({"recipe": {"name": "x", "sources": [source]}}, schema))
-    errors: list[Any] = found["errors"]
+    answer = build_error_obj(validate({"recipe": {"name": "x", "sources": [source]}}, schema))
+    errors: list[Any] = answer["errors"]
     while errors and not isinstance(errors[0], str) and errors[0].get("property") in ("recipe", "sources"):
         errors = errors[0]["errors"]
-    return {each["property"]: each["errors"] for each in errors[0]["errors"]} if errors else {}
+    return {error["property"]: error["errors"] for error in errors[0]["errors"]} if errors else {}
 
 
 @pytest.mark.parametrize(
-    ("source", "field", "said"),
+    ("source", "field", "message"),
     [
         ({"name": "a"}, "urls", "'urls' is a required property"),
         ({"name": "a", "kind": "urls"}, "urls", "'urls' is a required property"),
@@ -106,17 +106,17 @@ def refused(source: dict[str, Any]) -> dict[str, Any]:
         ({"name": "Bad Name!", "kind": "dataset", "path": "x"}, "name", "'Bad Name!' does not match"),
     ],
 )
-def test_the_form_names_the_wrong_field(source: dict[str, Any], field: str, said: str) -> None:
-    found = refused(source)
-    assert list(found) == [field]
-    assert said in found[field][0]
+def test_the_form_names_the_wrong_field(source: dict[str, Any], field: str, message: str) -> None:
+    errors = refused(source)
+    assert list(errors) == [field]
+    assert message in errors[field][0]
 
 
 def test_the_form_takes_what_a_recipe_may_hold_and_shows_each_kind() -> None:
     for source in (SITE, SITE | {"text_column": "story"}, {"name": "u", "kind": "urls", "path": "list.txt"}):
         assert refused(source) == {}
-    shown = retrain.parameters.model_dump_for_openapi()["definitions"]["Recipe"]["properties"]["sources"]["items"]
-    fields = {each["title"]: list(each["properties"]) for each in shown["anyOf"]}
+    items = retrain.parameters.model_dump_for_openapi()["definitions"]["Recipe"]["properties"]["sources"]["items"]
+    fields = {kind["title"]: list(kind["properties"]) for kind in items["anyOf"]}
     common = list(Source.model_fields)
     assert fields == {
         "Site": [*common, "urls"],

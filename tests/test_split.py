@@ -159,13 +159,13 @@ def test_documents_of_a_split_in_order_of_arrival(store):
     increments = [ids(50), ids(20, start=100)]
     dedup = write_dedup(store, "1", increments)
     id = split(store, dedup, SETTINGS, as_of="2026-01-01")
-    found = {
+    ids_of = {
         part: [row["id"] for row in documents_of(store, dedup, id, part)] for part in ("train", "test", "excluded")
     }
     expected = read(store, id)
-    assert found["train"] == [id for id in [*increments[0], *increments[1]] if expected[id]["split"] == "train"]
-    assert len(found["test"]) == 7
-    assert found["excluded"] == []
+    assert ids_of["train"] == [id for id in [*increments[0], *increments[1]] if expected[id]["split"] == "train"]
+    assert len(ids_of["test"]) == 7
+    assert ids_of["excluded"] == []
 
 
 def test_output_is_pinned(store):

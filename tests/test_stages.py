@@ -30,20 +30,20 @@ def columns_missing(stage: Stage) -> list[str]:
 
 def missing(stage: Stage, documented: str, tasks: str) -> list[str]:
     """What the entry of a stage lacks. `documented`: the table in docs/architecture.md; `tasks`: the code of tasks/."""
-    found = [name for name in ("entry", "documentation", "parents") if not getattr(stage, name)]
+    lacking = [name for name in ("entry", "documentation", "parents") if not getattr(stage, name)]
     try:
         entry = pkgutil.resolve_name(stage.entry) if stage.entry else None
-        found += [] if entry is None or entry.__doc__ else ["entry: no docstring"]
+        lacking += [] if entry is None or entry.__doc__ else ["entry: no docstring"]
     except (ImportError, AttributeError) as error:
-        found.append(f"entry: {error}")
-    found += [f"parents: {parent} is not a stage" for parent in stage.parents if parent not in STAGES]
-    found += columns_missing(stage)
+        lacking.append(f"entry: {error}")
+    lacking += [f"parents: {parent} is not a stage" for parent in stage.parents if parent not in STAGES]
+    lacking += columns_missing(stage)
     if not re.search(rf"\| `{stage.name}` \|.*\| `{re.escape(stage.entry)}` \|", documented):
-        found.append("docs/architecture.md")
+        lacking.append("docs/architecture.md")
     if stage.makes_snapshots:
-        found += [name for name in ("version", "roles", "figures") if not getattr(stage, name)]
-        found += [] if f'by_ids("{stage.name}")' in tasks else ["tasks: no task is cached by_ids of it"]
-    return found
+        lacking += [name for name in ("version", "roles", "figures") if not getattr(stage, name)]
+        lacking += [] if f'by_ids("{stage.name}")' in tasks else ["tasks: no task is cached by_ids of it"]
+    return lacking
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def test_an_incomplete_stage_is_told_what_it_lacks(documented: str, tasks: str) 
         members=Members("map", "document", "id"),
         samples=Samples("train", "map"),
     )
-    found = missing(wrong, documented, tasks)
-    assert "has no attribute 'cut'" in found[0]
-    assert found[1:] == [
+    lacking = missing(wrong, documented, tasks)
+    assert "has no attribute 'cut'" in lacking[0]
+    assert lacking[1:] == [
         "parents: divide is not a stage",
         "roles: map has no column document",
         "roles: train has no column url",

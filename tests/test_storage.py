@@ -87,8 +87,8 @@ def test_a_missing_snapshot_is_named_with_the_command_that_rebuilds_it(store: St
 
 def test_equal_inputs_give_equal_ids_and_any_difference_another() -> None:
     def name(**change: object) -> str:
-        given = {"inputs": ["a-1"], "settings": {"x": 1, "y": 2}, "as_of": "2026-01-05", **change}
-        return snapshot_id("dedup", 1, **given)  # type: ignore[arg-type]
+        arguments = {"inputs": ["a-1"], "settings": {"x": 1, "y": 2}, "as_of": "2026-01-05", **change}
+        return snapshot_id("dedup", 1, **arguments)  # type: ignore[arg-type]
 
     assert name() == name(settings={"y": 2, "x": 1})
     others = {name(inputs=["a-2"]), name(settings={"x": 1, "y": 3}), name(as_of="2026-01-06"), name()}

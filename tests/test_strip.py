@@ -49,10 +49,10 @@ def text_of(body: bytes, **options: object) -> str:
 
 
 def test_paragraphs_and_headings_are_kept_apart() -> None:
-    found = text_of(
+    text = text_of(
         page(f"<h1>The long winter</h1><p>{STORY[0]}</p><h2>At noon</h2><p>{STORY[1]}<br><br>{STORY[2]}</p>")
     )
-    assert found.split("\n\n") == [STORY[0], "At noon", STORY[1], STORY[2]]
+    assert text.split("\n\n") == [STORY[0], "At noon", STORY[1], STORY[2]]
 
 
 def test_a_line_break_stays_within_its_paragraph() -> None:
@@ -63,15 +63,15 @@ def test_a_line_break_stays_within_its_paragraph() -> None:
 
 
 def test_lists_keep_their_markers_and_nesting() -> None:
-    found = text_of(
+    text = text_of(
         page(
             paragraphs(*STORY)
             + "<ul><li>One lamp for each</li><li>Two ropes<ul><li>a long one</li><li>a short one</li></ul></li></ul>"
             + "<ol><li>They knocked off the ice.</li><li>Then they went home.</li></ol>"
         )
     )
-    assert "- One lamp for each\n- Two ropes\n  - a long one\n  - a short one" in found
-    assert "\n\n1. They knocked off the ice.\n2. Then they went home." in found
+    assert "- One lamp for each\n- Two ropes\n  - a long one\n  - a short one" in text
+    assert "\n\n1. They knocked off the ice.\n2. Then they went home." in text
 
 
 def test_tables_have_one_row_a_line() -> None:
@@ -96,14 +96,14 @@ CODE = "def freeze(harbour):\n    for boat in harbour:\n\n        boat.stop()\n\
     ],
 )
 def test_code_is_kept_to_the_letter(markup: str) -> None:
-    found = text_of(page(paragraphs(*STORY[:2]) + markup + paragraphs(STORY[2])))
-    assert f"{STORY[1]}\n\n{CODE}\n\n{STORY[2]}" in found
+    text = text_of(page(paragraphs(*STORY[:2]) + markup + paragraphs(STORY[2])))
+    assert f"{STORY[1]}\n\n{CODE}\n\n{STORY[2]}" in text
 
 
 def test_plain_text_and_markdown_are_taken_as_they_are() -> None:
     text = "# The long winter\n\nIt froze  on the\nthird of January.\n\n    indented <b>code</b>\n\n* one\n* two"
-    found = strip_html(text.encode(), content_type="text/markdown; charset=utf-8", settings=ANY)
-    assert (found.text, found.title) == (text, "The long winter")
+    result = strip_html(text.encode(), content_type="text/markdown; charset=utf-8", settings=ANY)
+    assert (result.text, result.title) == (text, "The long winter")
     lying = strip_html(page(paragraphs(*STORY)), content_type="text/plain", settings=ANY)
     assert lying.text == "\n\n".join(STORY)
 
@@ -136,8 +136,8 @@ def test_a_page_without_article_falls_back_to_what_is_there() -> None:
 def test_teasers_of_other_pages_are_gone_but_not_sentences_that_begin_alike() -> None:
     teaser = "<p><strong>Read also:</strong> <a href=/x>What the ice did to the old lighthouse last year</a></p>"
     sentence = "Related to this is the question of who <a href=/y>paid</a> for all the tea."
-    found = text_of(page(paragraphs(STORY[0]) + teaser + paragraphs(STORY[1], sentence, STORY[2])))
-    assert found.split("\n\n") == [STORY[0], STORY[1], sentence.replace("<a href=/y>paid</a>", "paid"), STORY[2]]
+    text = text_of(page(paragraphs(STORY[0]) + teaser + paragraphs(STORY[1], sentence, STORY[2])))
+    assert text.split("\n\n") == [STORY[0], STORY[1], sentence.replace("<a href=/y>paid</a>", "paid"), STORY[2]]
 
 
 # --- title and date --------------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def test_a_page_that_breaks_what_reads_its_tree_is_read_by_beautiful_soup(monkey
 
     monkeypatch.setattr("trafilatura.bare_extraction", breaks)
     body = b"<nav>Menu</nav><p>The miller waits.<p>The river &amp; the bells."
-    found = strip_html(body, settings=ANY)
-    assert "The miller waits." in found.text
-    assert "The river & the bells." in found.text
-    assert "Menu" not in found.text
+    result = strip_html(body, settings=ANY)
+    assert "The miller waits." in result.text
+    assert "The river & the bells." in result.text
+    assert "Menu" not in result.text

@@ -209,7 +209,7 @@ def test_workers_give_what_one_process_gives_in_the_same_order() -> None:
     alone = strip_pages(pages[:33], Strip(), "en") + strip_pages(pages[33:], Strip(), "en")
     assert strip_pages(pages, Strip(), "en") == alone
     texts = [Page(f"{page.url}.txt", "text/plain", page.url.encode() + b" is a mill. " * 9, NOW) for page in pages]
-    mixed = [each for pair in zip(pages, texts, strict=True) for each in pair]  # plain texts do not go to the workers
+    mixed = [page for pair in zip(pages, texts, strict=True) for page in pair]  # plain texts do not go to the workers
     results = strip_pages(mixed, Strip(), "en")
     assert results[::2] == alone
     assert [result.text.split()[0] for result in results[1::2]] == [page.url for page in pages]
@@ -258,8 +258,8 @@ def test_output_is_what_it_was(store: Store) -> None:
         <ol><li>a lamp</li><li>two books</li></ol><table><tr><td>oil</td><td>3 l</td></tr></table>
         <pre>a  b\n\n  c</pre><p>Ask keeper@pier.example for the rest of what he left in the cellar.</p></article>"""
     one = scrape(store, "one", [*rows, PageRow("https://a.example/list", extra)])
-    found = documents(store, strip_all(store, [one], Strip()))
-    golden = digest([[row[key] for key in ("id", "url", "title", "text", "date", "language")] for row in found])
+    stripped = documents(store, strip_all(store, [one], Strip()))
+    golden = digest([[row[key] for key in ("id", "url", "title", "text", "date", "language")] for row in stripped])
     expected = {3: "4df3b3ffb3bb316e56d6a744cdaa5ed3c5e5283da627427e73729598b84c7bfc"}
     assert golden == expected.get(stages.of("strip-shard").version), (
         "output changed: raise the version (and put the new digest here)"
@@ -268,5 +268,5 @@ def test_output_is_what_it_was(store: Store) -> None:
 
 def test_the_corpus_half_never_imports_torch() -> None:
     code = "import sys, prosemill.strip; print({'torch', 'transformers', 'prefect'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert found == "set()\n"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed == "set()\n"

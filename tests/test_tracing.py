@@ -39,7 +39,7 @@ def save(store: Store, stage: str, increment: int, parents: list[str], **tables:
 
 
 def table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    blank = {each.name: "" if each.type == pa.string() else 0 for each in schema}
+    blank = {column.name: "" if column.type == pa.string() else 0 for column in schema}
     return pa.Table.from_pylist([blank | row for row in rows], schema)
 
 
@@ -47,11 +47,11 @@ def increment(store: Store, number: int, *, withdrawn: tuple[int, ...] = (), gon
     """A run of all stages up to chunk, by hand: document 0 is held out, the others are trained on."""
     before = [number - 1] if number > 1 else []
     ledger = [
-        {"url": url, "source": "mill", "state": "skipped" if each in withdrawn else "fetched"}
-        for each, url in enumerate(URLS)
-        if each not in gone
+        {"url": url, "source": "mill", "state": "skipped" if place in withdrawn else "fetched"}
+        for place, url in enumerate(URLS)
+        if place not in gone
     ]
-    scrapes = [name("scrape", each) for each in before]
+    scrapes = [name("scrape", earlier) for earlier in before]
     save(store, "scrape", number, scrapes, ledger=table(ledger, LEDGER))
     save(store, "strip", number, [name("scrape", number)], dropped=table([], DOCUMENT))
     keepers = [
@@ -59,23 +59,23 @@ def increment(store: Store, number: int, *, withdrawn: tuple[int, ...] = (), gon
         for id, url, text in zip(IDS, URLS, TEXTS, strict=True)
     ]
     opted_out = [
-        {"id": IDS[each], "url": URLS[each], "reason": "meta:noai", "since": "2026-01-02"} for each in withdrawn
+        {"id": IDS[place], "url": URLS[place], "reason": "meta:noai", "since": "2026-01-02"} for place in withdrawn
     ]
     roles = {"keepers": table(keepers, DOCUMENT), "withdrawn": table(opted_out, WITHDRAWN)}
-    save(store, "dedup", number, [name("strip", number), *(name("dedup", each) for each in before)], **roles)
+    save(store, "dedup", number, [name("strip", number), *(name("dedup", earlier) for earlier in before)], **roles)
     splits = [
-        {"id": id, "url": url, "split": "train" if each else "test"}
-        for each, (id, url) in enumerate(zip(IDS, URLS, strict=True))
+        {"id": id, "url": url, "split": "train" if place else "test"}
+        for place, (id, url) in enumerate(zip(IDS, URLS, strict=True))
     ]
-    parents = [name("dedup", number), *(name("split", each) for each in before)]
+    parents = [name("dedup", number), *(name("split", earlier) for earlier in before)]
     save(store, "split", number, parents, assignments=table(splits, SPLIT))
     chunk = name("chunk", number)
     chunks = [
-        {"chunk": f"{chunk}/train.parquet#{each}", "split": "train", "document": IDS[each], "url": URLS[each]}
-        for each in range(1, len(IDS))
-        if each not in withdrawn
+        {"chunk": f"{chunk}/train.parquet#{place}", "split": "train", "document": IDS[place], "url": URLS[place]}
+        for place in range(1, len(IDS))
+        if place not in withdrawn
     ]
-    parents = [name("dedup", number), name("split", number), *(name("chunk", each) for each in before)]
+    parents = [name("dedup", number), name("split", number), *(name("chunk", earlier) for earlier in before)]
     save(store, "chunk", number, parents, map=table(chunks, CHUNK_MAP), train=table(chunks, CHUNK_MAP))
     record = {stage: name(stage, number) for stage in ("strip", "dedup", "split", "chunk")}
     store.record_run("mill", f"2026-01-{number:02}", {**record, "scrape": {"mill": name("scrape", number)}})
@@ -89,12 +89,16 @@ def model(store: Store, number: int) -> str:
 def test_a_sentence_that_a_model_has_bent_still_leads_to_its_page(store: Store) -> None:
     increment(store, 1)
     line = TEXTS[5].split(".")[0].split()
-    for said, length in ((" ".join(line), 4), (f"Oh, {' '.join(line[:3])}!", 3), (f"Sing {' '.join(line[-2:])}", 2)):
-        found = Tracer(store).trace(said)
-        assert {each.leads_to[0].facts["run_words"] for each in found} == {length}
-        for each in found:
-            shared = passages.runs_of(words(said), length)
-            (row,) = [text for text, url in zip(TEXTS, URLS, strict=True) if url == each.facts["closest"]]
+    for sentence, length in (
+        (" ".join(line), 4),
+        (f"Oh, {' '.join(line[:3])}!", 3),
+        (f"Sing {' '.join(line[-2:])}", 2),
+    ):
+        matches = Tracer(store).trace(sentence)
+        assert {step.leads_to[0].facts["run_words"] for step in matches} == {length}
+        for step in matches:
+            shared = passages.runs_of(words(sentence), length)
+            (row,) = [text for text, url in zip(TEXTS, URLS, strict=True) if url == step.facts["closest"]]
             assert shared & passages.runs_of(words(row), length)
     best = Tracer(store).trace(". ".join(TEXTS[5].split(".")[:2]))[0]
     assert best.facts["closest"] == URLS[5]
@@ -102,7 +106,7 @@ def test_a_sentence_that_a_model_has_bent_still_leads_to_its_page(store: Store) 
 
 def test_a_sentence_is_not_traced_to_what_no_model_was_trained_on(store: Store) -> None:
     increment(store, 1)
-    assert URLS[0] not in {each.facts["closest"] for each in Tracer(store).trace(TEXTS[0])}
+    assert URLS[0] not in {step.facts["closest"] for step in Tracer(store).trace(TEXTS[0])}
     with pytest.raises(RecipeError, match=r"nothing in .* answers to it"):
         Tracer(store).trace("xylophones quarrel")
 
@@ -125,9 +129,9 @@ def test_words_are_found_whatever_stands_between_them(tmp_path: Path) -> None:
         "tibetan": "འཐག་པ་ཆུ་ལ་སྒུག",
         "thai": "คนโม่รอแม่น้ำ",
     }
-    for document, said in cases.items():
-        (found,) = passages.closest([tmp_path / "t"], said, 5, set(cases))
-        assert (found.document, found.shared, found.run_words) == (document, 1.0, 4)
+    for document, sentence in cases.items():
+        (nearest,) = passages.closest([tmp_path / "t"], sentence, 5, set(cases))
+        assert (nearest.document, nearest.shared, nearest.run_words) == (document, 1.0, 4)
     assert passages.closest([tmp_path / "t"], "चाका वालू नदा का इंतज़ारी कर", 5, set(cases)) == []  # other vowels
 
 
@@ -135,13 +139,13 @@ def test_a_long_sentence_of_any_script_is_no_burden(tmp_path: Path) -> None:
     """RE2 refuses an expression that takes too much memory."""
     rng = random.Random(1)
     for letters in ("कखगमतनसर", "ابتثجح", "abcdef", "กขคงจ"):
-        said = " ".join("".join(rng.choices(letters, k=12)) for _ in range(70))
+        sentence = " ".join("".join(rng.choices(letters, k=12)) for _ in range(70))
         pq.write_table(
-            pa.Table.from_pylist([dict.fromkeys(DOCUMENT.names, "") | {"id": "a", "text": f"… {said}!"}]),
+            pa.Table.from_pylist([dict.fromkeys(DOCUMENT.names, "") | {"id": "a", "text": f"… {sentence}!"}]),
             tmp_path / "t",
         )
-        (found,) = passages.closest([tmp_path / "t"], said, 5, {"a"})
-        assert found.shared == 1.0
+        (nearest,) = passages.closest([tmp_path / "t"], sentence, 5, {"a"})
+        assert nearest.shared == 1.0
 
 
 def test_sentences_have_four_words_in_any_script() -> None:
@@ -187,15 +191,15 @@ def test_snapshots_of_many_runs_are_traced_both_ways(store: Store) -> None:
     for number in range(1, 9):
         increment(store, number)
     last = model(store, 8)
-    (found,) = Tracer(store).trace(name("split", 1))
-    assert found.facts["used_by"] == [name("chunk", 1), name("split", 2)]
-    assert found.facts["models"] == [last]
-    assert found.facts["descendants"] == {"chunk": 8, "finetune": 1, "split": 7}
+    (step,) = Tracer(store).trace(name("split", 1))
+    assert step.facts["used_by"] == [name("chunk", 1), name("split", 2)]
+    assert step.facts["models"] == [last]
+    assert step.facts["descendants"] == {"chunk": 8, "finetune": 1, "split": 7}
     (newest,) = Tracer(store).trace(last)
     assert newest.facts["ancestors"] == dict.fromkeys(("chunk", "dedup", "scrape", "split", "strip"), 8)
 
     def size(step: Any) -> int:
-        return 1 + sum(size(each) for each in step.leads_to)
+        return 1 + sum(size(child) for child in step.leads_to)
 
     assert size(newest) == 10, "five stages of this run, and the run before as leaves"
 

@@ -36,7 +36,10 @@ def test_a_models_life_is_the_same_with_each(store: Store, registry: Registry) -
     registry.mark("house", second[0], {"approval": "approved by ada"})
     assert registry.promote("house", second[0])
     assert not registry.promote("house", second[0])
-    facts = [(each.version, each.snapshot, each.aliases, each.approval) for each in registry.list_versions("house")]
+    facts = [
+        (version.version, version.snapshot, version.aliases, version.approval)
+        for version in registry.list_versions("house")
+    ]
     assert facts == [(2, second[0], ("challenger", "champion"), "approved by ada"), (1, first[0], ("previous",), "")]
     assert registry.roll_back("house").version == 1
     assert registry.resolve("house") == registry.resolve("house/1") == first[0]

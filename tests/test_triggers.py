@@ -61,10 +61,10 @@ class Pager:
 
 def until(look: Callable[[], T | None], otherwise: str) -> T:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := look()):
+    while not (value := look()):
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.3)
-    return found
+    return value
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ class WatchedRecipe:
     client: SyncPrefectClient
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
-        found = self.client.read_deployment_by_name(f"{deployment}/{NAME}")
-        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+        deployed = self.client.read_deployment_by_name(f"{deployment}/{NAME}")
+        return self.client.create_flow_run_from_deployment(deployed.id, parameters=parameters).id
 
     def ended(self, run: UUID) -> State[Any]:
         def look() -> State[Any] | None:
@@ -95,8 +95,8 @@ class WatchedRecipe:
         return until(look, f"run {run} never ended")
 
     def retrainings(self) -> list[FlowRun]:
-        found = self.client.read_deployment_by_name(f"retrain/{NAME}")
-        return self.client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])))
+        deployed = self.client.read_deployment_by_name(f"retrain/{NAME}")
+        return self.client.read_flow_runs(deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployed.id])))
 
     def updates(self) -> list[Event]:
         """What the server heard of the corpus, oldest first."""
@@ -154,7 +154,7 @@ def test_new_data_starts_one_retraining_and_that_starts_none(watched: WatchedRec
     assert run.parameters["as_of"] == AS_OF, "so that it finds the corpus made"
     assert watched.ended(run.id).is_completed()
 
-    by_itself, within = until(lambda: found if len(found := watched.updates()) == 2 else None, "two were to come")
+    by_itself, within = until(lambda: updates if len(updates := watched.updates()) == 2 else None, "two were to come")
     labels = [
         (event.resource[events.WORTH_TRAINING], event.resource[events.BY_ITSELF]) for event in (by_itself, within)
     ]
@@ -162,7 +162,7 @@ def test_new_data_starts_one_retraining_and_that_starts_none(watched: WatchedRec
     # Triggers take events in turn: when this later one has had its effect, the one before it has had none.
     watched.ask_for_approval("better by a fifth")
     assert f"{NAME}/1 waits for approval: better by a fifth" in pager.wait_for("waits for approval")
-    assert [each.id for each in watched.retrainings()] == [run.id]
+    assert [run.id for run in watched.retrainings()] == [run.id]
 
 
 @pytest.mark.timeout(900)

@@ -121,7 +121,7 @@ UNREADABLE: dict[str, Make] = {
 
 def archive(path: Path, items: Sequence[tuple[str, bytes]], packed: bool) -> Path:
     records = [record(url, block) for url, block in items]
-    path.write_bytes(b"".join(gzip.compress(each) if packed else each for each in records))
+    path.write_bytes(b"".join(gzip.compress(record) if packed else record for record in records))
     return path
 
 
@@ -153,7 +153,8 @@ def test_no_record_costs_another(tmp_path: Path, packed: bool) -> None:
 def warcio_bodies(path: Path) -> list[tuple[str, bytes]]:
     with open(path, "rb") as file:
         return [
-            (found.rec_headers.get_header("WARC-Target-URI"), found.content_stream().read()) for found in Warcio(file)
+            (record.rec_headers.get_header("WARC-Target-URI"), record.content_stream().read())
+            for record in Warcio(file)
         ]
 
 
@@ -174,7 +175,7 @@ def test_ours_reads_what_warcio_reads(tmp_path: Path) -> None:
 THREE = [(f"http://e.example/{number}", READABLE["gzip within chunked"](page_text(str(number)))) for number in range(3)]
 
 
-def told(path: Path) -> list[str]:
+def outline(path: Path) -> list[str]:
     """A page's URL, a bad record's reason."""
     return [page.reason if isinstance(page, BadRecord) else page.url[-1] for page in iter_records(path)]
 
@@ -184,18 +185,18 @@ def told(path: Path) -> list[str]:
 def test_an_archive_that_is_cut_off_gives_its_whole_pages(tmp_path: Path, packed: bool, missing: int) -> None:
     path = archive(tmp_path / "a.warc", THREE, packed)
     path.write_bytes(path.read_bytes()[: -missing - (0 if packed else 4)])
-    assert told(path) in (["0", "1", "cut_off"], ["0", "1", "2", "cut_off"])
-    assert ("2" in told(path)) == (packed and missing == 1), "a checksum that is cut off costs nothing"
+    assert outline(path) in (["0", "1", "cut_off"], ["0", "1", "2", "cut_off"])
+    assert ("2" in outline(path)) == (packed and missing == 1), "a checksum that is cut off costs nothing"
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
 def test_damage_in_the_middle_costs_the_record_that_it_hits(tmp_path: Path, packed: bool) -> None:
     records = [record(url, block) for url, block in THREE]
-    members = [gzip.compress(each) if packed else each for each in records]
+    members = [gzip.compress(record) if packed else record for record in records]
     members[1] = members[1][:9] + b"\xff" * 90 + members[1][99:]
     path = tmp_path / "a.warc"
     path.write_bytes(b"".join(members))
-    read = told(path)
+    read = outline(path)
     assert (read[0], read[-1]) == ("0", "2")
     assert set(read[1:-1]) == {"bad_file"}
 
@@ -210,7 +211,7 @@ def test_a_length_that_lies_costs_no_later_record(tmp_path: Path) -> None:
             for number, (block, lie) in enumerate(zip(blocks, lies, strict=True))
         )
     )
-    assert told(path) == ["0", "bad_record", "2", "bad_record", "4"]
+    assert outline(path) == ["0", "bad_record", "2", "bad_record", "4"]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
@@ -219,8 +220,8 @@ def test_a_length_beyond_the_end_of_the_file_costs_no_later_record(tmp_path: Pat
     records = [record(url, block) for url, block in THREE]
     records[1] = record(*THREE[1], length=10_000_000).replace(b"WARC-Type: response", f"WARC-Type: {kind}".encode())
     path = tmp_path / "a.warc"
-    path.write_bytes(b"".join(gzip.compress(each) if packed else each for each in records))
-    assert told(path) == (["0", "bad_record", "2"] if kind == "response" else ["0", "2"])
+    path.write_bytes(b"".join(gzip.compress(record) if packed else record for record in records))
+    assert outline(path) == (["0", "bad_record", "2"] if kind == "response" else ["0", "2"])
 
 
 def test_what_is_not_an_archive_at_all_says_so(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "config.json").write_text("{}")
     with pytest.raises(OSError, match="not empty"), atomic.new_folder(path):
         pass
-    assert [each.name for each in tmp_path.rglob("*")] == ["model", "config.json"]
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["model", "config.json"]
 
 
 @pytest.mark.parametrize("url", ["file", "memory"])
@@ -109,12 +109,12 @@ OWN_WAYS = {  # what else writes aside, writes moments or takes locks, and why i
 }
 
 
-@pytest.mark.parametrize("way", OWN_WAYS)
-def test_there_is_one_way_of_each(way: str) -> None:
+@pytest.mark.parametrize("pattern", OWN_WAYS)
+def test_there_is_one_way_of_each(pattern: str) -> None:
     users = {
         path.relative_to(ROOT).as_posix()
         for storey in ("prosemill", "tasks", "flows", "deployments")
         for path in (ROOT / storey).rglob("*.py")
-        if re.search(way, path.read_text(encoding="utf-8"))
+        if re.search(pattern, path.read_text(encoding="utf-8"))
     }
-    assert users == OWN_WAYS[way]
+    assert users == OWN_WAYS[pattern]

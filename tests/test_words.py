@@ -64,11 +64,11 @@ FORMER = re.compile(rf"[{FORMER_ALONE}]|[^\W{FORMER_ALONE}]+")
     ],
 )
 def test_words(text: str, expected: str) -> None:
-    found = words(text)
-    assert found == expected.split()
-    assert words(" ".join(found)) == found
+    result = words(text)
+    assert result == expected.split()
+    assert words(" ".join(result)) == result
     for form in ("NFC", "NFD"):
-        assert words(unicodedata.normalize(form, text)) == found
+        assert words(unicodedata.normalize(form, text)) == result
 
 
 def test_vietnamese_and_korean_read_the_same_in_any_form() -> None:
@@ -81,7 +81,7 @@ def test_vietnamese_and_korean_read_the_same_in_any_form() -> None:
 
 def test_marks_stay_with_their_letter_and_alone_letters_are_clusters() -> None:
     text = "ไทยน้ำใจดีๆ ភាសា が̥ ພາສາລາວ"
-    clusters = [each for each in regex.findall(r"\X", text) if each.strip()]
+    clusters = [cluster for cluster in regex.findall(r"\X", text) if cluster.strip()]
     assert len(clusters) >= 18
     assert words(text) == clusters
 
@@ -110,7 +110,7 @@ def test_latin_cyrillic_and_han_give_what_they_gave(letters: str) -> None:
 def test_each_character_by_its_properties() -> None:
     """Against unicodedata, which shares no code with the table; it may know fewer characters."""
     kind, category = kinds(), {code: unicodedata.category(chr(code)) for code in EVERY}
-    assert {int(each) for each in kind} == {SEPARATOR, LETTER, ALONE, MARK, IGNORED}
+    assert {int(value) for value in kind} == {SEPARATOR, LETTER, ALONE, MARK, IGNORED}
     for code in EVERY:
         if category[code] != "Cn" and kind[code] != IGNORED and not 0x20000 <= code < 0x40000:
             is_of_word = category[code][0] in "LNM" or code == 0x5F
@@ -168,7 +168,7 @@ def test_ngrams() -> None:
 def test_shingles() -> None:
     assert shingles_of("One two, THREE four five six!", 5) == [b"one two three four five", b"two three four five six"]
     expected = ["größe über alles ça va", "über alles ça va là"]
-    assert shingles_of("Größe über alles: ça va, là", 5) == [each.encode() for each in expected]
+    assert shingles_of("Größe über alles: ça va, là", 5) == [shingle.encode() for shingle in expected]
     assert shingles_of("only three words", 5) == [b"only three words"]
     assert shingles_of("five words make one shingle", 5) == [b"five words make one shingle"]
     assert shingles_of("…!", 5) == []

@@ -151,9 +151,9 @@ def test_a_cache_with_room_holds_what_a_plain_one_holds() -> None:
     for size in (5, *[1] * 200, 30):
         states = torch.randn(2, 3, size, 4), torch.randn(2, 3, size, 4)
         for cache in (plain, roomy):
-            found = cache.update(*states, 0)
+            updated = cache.update(*states, 0)
         roomy = with_room(roomy)
-        assert all(torch.equal(one, other) for one, other in zip(found, plain.update(*_nothing(), 0), strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(updated, plain.update(*_nothing(), 0), strict=True))
     assert isinstance(roomy.layers[0], RoomyLayer)
     assert roomy.get_seq_length() == plain.get_seq_length() == 235
     assert roomy.layers[0].rooms[0].shape[-2] > 235

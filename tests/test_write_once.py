@@ -12,8 +12,8 @@ from tests.test_remote import bucket, s3  # noqa: F401 - fixtures
 
 @pytest.fixture(params=["folder", "bucket"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    found: str = request.getfixturevalue("bucket") if request.param == "bucket" else str(tmp_path / "store")
-    return found
+    address: str = request.getfixturevalue("bucket") if request.param == "bucket" else str(tmp_path / "store")
+    return address
 
 
 def test_the_first_writer_wins(url: str) -> None:
@@ -25,10 +25,10 @@ def test_the_first_writer_wins(url: str) -> None:
 
 
 def test_of_many_at_once_one_wins_and_all_know(url: str) -> None:
-    said: list[tuple[write_once.Record, bool]] = []
+    answers: list[tuple[write_once.Record, bool]] = []
     writers = [
         threading.Thread(
-            target=lambda n=n: said.append(write_once.write(Store(url), "started/run.json", {"number": n}))
+            target=lambda n=n: answers.append(write_once.write(Store(url), "started/run.json", {"number": n}))
         )  # type: ignore[misc]
         for n in range(8)
     ]
@@ -36,20 +36,20 @@ def test_of_many_at_once_one_wins_and_all_know(url: str) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    assert [ours for _, ours in said].count(True) == 1
+    assert [ours for _, ours in answers].count(True) == 1
     stands = write_once.read(Store(url), "started/run.json")
-    assert [record for record, _ in said] == [stands] * 8
+    assert [record for record, _ in answers] == [stands] * 8
 
 
 def test_what_is_settled_is_not_found_out_again(url: str) -> None:
-    store, asked = Store(url), []
+    store, calls = Store(url), []
 
     def find_out() -> dict[str, int]:
-        asked.append(1)
-        return {"times": len(asked)}
+        calls.append(1)
+        return {"times": len(calls)}
 
     assert [write_once.get_or_create(store, "started/a.json", find_out) for _ in range(3)] == [{"times": 1}] * 3
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 def test_nothing_is_left_beside_it(tmp_path: Path) -> None:

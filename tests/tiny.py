@@ -143,8 +143,8 @@ def make_corpus(
     """
     dedup, split = f"dedup-{increment:0>16}", f"split-{increment:0>16}"
     rows = []
-    for source, found in documents.items():
-        for text in found:
+    for source, texts in documents.items():
+        for text in texts:
             url = f"https://{source}.example/{len(rows)}"
             row = dict.fromkeys(DOCUMENT.names, "") | {"id": document_id(url, text), "url": url, "source": source}
             rows.append(row | {"text": text, "size_bytes": len(text.encode()), "scrubbed": 0})
