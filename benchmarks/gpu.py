@@ -119,7 +119,7 @@ class Bench:
         return machine
 
     def checks(self) -> dict[str, Any]:
-        """The compute mode that the probe chooses, whether it keeps documents apart, and its loss beside the plain one."""
+        """The compute mode that the probe chooses, whether it keeps documents apart, its loss beside the plain one."""
         learner = SummedLoss(build(self.shape).to(self.device))
         batch = self._batch(2)
         choice = choose(learner, batch, precision="auto" if self.device.type == "cuda" else "fp32", dropout=0.0)

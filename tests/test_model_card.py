@@ -94,7 +94,7 @@ def front_of(card: str) -> dict[str, Any]:
 def test_every_figure_of_the_card_is_the_registry_s(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
     store, _, _ = recorded
     card, metrics = card_in_mlflow(store), metrics_of(store)
-    figures = {each["name"]: each["value"] for each in front_of(card)["model-index"][0]["results"][0]["metrics"]}
+    figures = {metric["name"]: metric["value"] for metric in front_of(card)["model-index"][0]["results"][0]["metrics"]}
     assert len(figures) > 40
     assert figures == {name: pytest.approx(metrics[name], rel=1e-12) for name in figures}
     assert {"challenger.perplexity", "base.general.bits_per_byte", "difference.low", "challenger.copied"} <= set(
@@ -110,8 +110,8 @@ def test_every_figure_of_the_card_is_the_registry_s(recorded: tuple[Store, Base,
     assert base[2] == f"{metrics[name]:.4f} [{metrics[f'{name}.low']:.4f}, {metrics[f'{name}.high']:.4f}]"
     written = re.search(r"([\d,]+) tokens in ([\d,]+) steps", card)
     assert written is not None
-    shown = [int(number.replace(",", "")) for number in written.groups()]
-    assert shown == [metrics["training.tokens"], metrics["training.steps"]]
+    tokens_and_steps = [int(number.replace(",", "")) for number in written.groups()]
+    assert tokens_and_steps == [metrics["training.tokens"], metrics["training.steps"]]
 
 
 def test_every_number_of_the_tables_is_a_figure_or_a_decision_s(
@@ -159,8 +159,8 @@ def test_a_later_decision_changes_the_figures(recorded: tuple[Store, Base, tuple
     after = metrics_of(store)["challenger.perplexity"]
     assert after != before
     figures = {
-        each["name"]: each["value"]
-        for each in front_of(card_in_mlflow(store))["model-index"][0]["results"][0]["metrics"]
+        metric["name"]: metric["value"]
+        for metric in front_of(card_in_mlflow(store))["model-index"][0]["results"][0]["metrics"]
     }
     assert figures["challenger.perplexity"] == pytest.approx(after)
     registry.record("house", tuned, evaluation, decision)
@@ -205,10 +205,10 @@ def test_a_snapshot_that_is_no_version_is_told(recorded: tuple[Store, Base, tupl
 def test_a_model_is_made_again_bit_for_bit(recorded: tuple[Store, Base, tuple[str, str, str]]) -> None:
     store, base, (tuned, _, _) = recorded
     before = store.snapshots()
-    made = reproduce.reproduce(store, tuned)
-    assert made.is_same
-    assert made.new_sha256 == store.manifest(tuned).totals["weights_sha256"]
-    assert all(line.startswith("code: ") for line in made.differences)  # a working tree that is not committed
+    reproduction = reproduce.reproduce(store, tuned)
+    assert reproduction.is_same
+    assert reproduction.new_sha256 == store.manifest(tuned).totals["weights_sha256"]
+    assert all(line.startswith("code: ") for line in reproduction.differences)  # a working tree that is not committed
     assert store.snapshots() == before
     config = json.loads((base.folder / "config.json").read_text())
     weights = (base.folder / "model.safetensors").read_bytes()
@@ -243,11 +243,11 @@ def test_the_commands_about_a_model(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     where = ["--store", store.url]
     assert run(["decision", "house", *where, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == {"model": "house/1", **with_old_key(read_decision(store, decision))}
+    record = json.loads(capsys.readouterr().out)
+    assert record == {"model": "house/1", **with_old_key(read_decision(store, decision))}
     assert run(["decision", "house/1", *where]) == 0
-    shown = capsys.readouterr().out
-    assert all(each["slice"] in shown for each in told["slices"])
+    printed = capsys.readouterr().out
+    assert all(part["slice"] in printed for part in record["slices"])
     assert run(["card", tuned, *where]) == 0
     assert capsys.readouterr().out.strip() == card_in_mlflow(store).strip()
     folder = tmp_path / "house"
