@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import functools
 import html
+import json
+import os
 import shlex
+import subprocess
+import sys
 import threading
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -23,8 +27,12 @@ import typer
 from flows.cli import run
 from flows.cli.app import app
 from prosemill.config.recipe import load_recipe
+from prosemill.gate import approval
+from prosemill.registry.registry import Registry
+from prosemill.storage.store import Store
 from tests.documents import ROOT, Block, anchors, commands, iter_blocks, iter_links, iter_table_commands
 from tests.stories import recipe_text
+from tests.test_registry import snapshots_of
 from tests.tiny import make_base, sentences
 
 NOT_RUN: Mapping[str, str] = {
@@ -66,7 +74,11 @@ def test_a_documented_recipe_is_read(block: Block, tmp_path: Path) -> None:
 
 def test_the_commands_of_the_tables_exist_with_their_options() -> None:
     group = typer.main.get_command(app)
-    known = {name: {option for each in command.params for option in each.opts} for name, command in group.commands.items()}  # type: ignore[attr-defined]  # fmt: skip
+    commands = group.commands  # type: ignore[attr-defined]
+    known = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in commands.items()
+    }
     rows = list(iter_table_commands())
     assert len(rows) > 40, "the tables of commands were not found"
     for page, names, options in rows:
@@ -75,7 +87,7 @@ def test_the_commands_of_the_tables_exist_with_their_options() -> None:
         offered = set().union(*(known[name] for name in names))
         assert set(options) <= offered | {"--help"}, f"{page}: {names}"
     named = {name for _, names, _ in rows for name in names}
-    shown = {name for name, command in group.commands.items() if not command.hidden}  # type: ignore[attr-defined]
+    shown = {name for name, command in commands.items() if not command.hidden}
     assert shown <= named, "a command that docs/commands.md does not name"
 
 
@@ -126,8 +138,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, site: str) -> Path:
     work = tmp_path_factory.mktemp("work")
     make_base(work / "base")
     sources = (
-        f'[[sources]]\nname = "site"\nurls = ["{site}"]\n'
-        "[scrape]\ndelay_seconds = 0\nallow_private_addresses = true\n"
+        f'[[sources]]\nname = "site"\nurls = ["{site}"]\n[scrape]\ndelay_seconds = 0\nallow_private_addresses = true\n'
     )
     text = recipe_text(sources, more="[write]\nmax_new_tokens = 8\n").replace('"stories"', '"our-docs"')
     (work / "our-docs.toml").write_text(text)
@@ -135,3 +146,67 @@ def work(tmp_path_factory: pytest.TempPathFactory, site: str) -> Path:
     (work / "page.html").write_text(f"<title>A page</title><body><article>{paragraphs}</article></body>")
     pq.write_table(pa.table({"text": sentences(60)}), work / "texts.parquet")
     return work
+
+
+# A run comes before what looks at its model; what is not named comes after these, in the order of the pages.
+FIRST = ("prosemill check", "prosemill retrain our-docs.toml --as-of", "prosemill retrain")
+LAST = ("prosemill approve", "prosemill roll-back", "prosemill restore")
+
+
+def by_need(command: str) -> tuple[int, int]:
+    for group, prefixes in ((0, FIRST), (2, LAST)):
+        for place, prefix in enumerate(prefixes):
+            if command.startswith(prefix):
+                return group, place
+    return 1, 0
+
+
+def in_order() -> list[str]:
+    return sorted((command for command in commands() if command not in NOT_RUN), key=by_need)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_the_documented_commands_run(
+    work: Path, site: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("PROSEMILL_STORE", raising=False)
+    failures = []
+    for command in in_order():
+        words = shlex.split(command.replace("https://docs.example.org/", site))
+        assert words[0] == "prosemill", f"{command}: run it here, or name it in NOT_RUN with the reason"
+        if words[1] == "approve":
+            ask_for_approval(work)
+        status = run_elsewhere(words[1:]) if words[1] in ELSEWHERE else run(words[1:])
+        told = capfd.readouterr()
+        if status:
+            failures.append(f"{command}: exit code {status}: {told.err[-500:]}")
+    assert not failures, "\n".join(failures)
+
+
+# These replace their process by another, or ask where the database of the Prefect server of these tests is.
+ELSEWHERE = ("deploy", "backup", "restore")
+
+
+def run_elsewhere(arguments: list[str]) -> int:
+    """The exit code of `prosemill` in a process of its own; `backup` and `restore` know of no server there."""
+    server = {} if arguments[0] == "deploy" else {"PREFECT_API_URL": ""}
+    program = [sys.executable, "-c", "import sys; from flows.cli import run; sys.exit(run(sys.argv[1:]))", *arguments]
+    return subprocess.run(program, env={**os.environ, **server}, check=False, timeout=240).returncode
+
+
+def ask_for_approval(work: Path) -> None:
+    """A challenger that a person is asked about; only its decision is real."""
+    store = Store(str(work / "data" / "store"))
+    registry = Registry(store.url)
+    champion = registry.champion("our-docs")
+    assert champion is not None
+    number = len(registry.describe("our-docs"))
+    finetune, evaluation, decision = snapshots_of(store, number)
+    file = store.local(decision) / "decision.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "champion": champion.snapshot}))
+    version = registry.record("our-docs", finetune, evaluation, decision)
+    asked = approval.ask(
+        store, "our-docs", model=f"our-docs/{version}", challenger=finetune, decision=decision, hours=1, run="run"
+    )
+    approval.enact(store, registry, asked)

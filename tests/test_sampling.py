@@ -14,14 +14,15 @@ from prosemill.lineage.sampling import sample, texts_of
 from prosemill.reporting.sample_page import page
 from prosemill.storage.store import Store
 from tests.test_dedup import write_strip
+from tests.tiny import texts
 
 
 @pytest.fixture
 def kept(store: Store) -> str:
     """A second run's dedup snapshot, with copies removed on both runs."""
-    texts = planted_copies(60).texts
-    first = write_strip(store, "1", [("s", f"https://example.org/{n}", text) for n, text in enumerate(texts[:90])])
-    both = write_strip(store, "2", [("s", f"https://example.org/{n}", text) for n, text in enumerate(texts)])
+    copies = planted_copies(60).texts
+    first = write_strip(store, "1", [("s", f"https://example.org/{n}", text) for n, text in enumerate(copies[:90])])
+    both = write_strip(store, "2", [("s", f"https://example.org/{n}", text) for n, text in enumerate(copies)])
     increment = dedup(store, first, Dedup(), as_of="2026-01-05")
     return dedup(store, both, Dedup(), as_of="2026-01-06", previous=increment)
 
@@ -61,6 +62,14 @@ def test_the_page_spells_out_what_a_document_tries_to_be(store: Store) -> None:
     assert "&lt;script&gt;" in html
     assert 'href="javascript' not in html
     assert not re.search(r'"\s*onclick', html)
+
+
+def test_of_a_stage_that_dropped_nothing_nothing_is_drawn(store: Store) -> None:
+    strip = write_strip(
+        store, "1", [("s", f"https://example.org/{n}", text) for n, text in enumerate(texts(7, words=9))]
+    )
+    drawn = sample(store, dedup(store, strip, Dedup(), as_of="2026-01-05"), 5, 0)
+    assert (drawn.num_kept, drawn.num_dropped, drawn.dropped) == (7, 0, [])
 
 
 def test_the_command_writes_a_page(store: Store, kept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

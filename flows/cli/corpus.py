@@ -135,7 +135,7 @@ def sample(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="A strip or dedup snapshot, or NAME: its newest corpus.")],
     number: Annotated[int, typer.Option(min=1, max=1000, help="How many kept, and how many dropped.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same documents.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="The page to write. Default: sample-SNAPSHOT.html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write. Default: sample-WHAT.html.")] = None,
     overwrite: OverwriteOption = False,
     store: StoreOption = "",
 ) -> None:
@@ -149,17 +149,15 @@ def sample(
         known = ", ".join(opened.corpora()) or "none yet"
         raise RecipeError(f"{what!r}: no snapshot and no corpus of {opened.url}; corpora: {known}")
     snapshots = [runs[max(runs)][stage] for stage in ("strip", "dedup")] if runs else [what]
-    folder = out.parent if out else Path()
-    targets = [out] if out and len(snapshots) == 1 else [folder / f"sample-{snapshot}.html" for snapshot in snapshots]
-    for target in targets if out and not overwrite else []:
-        if os.path.lexists(target):
-            raise RecipeError(f"{target}: exists already; give another --out, or say --overwrite")
-    for snapshot, target in zip(snapshots, targets, strict=True):
-        drawn = sampling.sample(opened, snapshot, number, seed)
-        with disk_errors(str(target)):
-            target.write_text(page(drawn), encoding="utf-8")
+    target = out or Path(f"sample-{what}.html")
+    if out and not overwrite and os.path.lexists(target):
+        raise RecipeError(f"{target}: exists already; give another --out, or say --overwrite")
+    samples = [sampling.sample(opened, snapshot, number, seed) for snapshot in snapshots]
+    with disk_errors(str(target)):
+        target.write_text(page(*samples), encoding="utf-8")
+    for drawn in samples:
         screen.output.print(
-            f"{target}: {len(drawn.kept)} of {drawn.num_kept:,} kept, "
+            f"{target}: {drawn.snapshot}: {len(drawn.kept)} of {drawn.num_kept:,} kept, "
             f"{len(drawn.dropped)} of {drawn.num_dropped:,} dropped"
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill.storage import arrow
 from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.manifest import Manifest, Shard
 from prosemill.storage.store import Store
@@ -52,7 +53,7 @@ def read_past(
 def _leave_out(store: Store, past: PreviousChunks, withdrawn: Set[str]) -> None:
     """Keep no file with one of these documents."""
     left_out: set[str] = set()
-    is_affected = pc.field("document").isin(list(withdrawn))
+    is_affected = arrow.is_one_of("document", withdrawn)
     for shard in [shard for shard in past.shards if shard.role == "map"]:
         if not pq.read_table(store.local(shard.path), columns=["document"], filters=is_affected).num_rows:
             continue

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.dedup.previous import PreviousDedup
+from prosemill.storage import arrow
 from prosemill.storage.manifest import stage_of
 from prosemill.storage.schemas import LEDGER, LIVE_STATES, WITHDRAWN
 from prosemill.storage.store import SnapshotWriter, Store
@@ -76,7 +77,7 @@ def _opted_out(store: Store, scrape: str) -> Iterator[tuple[str, str]]:
 
 def _live(store: Store, scrapes: Iterable[str], urls: list[str]) -> set[str]:
     """Those of `urls` that are live in this run."""
-    is_wanted = pc.field("state").isin(LIVE_STATES) & pc.field("url").isin(urls)
+    is_wanted = pc.field("state").isin(LIVE_STATES) & arrow.is_one_of("url", urls)
     live: set[str] = set()
     for scrape in scrapes:
         for shard in store.manifest(scrape).shards_of("ledger"):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill.storage import arrow
 from prosemill.storage.ancestry import training_chunks
 from prosemill.storage.corpus import withdrawn_of
 from prosemill.storage.manifest import stage_of
@@ -59,6 +60,6 @@ def _dedups(store: Store, chunk: str) -> list[str]:
 
 def _trained_on(store: Store, shard: str, documents: set[str]) -> set[str]:
     """Those of `documents` that a shard of chunk maps has for training."""
-    wanted = (pc.field("split") == "train") & pc.field("document").isin(list(documents))
+    wanted = (pc.field("split") == "train") & arrow.is_one_of("document", documents)
     table = pq.read_table(store.local(shard), columns=["document"], filters=wanted)
     return set(table["document"].to_pylist())

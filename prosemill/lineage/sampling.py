@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
-from prosemill.storage import stages
+from prosemill.storage import arrow, stages
 from prosemill.storage.ancestry import ancestors
 from prosemill.storage.manifest import Manifest
 from prosemill.storage.store import Store
@@ -113,7 +112,7 @@ def texts_of(store: Store, manifest: Manifest, ids: Iterable[str]) -> dict[str, 
 
 def _rows_of(store: Store, manifest: Manifest, role: str, ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for shard in manifest.shards_of(role):
-        for row in pq.read_table(store.local(shard.path), filters=pc.field("id").isin(ids)).to_pylist():
+        for row in pq.read_table(store.local(shard.path), filters=arrow.is_one_of("id", ids)).to_pylist():
             yield row["id"], row
 
 

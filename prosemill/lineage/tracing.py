@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from prosemill.errors import RecipeError
 from prosemill.lineage import passages
-from prosemill.storage import corpus
+from prosemill.storage import arrow, corpus
 from prosemill.storage.ancestry import training_chunks, walk
 from prosemill.storage.manifest import Manifest, is_snapshot_id, stage_of
 from prosemill.storage.schemas import DOCUMENT
@@ -236,7 +236,7 @@ class Tracer:
     def _rows_of(
         self, shards: Sequence[str], column: str, values: list[str], columns: list[str] | None = None
     ) -> Iterator[dict[str, Any]]:
-        wanted = pc.field(column).isin(values)
+        wanted = arrow.is_one_of(column, values)
         for shard in shards:
             yield from pq.read_table(self.store.local(shard), columns=columns, filters=wanted).to_pylist()
 

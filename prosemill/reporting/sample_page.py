@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 
 from prosemill.lineage.sampling import Sample, ShownDocument
@@ -21,21 +22,26 @@ article { border-top: 1px solid #ccc; padding: 1rem 0; }
 """
 
 
-def page(drawn: Sample) -> str:
-    """A web page that needs nothing else: no script, no other file."""
-    title = f"{drawn.snapshot}, seed {drawn.seed}"
+def page(*samples: Sample) -> str:
+    """A web page that needs nothing else: no script, no other file; one part for each sample."""
+    title = escape(f"{', '.join(sample.snapshot for sample in samples)}, seed {samples[0].seed}")
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
-            f"<h2>Kept: {len(drawn.kept)} of {drawn.num_kept:,}</h2>",
-            *map(_article, drawn.kept),
-            f"<h2>Dropped: {len(drawn.dropped)} of {drawn.num_dropped:,}</h2>",
-            *map(_article, drawn.dropped),
+            f"<title>{title}</title><style>{_STYLE}</style></head><body>",
+            *(line for sample in samples for line in _part(sample)),
             "</body></html>\n",
         ]
     )
+
+
+def _part(sample: Sample) -> Iterator[str]:
+    yield f"<h1>{escape(sample.snapshot)}</h1>"
+    yield f"<h2>Kept: {len(sample.kept)} of {sample.num_kept:,}</h2>"
+    yield from map(_article, sample.kept)
+    yield f"<h2>Dropped: {len(sample.dropped)} of {sample.num_dropped:,}</h2>"
+    yield from map(_article, sample.dropped)
 
 
 def _article(document: ShownDocument) -> str:

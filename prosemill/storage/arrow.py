@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -31,6 +32,14 @@ def strings(values: Iterable[str]) -> pa.Array:
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), len(encoded), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))])
+
+
+def is_one_of(column: str, values: Iterable[str]) -> pc.Expression:
+    """The filter for rows whose text in `column` is among `values`; of none when there are none.
+
+    Arrow takes an empty list for one of nulls, and refuses to compare text with it.
+    """
+    return pc.field(column).isin(pa.array(values, pa.string()))
 
 
 def to_numbers(values: pa.Array | pa.ChunkedArray) -> NDArray[Any]:

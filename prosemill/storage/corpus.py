@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prosemill.storage import arrow
 from prosemill.storage.store import Store
 
 BATCH_ROWS = 1000  # documents held in memory at once: a few megabytes of text
@@ -70,7 +71,7 @@ def training_tokens_of(store: Store, chunk: str) -> dict[str, int]:
 
 
 def _has_any(store: Store, shard: str, wanted: Set[str]) -> bool:
-    ids = pq.read_table(store.local(shard), columns=["id"], filters=pc.field("id").isin(list(wanted)))
+    ids = pq.read_table(store.local(shard), columns=["id"], filters=arrow.is_one_of("id", wanted))
     return bool(ids.num_rows)
 
 
