@@ -101,6 +101,17 @@ def test_links_lead_somewhere() -> None:
         assert not anchor or anchor in anchors(file), f"{page.relative_to(ROOT)}: {target}"
 
 
+@pytest.mark.parametrize("block", blocks("python"))
+def test_documented_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_base(tmp_path / "base")
+    texts = sentences(30)
+    table = pa.table({"text": texts})
+    pq.write_table(table, "texts.parquet")
+    exec(block.text, {"html": "<p>A page.</p>", "table": table, "texts": texts})
+    assert (tmp_path / "chunks").is_dir()
+
+
 def test_a_command_that_is_not_run_is_in_the_pages() -> None:
     assert set(NOT_RUN) <= set(commands())
 
