@@ -209,15 +209,15 @@ def run_elsewhere(arguments: list[str]) -> int:
 def ask_for_approval(work: Path) -> None:
     """A challenger that a person is asked about; only its decision is real."""
     store = Store(str(work / "data" / "store"))
-    registry = Registry(store.url)
+    registry = Registry.open(store.url)
     champion = registry.champion("our-docs")
     assert champion is not None
     number = len(registry.describe("our-docs"))
-    finetune, evaluation, decision = snapshots_of(store, number)
-    file = store.local(decision) / "decision.json"
+    finetune, evaluation, gate = snapshots_of(store, number)
+    file = store.local(gate) / "decision.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "champion": champion.snapshot}))
-    version = registry.record("our-docs", finetune, evaluation, decision)
+    version = registry.record("our-docs", finetune, evaluation, gate)
     asked = approval.ask(
-        store, "our-docs", model=f"our-docs/{version}", challenger=finetune, decision=decision, hours=1, run="run"
+        store, "our-docs", model=f"our-docs/{version}", challenger=finetune, gate=gate, hours=1, run="run"
     )
     approval.enact(store, registry, asked)
