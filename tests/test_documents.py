@@ -143,7 +143,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def work(tmp_path_factory: pytest.TempPathFactory, site: str) -> Path:
     """The folder of the reader: a recipe, a page, a table."""
     work = tmp_path_factory.mktemp("work")
@@ -176,6 +176,22 @@ def in_order() -> list[str]:
     return sorted((command for command in commands() if command not in NOT_RUN), key=by_need)
 
 
+WITHOUT_A_RUN = ("check", "strip", "dedup", "chunk")
+
+
+def test_the_documented_commands_that_need_no_run(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("PROSEMILL_STORE", raising=False)
+    words = [shlex.split(command)[1:] for command in in_order() if command.split()[1] in WITHOUT_A_RUN]
+    assert len(words) >= len(WITHOUT_A_RUN)
+    for arguments in words:
+        assert run(arguments) == 0, capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_api")
 def test_the_documented_commands_run(
     work: Path, site: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
