@@ -38,7 +38,7 @@ def api(link: str, path: str, body: dict[str, Any]) -> Any:
 def shown(page: Page, url: str, text: str) -> Image.Image:
     """The page as it looks once `text` stands on it."""
     page.goto(url)
-    page.get_by_text(text).first.wait_for(timeout=60_000)
+    page.get_by_text(text).first.wait_for(timeout=120_000)
     page.wait_for_timeout(5000)  # the graph of the run is drawn and moves into place
     return Image.open(io.BytesIO(page.screenshot()))
 
