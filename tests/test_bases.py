@@ -128,7 +128,7 @@ def test_context(folder, changes, context):
     [
         ({"model_type": None}, "no model_type"),
         ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is not a causal language model"),
-        ({"is_encoder_decoder": True}, "no causal language model"),
+        ({"is_encoder_decoder": True}, "not a causal language model"),
         ({"vocab_size": None}, "no vocab_size"),
         ({"vocab_size": 10}, "the tokenizer has 300 ids and the model 10"),
         ({"eos_token_id": 300}, "end-of-text id 300 is outside"),
