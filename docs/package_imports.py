@@ -70,7 +70,7 @@ def listing() -> str:
         if package_of(link.module) != package_of(link.imported):
             imports_of[package_of(link.module)].add(package_of(link.imported))
     rows = [f"{package}: {' '.join(sorted(imported)) or '–'}" for package, imported in sorted(imports_of.items())]
-    return "\n".join(["```", *rows, "```"])
+    return "\n".join(["```text", *rows, "```"])
 
 
 def current(text: str) -> str:

@@ -265,7 +265,7 @@ def _refuse_what_is_there(store: Store, databases: Sequence[Database]) -> None:
     there += [f"the database of {database.name}" for database in databases if database.exists()]
     if there:
         raise BackupError(
-            f"{' and '.join(there)}: not empty; restore into empty ones, or say --overwrite and lose what is there"
+            f"{' and '.join(there)}: not empty; restore into empty ones, or --overwrite to replace what is there"
         )
 
 

@@ -39,7 +39,7 @@ class Frontier:
         self.entries: list[Entry] = []
         self.links_left_out = 0
         self._known: dict[str, Entry] = {}
-        self._filter = urls.Filter.of(job.source, job.include, job.exclude)
+        self._filter = urls.UrlFilter.of(job.source, job.include, job.exclude)
         self._scope = {urls.scope_of(url) for url in job.urls}
         self._children: dict[str, list[str]] = {}
         self._aliases: dict[str, list[str]] = {}

@@ -21,7 +21,7 @@ def scrape_source(
     Raises SourceUnreachable, SourceEmpty, SourceError, RecipeError or CrawlerDied. A site that goes down half way gives
     a partial snapshot in which pages known before stay live.
     """
-    urls.Filter.of(source.name, source.include, source.exclude)  # a wrong pattern is reported before any work
+    urls.UrlFilter.of(source.name, source.include, source.exclude)  # a wrong pattern is reported before any work
     if previous:
         store.require(previous)
     reader = reader_of(source, settings)

@@ -87,14 +87,14 @@ def is_private(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Filter:
+class UrlFilter:
     """A source's `include` and `exclude`, compiled."""
 
     include: tuple[re.Pattern[str], ...]
     exclude: tuple[re.Pattern[str], ...]
 
     @classmethod
-    def of(cls, source: str, include: Sequence[str], exclude: Sequence[str]) -> Filter:
+    def of(cls, source: str, include: Sequence[str], exclude: Sequence[str]) -> UrlFilter:
         return cls(_compile(source, "include", include), _compile(source, "exclude", exclude))
 
     def reason(self, name: str) -> str:

@@ -29,7 +29,7 @@ from prosemill.scrape.local import (
 )
 from prosemill.scrape.readers import LocalReader
 from prosemill.scrape.texts import iter_texts
-from prosemill.scrape.urls import Filter
+from prosemill.scrape.urls import UrlFilter
 
 _TABLES = (".parquet", ".csv", ".tsv")
 
@@ -66,7 +66,7 @@ class DatasetReader(LocalReader):
 
 
 def _iter_tables(source: DatasetSource, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
-    chosen = Filter.of(source.name, source.include, source.exclude)
+    chosen = UrlFilter.of(source.name, source.include, source.exclude)
     limit = settings.max_page_bytes
     for file in files:
         url, suffix = url_of("dataset", source.name, file.name), file.path.suffix.lower()

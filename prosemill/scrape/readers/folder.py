@@ -9,7 +9,7 @@ from prosemill.config.sources import FolderSource
 from prosemill.scrape.epub import BadEpub, iter_chapters
 from prosemill.scrape.local import File, Item, bounded, is_readable, iter_json, iter_jsonl, page_item, url_of
 from prosemill.scrape.readers import LocalReader
-from prosemill.scrape.urls import Filter
+from prosemill.scrape.urls import UrlFilter
 
 _TYPES = {
     ".html": "text/html",
@@ -30,7 +30,7 @@ class FolderReader(LocalReader):
     source: FolderSource
 
     def items(self, fetched_at: str) -> Iterator[Item]:
-        chosen = Filter.of(self.source.name, self.source.include, self.source.exclude)
+        chosen = UrlFilter.of(self.source.name, self.source.include, self.source.exclude)
         limit = self.settings.max_page_bytes
         for file in self.files:
             url, suffix = url_of("folder", self.source.name, file.name), file.path.suffix.lower()

@@ -37,7 +37,7 @@ class WarcReader(LocalReader):
 
 
 def _iter_warc(source: WarcSource, settings: Scrape, fetched_at: str, files: list[File]) -> Iterator[Item]:
-    chosen = urls.Filter.of(source.name, source.include, source.exclude)
+    chosen = urls.UrlFilter.of(source.name, source.include, source.exclude)
     limit = settings.max_page_bytes
     newest: dict[str, tuple[str, int]] = {}
     for number, (_, page) in enumerate(_iter_all(source, files, limit)):
