@@ -35,7 +35,7 @@ def api(link: str, path: str, body: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
-def shown(page: Page, url: str, text: str) -> Image.Image:
+def screenshot(page: Page, url: str, text: str) -> Image.Image:
     """The page as it looks once `text` stands on it."""
     page.goto(url)
     page.get_by_text(text).first.wait_for(timeout=120_000)
@@ -55,8 +55,8 @@ def main(link: str, name: str) -> None:
         page.goto(link)
         page.wait_for_url(lambda url: "login" not in url)
         pages = [
-            shown(page, f"{start}/runs/flow-run/{run['id']}", "Task Runs"),
-            shown(page, f"{start}/artifacts/artifact/{artifact['id']}", "slice"),
+            screenshot(page, f"{start}/runs/flow-run/{run['id']}", "Task Runs"),
+            screenshot(page, f"{start}/artifacts/artifact/{artifact['id']}", "slice"),
         ]
         browser.close()
     picture = Image.new("RGB", (SIZE["width"] * 2 + 20, SIZE["height"]), "white")

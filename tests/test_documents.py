@@ -62,14 +62,14 @@ def test_every_block_says_what_it_is() -> None:
 def test_a_documented_recipe_is_read(block: Block, tmp_path: Path) -> None:
     for name in ("archive", "essays", "models/zh-base"):
         (tmp_path / name).mkdir(parents=True)
-    shown = tomllib.loads(block.text)
-    missing = "".join(f"{key} = {value!r}\n" for key, value in WHOLE.items() if key not in shown)
+    settings = tomllib.loads(block.text)
+    missing = "".join(f"{key} = {value!r}\n" for key, value in WHOLE.items() if key not in settings)
     text = missing + block.text
-    if "sources" not in shown:
+    if "sources" not in settings:
         text += "\n[[sources]]\n" + "".join(f"{key} = {value!r}\n" for key, value in SOURCE.items())
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     recipe = load_recipe(tmp_path / "recipe.toml")
-    assert recipe.name == shown.get("name", WHOLE["name"])
+    assert recipe.name == settings.get("name", WHOLE["name"])
 
 
 def test_the_commands_of_the_tables_exist_with_their_options() -> None:
@@ -87,8 +87,8 @@ def test_the_commands_of_the_tables_exist_with_their_options() -> None:
         offered = set().union(*(known[name] for name in names))
         assert set(options) <= offered | {"--help"}, f"{page}: {names}"
     named = {name for _, names, _ in rows for name in names}
-    shown = {name for name, command in commands.items() if not command.hidden}
-    assert shown <= named, "a command that docs/commands.md does not name"
+    visible = {name for name, command in commands.items() if not command.hidden}
+    assert visible <= named, "a command that docs/commands.md does not name"
 
 
 def test_links_lead_somewhere() -> None:
@@ -205,9 +205,9 @@ def test_the_documented_commands_run(
         if words[1] == "approve":
             ask_for_approval(work)
         status = run_elsewhere(words[1:]) if words[1] in ELSEWHERE else run(words[1:])
-        told = capfd.readouterr()
+        printed = capfd.readouterr()
         if status:
-            failures.append(f"{command}: exit code {status}: {told.err[-500:]}")
+            failures.append(f"{command}: exit code {status}: {printed.err[-500:]}")
     assert not failures, "\n".join(failures)
 
 
@@ -233,7 +233,7 @@ def ask_for_approval(work: Path) -> None:
     file = store.local(gate) / "decision.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "champion": champion.snapshot}))
     version = registry.record("our-docs", finetune, evaluation, gate)
-    asked = approval.ask(
+    question = approval.ask(
         store, "our-docs", model=f"our-docs/{version}", challenger=finetune, gate=gate, hours=1, run="run"
     )
-    approval.enact(store, registry, asked)
+    approval.enact(store, registry, question)
