@@ -56,7 +56,7 @@ def main(link: str, name: str) -> None:
         page.wait_for_url(lambda url: "login" not in url)
         pages = [
             screenshot(page, f"{start}/runs/flow-run/{run['id']}", "Task Runs"),
-            screenshot(page, f"{start}/artifacts/artifact/{artifact['id']}", "slice"),
+            screenshot(page, f"{start}/artifacts/artifact/{artifact['latest_id']}", "bits per byte less"),
         ]
         browser.close()
     picture = Image.new("RGB", (SIZE["width"] * 2 + 20, SIZE["height"]), "white")

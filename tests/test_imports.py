@@ -20,7 +20,7 @@ from packaging.version import Version
 from tests.test_layout import ROOT, STOREYS, modules
 
 # Their versions are dates, or those of the package whose types they hold; and packaging's own major counts up by dates.
-UNCAPPED = {"fsspec", "s3fs", "regex", "twisted", "types-pyyaml", "types-psutil", "packaging", "prosemill"}
+UNCAPPED = {"dask", "fsspec", "s3fs", "regex", "twisted", "types-pyyaml", "types-psutil", "packaging", "prosemill"}
 OPTIONAL = {"lm_eval": "lm-eval"}  # of an extra that the tests do not install
 STANDARD = {*sys.stdlib_module_names, *STOREYS}
 
